@@ -1,0 +1,3 @@
+//! Trainyard's contract.
+
+pub mod contract;
