@@ -1,0 +1,130 @@
+//! What the pods of a job get besides what Trainyard gives them. The types are Kubernetes' own; the schemas are short
+//! ones, and what they leave open is checked by the API server when the pod is created.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvFromSource, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements, SecurityContext,
+    Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the pods get besides. Fields of a container (env, resources, volumeMounts) are those of the trainer's container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", default = "Pod::default")]
+#[x_kube(
+    validation = Rule::new("!has(self.labels) || self.labels.all(key, !key.startsWith('trainyard.dev/'))")
+        .message("labels that start with trainyard.dev/ are set by Trainyard: leave them out").field_path(".labels"),
+    validation = Rule::new("!has(self.env) || self.env.all(e, !e.name.startsWith('TRAINYARD_') && !(e.name in ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT']))")
+        .message("RANK, WORLD_SIZE, MASTER_ADDR and their like, and what starts with TRAINYARD_, are set by Trainyard: leave them out").field_path(".env"),
+)]
+pub struct Pod {
+    /// Labels of the pods.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pods.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::annotations")]
+    pub annotations: BTreeMap<String, String>,
+    /// Labels that a node must have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::labels")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that are tolerated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::tolerations")]
+    pub tolerations: Vec<Toleration>,
+    /// Affinity, as in a pod. What Trainyard needs of a node is added to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::open_object")]
+    pub affinity: Option<Affinity>,
+    /// Environment variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::env")]
+    pub env: Vec<EnvVar>,
+    /// Secrets and config maps whose keys become environment variables: the way for credentials of a storage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::env_from")]
+    pub env_from: Vec<EnvFromSource>,
+    /// Volumes, as in a pod. Those of pvc:// URIs are added by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::volumes")]
+    pub volumes: Vec<Volume>,
+    /// Where the volumes are mounted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::volume_mounts")]
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Requests and limits of the container. GPUs are added by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resources")]
+    pub resources: Option<ResourceRequirements>,
+    /// Size of /dev/shm, such as 8Gi. Trainyard's trainer needs none; NCCL between GPUs without peer access and custom
+    /// images may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::quantity")]
+    pub shared_memory: Option<Quantity>,
+    /// Seconds that a pod has to commit a checkpoint after it was told to end.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub termination_grace_period_seconds: u32,
+    /// Service account of the pods. No token of it is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resource_name")]
+    pub service_account_name: Option<String>,
+    /// Priority class of the pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resource_name")]
+    pub priority_class_name: Option<String>,
+    /// Secrets for pulling the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::references")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Scheduler of the pods; the cluster's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resource_name")]
+    pub scheduler_name: Option<String>,
+    /// Runtime class of the pods, such as nvidia.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resource_name")]
+    pub runtime_class_name: Option<String>,
+    /// Security context of the container, over Trainyard's own, which passes Pod Security restricted. RDMA needs the
+    /// capability IPC_LOCK here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::open_object")]
+    pub security_context: Option<SecurityContext>,
+    /// Security context of the pod, over Trainyard's own: fsGroup, supplementalGroups and such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::open_object")]
+    pub pod_security_context: Option<PodSecurityContext>,
+    /// Whether the pods use their node's network, as some RDMA fabrics need.
+    pub host_network: bool,
+}
+
+impl Default for Pod {
+    fn default() -> Self {
+        Pod {
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            affinity: None,
+            env: Vec::new(),
+            env_from: Vec::new(),
+            volumes: Vec::new(),
+            volume_mounts: Vec::new(),
+            resources: None,
+            shared_memory: None,
+            termination_grace_period_seconds: 60,
+            service_account_name: None,
+            priority_class_name: None,
+            image_pull_secrets: Vec::new(),
+            scheduler_name: None,
+            runtime_class_name: None,
+            security_context: None,
+            pod_security_context: None,
+            host_network: false,
+        }
+    }
+}

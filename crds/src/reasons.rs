@@ -1,0 +1,69 @@
+//! Types and reasons of conditions. Reasons of failures are the names of [`Cause`](crate::contract::Cause).
+
+/// Types of conditions.
+pub mod condition {
+    /// The spec can be carried out.
+    pub const VALID: &str = "Valid";
+    /// There can be places for the pods.
+    pub const SCHEDULABLE: &str = "Schedulable";
+    /// The pods work.
+    pub const RUNNING: &str = "Running";
+    /// There are no pods because the job is suspended.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The job is done.
+    pub const COMPLETE: &str = "Complete";
+    /// The job has failed for good.
+    pub const FAILED: &str = "Failed";
+    /// The job makes no progress.
+    pub const STALLED: &str = "Stalled";
+    /// The endpoint answers.
+    pub const READY: &str = "Ready";
+    /// A new revision takes the place of the old one.
+    pub const PROGRESSING: &str = "Progressing";
+}
+
+/// Reasons of conditions and events.
+pub mod reason {
+    /// The spec was accepted.
+    pub const ACCEPTED: &str = "Accepted";
+    /// The spec can't be carried out.
+    pub const BAD_SPEC: &str = "BadSpec";
+    /// The pods were created.
+    pub const PODS_CREATED: &str = "PodsCreated";
+    /// Pods wait for places.
+    pub const WAITING_FOR_PODS: &str = "WaitingForPods";
+    /// The job waits for the job whose model it needs.
+    pub const WAITING_FOR_MODEL: &str = "WaitingForModel";
+    /// The job waits in its queue.
+    pub const QUEUED: &str = "Queued";
+    /// No node can ever give what the job needs.
+    pub const NO_FITTING_NODE: &str = "NoFittingNode";
+    /// GPUs were asked for if there are any, and there are.
+    pub const GPU_FOUND: &str = "GpuFound";
+    /// GPUs were asked for if there are any, and there are none.
+    pub const NO_GPU: &str = "NoGpu";
+    /// All pods work.
+    pub const ALL_RUNNING: &str = "AllRunning";
+    /// An attempt has ended and another one starts.
+    pub const RESTARTING: &str = "Restarting";
+    /// The job was suspended.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The job goes on.
+    pub const RESUMED: &str = "Resumed";
+    /// The job is done.
+    pub const COMPLETED: &str = "Completed";
+    /// As many restarts as runPolicy.backoffLimit allows have failed.
+    pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
+    /// runPolicy.activeDeadlineSeconds has passed.
+    pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+    /// runPolicy.stallDeadlineSeconds passed without progress.
+    pub const NO_PROGRESS: &str = "NoProgress";
+    /// The job makes progress.
+    pub const PROGRESSING: &str = "Progressing";
+    /// An endpoint's new revision did not get ready in time.
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+    /// Enough replicas of an endpoint answer.
+    pub const REPLICAS_READY: &str = "ReplicasReady";
+    /// Too few replicas of an endpoint answer.
+    pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
+}

@@ -1,0 +1,36 @@
+//! CEL rules that more than one kind has.
+
+use kube::core::Rule;
+
+/// A required or defaulted field of the spec can't change once the job has started.
+pub(crate) fn frozen_field(field: &str) -> Rule {
+    frozen(field, &format!("self.spec.{field} == oldSelf.spec.{field}"))
+}
+
+/// An optional block of the spec can't change, come or go once the job has started.
+pub(crate) fn frozen_block(field: &str) -> Rule {
+    frozen(field, &unchanged("self.spec", "oldSelf.spec", field))
+}
+
+/// The controller of a job can't change, as in batch/v1: two would work on it at once.
+pub(crate) fn managed_by_is_immutable() -> Rule {
+    Rule::new(unchanged("self", "oldSelf", "managedBy"))
+        .message("managedBy can't change: delete the job and create it anew")
+        .field_path(".managedBy")
+}
+
+fn frozen(field: &str, unchanged: &str) -> Rule {
+    let not_started = "!has(oldSelf.status) || !has(oldSelf.status.attempt) || oldSelf.status.attempt == 0";
+    Rule::new(format!("{not_started} || ({unchanged})"))
+        .message(
+            format!(
+                "{field} can't change once the job has started; runPolicy can. Create another job for another {field}"
+            )
+            .as_str(),
+        )
+        .field_path(format!(".spec.{field}"))
+}
+
+fn unchanged(new: &str, old: &str, field: &str) -> String {
+    format!("has({new}.{field}) == has({old}.{field}) && (!has({new}.{field}) || {new}.{field} == {old}.{field})")
+}

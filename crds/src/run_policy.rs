@@ -1,0 +1,67 @@
+//! How long, how often and when a job runs; and in which queue. The words are those of batch/v1 Job where it has them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How long, how often and when a job runs. All of it can be changed at any time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunPolicy {
+    /// True: no pods. Those that run commit a checkpoint and end; set to false, the job goes on from there.
+    pub suspend: bool,
+    /// Restarts after which the job fails. Preemptions that committed a checkpoint don't count.
+    #[schemars(range(min = 0, max = 1000))]
+    pub backoff_limit: u32,
+    /// Seconds that the job may take, restarts included and suspensions not. If absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub active_deadline_seconds: Option<u32>,
+    /// Seconds after its end at which the job and its pods are deleted; the model stays. If absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub ttl_seconds_after_finished: Option<u32>,
+    /// Seconds without progress after which the attempt is ended and another one starts. 0: never. Custom images that don't
+    /// tell their progress have no such deadline.
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub stall_deadline_seconds: u32,
+}
+
+impl Default for RunPolicy {
+    fn default() -> Self {
+        RunPolicy {
+            suspend: false,
+            backoff_limit: 6,
+            active_deadline_seconds: None,
+            ttl_seconds_after_finished: None,
+            stall_deadline_seconds: 1800,
+        }
+    }
+}
+
+/// How the pods get their places.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Scheduling {
+    /// Name of a Kueue LocalQueue in this namespace. If absent: no queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::resource_name")]
+    pub queue_name: Option<String>,
+    /// What starts the pods all together or not at all. Auto: what the cluster has, and None for one pod.
+    pub gang: Gang,
+}
+
+/// What starts pods all together or not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Gang {
+    /// What the cluster has.
+    #[default]
+    Auto,
+    /// Kubernetes' own PodGroup of scheduling.k8s.io.
+    Native,
+    /// Volcano's PodGroup.
+    Volcano,
+    /// The coscheduling plug-in's PodGroup.
+    Coscheduling,
+    /// Nothing: each pod starts when it can, and the job waits for the last one.
+    None,
+}

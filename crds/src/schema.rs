@@ -1,0 +1,185 @@
+//! Schemas that are written by hand: texts with a format, and Kubernetes' own types, of which a short schema does.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+use crate::contract::Cause;
+use crate::uri;
+
+/// DNS-1123 subdomain, the name of most objects.
+pub(crate) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+const IMAGE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+|/)[a-z0-9]+)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[0-9a-f]{64})?$";
+
+pub(crate) fn readable_uri(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": uri::MAX_BYTES, "pattern": uri::READABLE})
+}
+
+pub(crate) fn writable_uri(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": uri::MAX_BYTES, "pattern": uri::WRITABLE})
+}
+
+pub(crate) fn resource_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": NAME})
+}
+
+pub(crate) fn controller_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 3, "maxLength": 63, "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$"})
+}
+
+pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 512, "pattern": IMAGE})
+}
+
+pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 32, "pattern": QUANTITY})
+}
+
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+pub(crate) fn cause(_: &mut SchemaGenerator) -> Schema {
+    let causes = Cause::CODES.iter().map(|(_, cause)| *cause).chain([Cause::OtherPermanent, Cause::OtherRetryable]);
+    json_schema!({"type": "string", "enum": causes.collect::<Vec<_>>()})
+}
+
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+    })
+}
+
+pub(crate) fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 32,
+        "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": LABEL_VALUE},
+    })
+}
+
+pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 16_384},
+    })
+}
+
+/// An object of Kubernetes' own whose fields the API server checks when the pod is created.
+pub(crate) fn open_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+pub(crate) fn tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "items": {"type": "object", "properties": {
+            "key": {"type": "string", "maxLength": 317},
+            "operator": {"type": "string", "enum": ["Exists", "Equal", "Lt", "Gt"]},
+            "value": {"type": "string", "maxLength": 63},
+            "effect": {"type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+            "tolerationSeconds": {"type": "integer", "format": "int64"},
+        }},
+    })
+}
+
+pub(crate) fn env(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 256,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[-._a-zA-Z][-._a-zA-Z0-9]*$"},
+            "value": {"type": "string", "maxLength": 32_768},
+            "valueFrom": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }},
+    })
+}
+
+pub(crate) fn env_from(_: &mut SchemaGenerator) -> Schema {
+    let reference = json!({"type": "object", "required": ["name"], "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": NAME},
+        "optional": {"type": "boolean"},
+    }});
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "items": {"type": "object", "properties": {
+            "prefix": {"type": "string", "maxLength": 256},
+            "secretRef": reference,
+            "configMapRef": reference,
+        }},
+    })
+}
+
+pub(crate) fn references(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16,
+        "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": NAME},
+        }},
+    })
+}
+
+pub(crate) fn volumes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {
+            "type": "object", "required": ["name"], "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME}},
+        },
+    })
+}
+
+pub(crate) fn volume_mounts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"],
+        "items": {"type": "object", "required": ["name", "mountPath"], "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME},
+            "mountPath": {"type": "string", "minLength": 1, "maxLength": 4096, "pattern": "^/[^:]*$"},
+            "subPath": {"type": "string", "maxLength": 4096},
+            "subPathExpr": {"type": "string", "maxLength": 4096},
+            "readOnly": {"type": "boolean"},
+            "recursiveReadOnly": {"type": "string", "enum": ["Disabled", "IfPossible", "Enabled"]},
+            "mountPropagation": {"type": "string", "enum": ["None", "HostToContainer", "Bidirectional"]},
+        }},
+    })
+}
+
+pub(crate) fn resources(_: &mut SchemaGenerator) -> Schema {
+    let quantities = json!({
+        "type": "object", "maxProperties": 32,
+        "additionalProperties": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": QUANTITY, "maxLength": 32},
+    });
+    json_schema!({"type": "object", "properties": {
+        "requests": quantities,
+        "limits": quantities,
+        "claims": {
+            "type": "array", "maxItems": 16,
+            "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+            "items": {"type": "object", "required": ["name"], "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME},
+                "request": {"type": "string", "maxLength": 63},
+            }},
+        },
+    }})
+}
+
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object", "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {"type": "string", "minLength": 1, "maxLength": 316, "description": "What is true, false or unknown."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "Why, in a word."},
+                "message": {"type": "string", "maxLength": 32_768, "description": "Why, in a sentence."},
+                "lastTransitionTime": {"type": "string", "format": "date-time"},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+            },
+        },
+    })
+}
