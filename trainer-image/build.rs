@@ -1,14 +1,47 @@
-//! Tells the linker where libtorch will be when the trainer runs.
+//! Compiles the C++ shim against libtorch's headers, and tells the linker where libtorch will be when the trainer runs.
+
+use std::path::{Path, PathBuf};
+
+const SHIM: &str = "src/torch/shim";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={SHIM}");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     // In an image the binary is bin/trainer and libtorch lies in lib/ beside bin/.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");
+    let libtorch = libtorch();
     // On a developer's machine libtorch stays in its cache.
-    if let Ok(libtorch) = std::env::var("LIBTORCH") {
-        if let Ok(lib) = std::fs::canonicalize(libtorch).map(|home| home.join("lib")) {
-            println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
-        }
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libtorch.join("lib").display());
+    compile_shim(&libtorch.join("include"));
+}
+
+fn libtorch() -> PathBuf {
+    let told = std::env::var("LIBTORCH").unwrap_or_default();
+    match std::fs::canonicalize(&told) {
+        Ok(home) if !told.is_empty() => home,
+        _ => panic!("LIBTORCH is {told:?}, which is no folder; run trainer-image/libtorch.sh, which fetches libtorch"),
+    }
+}
+
+fn compile_shim(include: &Path) {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .opt_level(2)
+        .debug(false)
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
+        .flag(format!("-isystem{}", include.display()))
+        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        .flag(format!("-isystem{SHIM}/gloo"));
+    for file in ["group", "reducer", "tensor", "optim"] {
+        build.file(format!("{SHIM}/{file}.cpp"));
+    }
+    build.compile("trainer-shim");
+    // The shim is a static library that needs these; the linker takes them in this order.
+    for library in ["torch_cpu", "c10", "dl"] {
+        println!("cargo:rustc-link-lib={library}");
     }
 }

@@ -1,0 +1,263 @@
+//! How ranks meet: a store on rank 0, a check that all belong together, then connections among all of them.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use tch::Tensor;
+
+use super::error::{DdpError, During};
+use crate::torch::{Endpoint, ProcessGroup, TorchError};
+
+/// Where and how the ranks of a run meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// Host that serves the store: `MASTER_ADDR`.
+    pub addr: String,
+    /// Port of the store: `MASTER_PORT`. With 0 the host takes a free one and tells it by [`Group::port`].
+    pub port: u16,
+    /// Rank of this process, from 0.
+    pub rank: u32,
+    /// Number of ranks.
+    pub world_size: u32,
+    /// Key of the run and attempt: `TORCHELASTIC_RUN_ID`. Processes of another run are turned away.
+    pub run_id: String,
+    /// Whether this process serves the store: rank 0.
+    pub is_host: bool,
+    /// How long to wait for the other ranks.
+    pub join_timeout: Duration,
+    /// How long a collective may take before the others count as lost. Less than the slowest step is too little.
+    pub timeout: Duration,
+    /// How gradients travel.
+    pub backend: Backend,
+}
+
+/// How gradients travel between ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Over TCP by way of host memory: CPUs, or several ranks on one GPU.
+    #[default]
+    Gloo,
+    /// From GPU to GPU; each rank has one of its own. Needs [`torch::load_cuda`](crate::torch::load_cuda).
+    Nccl {
+        /// Index of this rank's GPU in its process.
+        device: u32,
+    },
+}
+
+/// The ranks of a run, connected. Collectives must be called by all ranks in the same order, from one thread. After a
+/// failed one the group is of no use: end the process.
+pub struct Group {
+    processes: ProcessGroup,
+}
+
+/// The one key without the run's prefix: the run that the store serves.
+const RUN: &str = "trainyard/run";
+/// Number of ranks as rank 0 was told.
+const WORLD_SIZE: &str = "world_size";
+
+impl Group {
+    /// Meets the other ranks and connects to each. A world of one needs no network.
+    ///
+    /// # Errors
+    /// Within `join_timeout` the host could not be reached or some ranks did not come, which are named; or what came
+    /// does not belong together.
+    pub fn join(rendezvous: &Rendezvous) -> Result<Group, DdpError> {
+        let Rendezvous { addr, port, rank, world_size, is_host, join_timeout, timeout, backend, .. } = rendezvous;
+        let (rank, world_size) = (*rank, *world_size);
+        if rank >= world_size {
+            return Err(DdpError::Rank { rank, world_size });
+        }
+        let start = Instant::now();
+        let address = format!("{addr}:{port}");
+        // The host need not be able to resolve or reach its own name.
+        let host = if *is_host && !is_loopback(addr) { "localhost" } else { addr };
+        let endpoint = Endpoint { host: host.to_string(), port: *port, is_host: *is_host, rank, world_size };
+        let processes = ProcessGroup::open(&endpoint, *join_timeout).map_err(|source| match is_host {
+            true => DdpError::Serve { rank, address: address.clone(), source },
+            false => DdpError::Unreachable { rank, address: address.clone(), waited: *join_timeout, source },
+        })?;
+        check_in(&processes, rendezvous, &address, start)?;
+        match backend {
+            Backend::Gloo => processes.connect_gloo(&own_address(addr, *port, world_size), *timeout),
+            Backend::Nccl { device } => processes.connect_nccl(*device, *timeout),
+        }
+        .during("connecting to the other ranks")?;
+        Ok(Group { processes })
+    }
+
+    /// A group of this process alone, for CPU work outside a gang.
+    ///
+    /// # Errors
+    /// Memory or descriptors ran out.
+    pub fn alone() -> Result<Group, DdpError> {
+        let day = Duration::from_secs(86_400);
+        Self::join(&Rendezvous {
+            addr: "127.0.0.1".to_string(),
+            port: 0,
+            rank: 0,
+            world_size: 1,
+            run_id: "alone".to_string(),
+            is_host: true,
+            join_timeout: day,
+            timeout: day,
+            backend: Backend::Gloo,
+        })
+    }
+
+    /// Rank of this process, from 0.
+    pub fn rank(&self) -> u32 {
+        self.processes.rank()
+    }
+
+    /// Number of ranks.
+    pub fn world_size(&self) -> u32 {
+        self.processes.world_size()
+    }
+
+    /// Port of the store; 0 in a world of one.
+    pub fn port(&self) -> u16 {
+        self.processes.port()
+    }
+
+    /// Replaces `tensor` on every rank by the sum over all ranks.
+    ///
+    /// # Errors
+    /// A rank is gone or did not come in time. So for all collectives.
+    pub fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), DdpError> {
+        self.processes.all_reduce_sum(tensor).during("summing over all ranks")
+    }
+
+    /// Replaces `tensor` on every rank by that of rank `root`.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum).
+    pub fn broadcast(&self, tensor: &Tensor, root: u32) -> Result<(), DdpError> {
+        self.processes.broadcast(tensor, root).during("broadcasting to all ranks")
+    }
+
+    /// The tensors of all ranks, stacked: shape `[world_size, ..tensor's]`. All ranks give the same shape and kind.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum).
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, DdpError> {
+        self.processes.all_gather(tensor).during("gathering from all ranks")
+    }
+
+    /// Waits until every rank is here.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum).
+    pub fn barrier(&self) -> Result<(), DdpError> {
+        self.processes.barrier().during("waiting for all ranks")
+    }
+
+    /// Sets a key that all ranks of this run see.
+    ///
+    /// # Errors
+    /// Rank 0 is gone.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<(), DdpError> {
+        self.processes.set(key, value).during("writing to the store")
+    }
+
+    /// Waits until a key of this run is there and returns its value.
+    ///
+    /// # Errors
+    /// Nobody set it within `timeout`, or rank 0 is gone.
+    pub fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, DdpError> {
+        self.processes.get(key, timeout).during("reading from the store")
+    }
+
+    pub(super) fn processes(&self) -> &ProcessGroup {
+        &self.processes
+    }
+}
+
+/// Makes sure that every process at the store belongs to this run, and that all of its ranks have come.
+fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start: Instant) -> Result<(), DdpError> {
+    const DURING: &str = "meeting the other ranks";
+    let Rendezvous { rank, world_size, run_id, is_host, join_timeout, .. } = rendezvous;
+    let left = || join_timeout.saturating_sub(start.elapsed());
+    let text = |key| store.get(key, left()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).during(DURING);
+    if *is_host {
+        store.set(RUN, run_id.as_bytes()).during(DURING)?;
+    }
+    let theirs = text(RUN)?;
+    if theirs != *run_id {
+        return Err(DdpError::OtherRun { address: address.to_string(), ours: run_id.clone(), theirs });
+    }
+    store.prefix_keys(&format!("{run_id}/")).during(DURING)?;
+    if *is_host {
+        store.set(WORLD_SIZE, world_size.to_string().as_bytes()).during(DURING)?;
+    }
+    let theirs = text(WORLD_SIZE)?;
+    if theirs != world_size.to_string() {
+        return Err(DdpError::WorldSize { rank: *rank, ours: *world_size, theirs });
+    }
+    if store.add(&format!("rank/{rank}"), 1).during(DURING)? > 1 {
+        return Err(DdpError::Twice { rank: *rank });
+    }
+    // One counter wakes all ranks: rank keys are looked at one by one only to say who is missing.
+    if store.add("joined", 1).during(DURING)? == i64::from(*world_size) {
+        store.set("complete", b"1").during(DURING)?;
+    }
+    match store.get("complete", left()) {
+        Ok(_) => Ok(()),
+        Err(TorchError::Timeout(_)) => {
+            let mut missing = Vec::new();
+            for other in 0..*world_size {
+                if !store.has(&format!("rank/{other}")).during(DURING)? {
+                    missing.push(other);
+                }
+            }
+            Err(DdpError::Missing { missing, world_size: *world_size, waited: *join_timeout })
+        }
+        Err(source) => Err(DdpError::Torch { during: DURING, source }),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The address of this machine from which the host is reached, and on which the other ranks reach this one. Empty where
+/// that can't be told or where `GLOO_SOCKET_IFNAME` decides.
+fn own_address(host: &str, port: u16, world_size: u32) -> String {
+    if world_size == 1 || is_loopback(host) {
+        return "127.0.0.1".to_string();
+    }
+    if std::env::var_os("GLOO_SOCKET_IFNAME").is_some() {
+        return String::new();
+    }
+    // Connecting a datagram socket sends nothing; it makes the kernel choose a route.
+    let route = |bind: &str| {
+        let socket = UdpSocket::bind((bind, 0)).ok()?;
+        socket.connect((host, port.max(1))).ok()?;
+        socket.local_addr().ok().map(|address| address.ip().to_string())
+    };
+    route("0.0.0.0").or_else(|| route("::")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_of_one_has_collectives() {
+        let group = Group::alone().unwrap();
+        let tensor = Tensor::from_slice(&[1f32, 2.0]);
+        group.all_reduce_sum(&tensor).unwrap();
+        group.barrier().unwrap();
+        group.set("key", b"value").unwrap();
+        assert_eq!(group.get("key", Duration::from_secs(1)).unwrap(), b"value");
+        assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0]);
+        assert_eq!(group.all_gather(&tensor).unwrap().size(), [1, 2]);
+        assert_eq!(group.get("none", Duration::from_millis(20)).unwrap_err().category(), "timeout");
+    }
+
+    #[test]
+    fn loopback_hosts_use_loopback() {
+        assert_eq!(own_address("127.0.0.1", 1, 2), "127.0.0.1");
+        assert_eq!(own_address("localhost", 1, 2), "127.0.0.1");
+        assert!(!is_loopback("10.0.0.1") && is_loopback("::1"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Errors of libtorch, sorted by what a person or the operator does about them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crds::contract::Cause;
+use tch::TchError;
+use thiserror::Error;
+
+/// What libtorch threw.
+#[derive(Debug, Error)]
+pub enum TorchError {
+    /// Another rank is gone, or the network between the ranks failed.
+    #[error("the connection to another rank was lost: {0}")]
+    PeerLost(String),
+    /// Another rank did not answer in time.
+    #[error("another rank did not answer in time: {0}")]
+    Timeout(String),
+    /// Host memory ran out.
+    #[error("host memory ran out: {0}; use a smaller batch or give the process more memory")]
+    HostMemory(String),
+    /// GPU memory ran out.
+    #[error("GPU memory ran out: {0}; use a smaller batch or image, or a GPU with more memory")]
+    GpuMemory(String),
+    /// The GPU itself, its driver or its link failed.
+    #[error("the GPU failed: {0}")]
+    DeviceFault(String),
+    /// A value that must be finite is not.
+    #[error("not finite: {0}; lower the learning rate or clip the gradients")]
+    NotFinite(String),
+    /// The CUDA plug-in can't be used.
+    #[error("the CUDA plug-in {path} can't be used: {text}; run on a CPU or use an image with CUDA")]
+    NoCuda {
+        /// Where it was looked for.
+        path: String,
+        /// What the loader said.
+        text: String,
+    },
+    /// Anything else: shapes that don't fit, an operation out of order.
+    #[error("libtorch: {0}")]
+    Other(String),
+}
+
+/// What kind of exception the shim caught; the numbers are `ty_status` of `shim.h`.
+const DISTRIBUTED: i32 = 2;
+const HOST_MEMORY: i32 = 3;
+const DEVICE_MEMORY: i32 = 4;
+const DEVICE_FAULT: i32 = 5;
+
+/// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
+const PHRASES: [(&str, fn(String) -> TorchError); 22] = [
+    ("CUDA out of memory", TorchError::GpuMemory),
+    ("DefaultCPUAllocator: not enough memory", TorchError::HostMemory),
+    ("DefaultCPUAllocator: can't allocate memory", TorchError::HostMemory),
+    ("CUDA error", TorchError::DeviceFault),
+    ("CUDNN_STATUS", TorchError::DeviceFault),
+    ("CUBLAS_STATUS", TorchError::DeviceFault),
+    ("ncclUnhandledCudaError", TorchError::DeviceFault),
+    ("non-finite", TorchError::NotFinite),
+    ("Timed out", TorchError::Timeout),
+    ("timed out", TorchError::Timeout),
+    ("timeout", TorchError::Timeout),
+    ("Connection closed by peer", TorchError::PeerLost),
+    ("Connection reset by peer", TorchError::PeerLost),
+    ("Connection refused", TorchError::PeerLost),
+    ("Connection was likely closed", TorchError::PeerLost),
+    ("Broken pipe", TorchError::PeerLost),
+    ("Socket closed", TorchError::PeerLost),
+    ("No route to host", TorchError::PeerLost),
+    ("Network is unreachable", TorchError::PeerLost),
+    ("failed to recv", TorchError::PeerLost),
+    ("ncclRemoteError", TorchError::PeerLost),
+    ("ncclSystemError", TorchError::PeerLost),
+];
+
+impl TorchError {
+    /// Sorts a failure by the kind of exception and its text.
+    pub(super) fn from_status(status: i32, text: String) -> TorchError {
+        match status {
+            HOST_MEMORY => TorchError::HostMemory(text),
+            DEVICE_MEMORY => TorchError::GpuMemory(text),
+            DEVICE_FAULT => TorchError::DeviceFault(text),
+            _ => match PHRASES.iter().find(|(phrase, _)| text.contains(phrase)) {
+                Some((_, kind)) => kind(text),
+                None if status == DISTRIBUTED => TorchError::PeerLost(text),
+                None => TorchError::Other(text),
+            },
+        }
+    }
+
+    /// Sorts a failure by its text alone.
+    pub fn from_text(text: impl Into<String>) -> TorchError {
+        Self::from_status(0, text.into())
+    }
+
+    /// A stable name for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            TorchError::PeerLost(_) => "peer-lost",
+            TorchError::Timeout(_) => "timeout",
+            TorchError::HostMemory(_) => "host-memory",
+            TorchError::GpuMemory(_) => "gpu-memory",
+            TorchError::DeviceFault(_) => "device-fault",
+            TorchError::NotFinite(_) => "not-finite",
+            TorchError::NoCuda { .. } => "no-cuda",
+            TorchError::Other(_) => "other",
+        }
+    }
+
+    /// The cause with which a process ends that can't go on after this.
+    pub fn cause(&self) -> Cause {
+        match self {
+            TorchError::PeerLost(_) | TorchError::Timeout(_) => Cause::PeerLost,
+            TorchError::HostMemory(_) => Cause::HostMemory,
+            TorchError::GpuMemory(_) => Cause::GpuMemory,
+            TorchError::DeviceFault(_) => Cause::NodeFault,
+            TorchError::NotFinite(_) => Cause::NotFinite,
+            TorchError::NoCuda { .. } => Cause::GpuUnsupported,
+            TorchError::Other(_) => Cause::Bug,
+        }
+    }
+}
+
+impl From<TchError> for TorchError {
+    fn from(error: TchError) -> TorchError {
+        match error {
+            TchError::Torch(text) => TorchError::from_text(text.trim_end()),
+            other => TorchError::Other(other.to_string()),
+        }
+    }
+}
+
+/// Runs `body`, whose tch calls panic on failure, and turns such a panic into an error: memory that runs out in a
+/// forward pass is a cause of its own, not a defect.
+///
+/// # Errors
+/// What the panic said, sorted. The panic hook still runs, so a text also goes where panics go.
+pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, TorchError> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
+        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.clone(),
+            (None, Some(text)) => (*text).to_string(),
+            (None, None) => "a panic without a text".to_string(),
+        };
+        TorchError::from_text(text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_sorted_by_kind_and_text() {
+        let table = [
+            (1, "[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3", "peer-lost"),
+            (1, "[../gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms for recv", "timeout"),
+            (2, "wait timeout after 500ms, keys: /a", "timeout"),
+            (2, "something new about the network", "peer-lost"),
+            (1, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "host-memory"),
+            (3, "std::bad_alloc", "host-memory"),
+            (0, "CUDA out of memory. Tried to allocate 2.00 GiB", "gpu-memory"),
+            (5, "CUDA error: an illegal memory access was encountered", "device-fault"),
+            (1, "mat1 and mat2 shapes cannot be multiplied", "other"),
+        ];
+        for (status, text, category) in table {
+            assert_eq!(TorchError::from_status(status, text.to_string()).category(), category, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_tch_becomes_an_error() {
+        let error = catch(|| {
+            tch::Tensor::zeros([2], tch::kind::FLOAT_CPU).matmul(&tch::Tensor::zeros([3], tch::kind::FLOAT_CPU))
+        });
+        assert_eq!(error.map(|_| ()).unwrap_err().category(), "other");
+    }
+}

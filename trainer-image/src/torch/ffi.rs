@@ -1,0 +1,165 @@
+//! The functions of `shim/shim.h`, word for word, and how their results are read.
+
+use std::borrow::Borrow;
+use std::ffi::{CStr, CString, c_char};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::TorchError;
+
+/// `ty_group`: only pointers to it exist here.
+#[repr(C)]
+pub(super) struct Group {
+    _private: [u8; 0],
+}
+
+/// `ty_reducer`: only pointers to it exist here.
+#[repr(C)]
+pub(super) struct Reducer {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct ReducerOptions {
+    pub(super) bucket_bytes: i64,
+    pub(super) first_bucket_bytes: i64,
+    pub(super) find_unused: bool,
+    pub(super) gradient_as_bucket_view: bool,
+    pub(super) broadcast_buffers: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct Autocast {
+    pub(super) enabled: bool,
+    pub(super) cache_enabled: bool,
+    pub(super) dtype: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Sgd {
+    pub(super) learning_rate: f64,
+    pub(super) momentum: f64,
+    pub(super) dampening: f64,
+    pub(super) weight_decay: f64,
+    pub(super) nesterov: bool,
+    pub(super) first_step: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    pub(super) learning_rate: f64,
+    pub(super) beta1: f64,
+    pub(super) beta2: f64,
+    pub(super) epsilon: f64,
+    pub(super) weight_decay: f64,
+    pub(super) decoupled: bool,
+    pub(super) amsgrad: bool,
+}
+
+type Status = i32;
+type Tensors = *const *mut C_tensor;
+
+#[rustfmt::skip]
+unsafe extern "C" {
+    pub(super) fn ty_error_text() -> *const c_char;
+    pub(super) fn ty_log_level(severity: i32);
+
+    pub(super) fn ty_group_open(host: *const c_char, port: u16, is_host: bool, rank: i32, size: i32, timeout_ms: i64, out: *mut *mut Group) -> Status;
+    pub(super) fn ty_group_port(group: *const Group) -> u16;
+    pub(super) fn ty_group_prefix(group: *mut Group, prefix: *const c_char) -> Status;
+    pub(super) fn ty_store_set(group: *mut Group, key: *const c_char, value: *const u8, length: usize) -> Status;
+    pub(super) fn ty_store_get(group: *mut Group, key: *const c_char, timeout_ms: i64, value: *mut *mut u8, length: *mut usize) -> Status;
+    pub(super) fn ty_store_add(group: *mut Group, key: *const c_char, amount: i64, sum: *mut i64) -> Status;
+    pub(super) fn ty_store_has(group: *mut Group, key: *const c_char, out: *mut bool) -> Status;
+    pub(super) fn ty_free_bytes(bytes: *mut u8);
+    pub(super) fn ty_group_connect_gloo(group: *mut Group, address: *const c_char, timeout_ms: i64) -> Status;
+    pub(super) fn ty_group_connect_nccl(group: *mut Group, index: i32, timeout_ms: i64) -> Status;
+    pub(super) fn ty_group_all_reduce_sum(group: *mut Group, tensor: *mut C_tensor) -> Status;
+    pub(super) fn ty_group_broadcast(group: *mut Group, tensor: *mut C_tensor, root: i32) -> Status;
+    pub(super) fn ty_group_all_gather(group: *mut Group, out: *mut C_tensor, tensor: *mut C_tensor) -> Status;
+    pub(super) fn ty_group_barrier(group: *mut Group) -> Status;
+    pub(super) fn ty_group_free(group: *mut Group) -> Status;
+    pub(super) fn ty_cuda_load(path: *const c_char) -> Status;
+
+    pub(super) fn ty_verify_parameters(group: *mut Group, parameters: Tensors, count: usize) -> Status;
+    pub(super) fn ty_broadcast_coalesced(group: *mut Group, tensors: Tensors, count: usize, chunk_bytes: usize, root: i32) -> Status;
+    pub(super) fn ty_assign_buckets(tensors: Tensors, count: usize, limits: *const usize, limit_count: usize, bucket_of: *mut usize, buckets: *mut usize) -> Status;
+    pub(super) fn ty_reducer_new(group: *mut Group, parameters: Tensors, names: *const *const c_char, count: usize, members: *const usize, starts: *const usize, buckets: usize, options: ReducerOptions, out: *mut *mut Reducer) -> Status;
+    pub(super) fn ty_reducer_before_forward(reducer: *mut Reducer) -> Status;
+    pub(super) fn ty_reducer_rebuild_buckets(reducer: *mut Reducer, rebuilt: *mut bool) -> Status;
+    pub(super) fn ty_reducer_before_backward(reducer: *mut Reducer, outputs: Tensors, count: usize) -> Status;
+    pub(super) fn ty_reducer_sample_rate(reducer: *mut Reducer, rate: i32) -> Status;
+    pub(super) fn ty_reducer_figures(reducer: *mut Reducer, text: *mut *mut u8, length: *mut usize) -> Status;
+    pub(super) fn ty_reducer_free(reducer: *mut Reducer) -> Status;
+
+    pub(super) fn ty_backward(loss: *mut C_tensor) -> Status;
+    pub(super) fn ty_clear_gradients(parameters: Tensors, count: usize) -> Status;
+    pub(super) fn ty_clip_gradients(parameters: Tensors, count: usize, max_norm: f64, norm: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_set_channels_last(tensor: *mut C_tensor) -> Status;
+    pub(super) fn ty_to_channels_last(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_is_channels_last(tensor: *const C_tensor) -> bool;
+    pub(super) fn ty_autocast_enter(device_type: i32, enabled: bool, dtype: i32, before: *mut Autocast) -> Status;
+    pub(super) fn ty_autocast_leave(device_type: i32, before: Autocast) -> Status;
+    pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
+    pub(super) fn ty_fused_sgd(parameters: Tensors, buffers: Tensors, count: usize, options: Sgd) -> Status;
+    pub(super) fn ty_fused_adam(parameters: Tensors, means: Tensors, squares: Tensors, max_squares: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
+}
+
+/// Reads the status of the call that was just made on this thread.
+pub(super) fn check(status: Status) -> Result<(), TorchError> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim returns a C string that stays valid until its next call on this thread.
+    let text = unsafe { CStr::from_ptr(ty_error_text()) };
+    Err(TorchError::from_status(status, text.to_string_lossy().trim_end().to_string()))
+}
+
+/// The pointer that the shim takes for a tensor. The shim borrows it; changing a tensor's content through a shared
+/// reference is what tensors are like in tch, too.
+pub(super) fn pointer(tensor: &Tensor) -> *mut C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
+/// The pointers of several tensors.
+pub(super) fn pointers(tensors: &[impl Borrow<Tensor>]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(|tensor| pointer(tensor.borrow())).collect()
+}
+
+/// A tensor that the shim made.
+///
+/// # Errors
+/// What the call said.
+pub(super) fn new_tensor(call: impl FnOnce(*mut *mut C_tensor) -> Status) -> Result<Tensor, TorchError> {
+    let mut out = std::ptr::null_mut();
+    check(call(&raw mut out))?;
+    // SAFETY: on success the shim has stored a tensor that is ours to free.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Bytes that the shim made.
+///
+/// # Errors
+/// What the call said.
+pub(super) fn new_bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> Status) -> Result<Vec<u8>, TorchError> {
+    let (mut bytes, mut length) = (std::ptr::null_mut(), 0);
+    check(call(&raw mut bytes, &raw mut length))?;
+    // SAFETY: on success the shim has stored the address and the length of what it allocated, which is freed once.
+    unsafe {
+        let copy = std::slice::from_raw_parts(bytes, length).to_vec();
+        ty_free_bytes(bytes);
+        Ok(copy)
+    }
+}
+
+/// A C string; a NUL inside the text ends it.
+pub(super) fn c_string(text: &str) -> CString {
+    let end = text.find('\0').unwrap_or(text.len());
+    CString::new(&text[..end]).unwrap_or_default()
+}

@@ -1,0 +1,24 @@
+//! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast, fused
+//! optimizer steps and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
+//!
+//! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
+#![expect(unsafe_code, reason = "calls C++; each block says why it is sound")]
+
+mod autocast;
+mod cuda;
+mod error;
+mod ffi;
+mod optim;
+mod process_group;
+pub(crate) mod reducer;
+mod tensor;
+
+pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
+pub use autocast::Autocast;
+pub use cuda::load_cuda;
+pub use error::{TorchError, catch};
+pub use optim::{AdamStep, SgdStep, clear_gradients, clip_gradients, fused_adam, fused_sgd};
+pub use process_group::{Endpoint, ProcessGroup};
+pub use tensor::{
+    LogLevel, backward, is_channels_last, rng_state, set_channels_last, set_log_level, set_rng_state, to_channels_last,
+};

@@ -1,0 +1,1 @@
+// See transport/device.h. Nothing of it is used.

@@ -1,0 +1,189 @@
+// Rendezvous and collectives: a store, a process group on it, and a backend by Gloo or, from the plug-in, by NCCL.
+
+#include <dlfcn.h>
+
+#include <cstring>
+
+#include <c10/util/Logging.h>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "cuda_plugin.h"
+#include "edge.h"
+#include "group.h"
+
+// Gloo's own headers are replaced by declarations: this is the layout that libtorch 2.11.0 was built with.
+static_assert(sizeof(c10d::ProcessGroupGloo) == 488, "libtorch is another version than the shim was written for");
+
+namespace {
+
+thread_local std::string last_error;
+
+using Backend = c10::intrusive_ptr<c10d::Backend>;
+using Type = c10d::ProcessGroup::BackendType;
+using std::chrono::milliseconds;
+
+decltype(&trainyard_cuda_nccl) nccl = nullptr;
+
+void give(const void* bytes, size_t size, uint8_t** value, size_t* length) {
+  *value = static_cast<uint8_t*>(malloc(size + 1));
+  if (*value == nullptr) throw std::bad_alloc();
+  memcpy(*value, bytes, size);
+  *length = size;
+}
+
+} // namespace
+
+ty_status trainyard::failed(ty_status status, std::string text) {
+  last_error = std::move(text);
+  return status;
+}
+
+using trainyard::edge;
+
+extern "C" {
+
+const char* ty_error_text(void) {
+  return last_error.c_str();
+}
+
+void ty_log_level(int severity) {
+  FLAGS_caffe2_log_level = severity;
+}
+
+ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank, int size, int64_t timeout_ms,
+                        ty_group** out) {
+  return edge([&] {
+    if (size == 1) {
+      *out = new ty_group{c10::make_intrusive<c10d::HashStore>(), {}, 0, rank, size};
+      return;
+    }
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = is_host;
+    options.numWorkers = size;
+    // Ranks are counted by the caller, who can say which are missing.
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout_ms);
+    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+    auto bound = store->getPort();
+    *out = new ty_group{std::move(store), {}, bound, rank, size};
+  });
+}
+
+uint16_t ty_group_port(const ty_group* group) {
+  return group->port;
+}
+
+ty_status ty_group_prefix(ty_group* group, const char* prefix) {
+  return edge([&] { group->store = c10::make_intrusive<c10d::PrefixStore>(prefix, group->store); });
+}
+
+ty_status ty_store_set(ty_group* group, const char* key, const uint8_t* value, size_t length) {
+  return edge([&] { group->store->set(key, std::vector<uint8_t>(value, value + length)); });
+}
+
+ty_status ty_store_get(ty_group* group, const char* key, int64_t timeout_ms, uint8_t** value, size_t* length) {
+  return edge([&] {
+    group->store->wait({key}, milliseconds(timeout_ms));
+    auto found = group->store->get(key);
+    give(found.data(), found.size(), value, length);
+  });
+}
+
+ty_status ty_store_add(ty_group* group, const char* key, int64_t amount, int64_t* sum) {
+  return edge([&] { *sum = group->store->add(key, amount); });
+}
+
+ty_status ty_store_has(ty_group* group, const char* key, bool* out) {
+  return edge([&] { *out = group->store->check({key}); });
+}
+
+void ty_free_bytes(uint8_t* bytes) {
+  free(bytes);
+}
+
+ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t timeout_ms) {
+  return edge([&] {
+    using Gloo = c10d::ProcessGroupGloo;
+    auto timeout = milliseconds(timeout_ms);
+    c10::intrusive_ptr<Gloo::Options> options;
+    if (*address == '\0') {
+      options = Gloo::Options::create_default(timeout);
+    } else {
+      options = Gloo::Options::create(timeout);
+      options->devices.push_back(Gloo::createDeviceForHostname(address));
+    }
+    auto processes = c10::make_intrusive<c10d::ProcessGroup>(group->store, group->rank, group->size);
+    processes->setDefaultBackend(Type::GLOO);
+    auto store = c10::make_intrusive<c10d::PrefixStore>("gloo/", group->store);
+    Backend backend = c10::make_intrusive<Gloo>(store, group->rank, group->size, options);
+    processes->setBackend(c10::DeviceType::CPU, Type::GLOO, backend);
+    // Gloo also moves CUDA tensors, through host memory: for ranks that share one GPU, which NCCL refuses.
+    if (nccl != nullptr) processes->setBackend(c10::DeviceType::CUDA, Type::GLOO, backend);
+    group->processes = std::move(processes);
+  });
+}
+
+ty_status ty_group_connect_nccl(ty_group* group, int index, int64_t timeout_ms) {
+  return edge([&] {
+    TORCH_CHECK(nccl != nullptr, "the CUDA plug-in is not loaded");
+    auto processes = c10::make_intrusive<c10d::ProcessGroup>(group->store, group->rank, group->size);
+    processes->setDefaultBackend(Type::NCCL);
+    processes->setBoundDeviceId(at::Device(at::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)));
+    c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::PrefixStore>("nccl/", group->store);
+    Backend backend;
+    nccl(&store, group->rank, group->size, index, timeout_ms, &backend);
+    processes->setBackend(c10::DeviceType::CUDA, Type::NCCL, backend);
+    group->processes = std::move(processes);
+  });
+}
+
+ty_status ty_group_all_reduce_sum(ty_group* group, ty_tensor* tensor) {
+  return edge([&] {
+    std::vector<at::Tensor> one{*tensor};
+    group->processes->allreduce(one)->wait();
+  });
+}
+
+ty_status ty_group_broadcast(ty_group* group, ty_tensor* tensor, int root) {
+  return edge([&] {
+    std::vector<at::Tensor> one{*tensor};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    group->processes->broadcast(one, options)->wait();
+  });
+}
+
+ty_status ty_group_all_gather(ty_group* group, ty_tensor* out, ty_tensor* tensor) {
+  return edge([&] {
+    std::vector<std::vector<at::Tensor>> parts{out->unbind(0)};
+    std::vector<at::Tensor> one{*tensor};
+    group->processes->allgather(parts, one)->wait();
+  });
+}
+
+ty_status ty_group_barrier(ty_group* group) {
+  return edge([&] { group->processes->barrier()->wait(); });
+}
+
+ty_status ty_group_free(ty_group* group) {
+  return edge([&] { delete group; });
+}
+
+ty_status ty_cuda_load(const char* path) {
+  return edge([&] {
+    void* plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    TORCH_CHECK(plugin != nullptr, dlerror());
+    auto version = reinterpret_cast<decltype(&trainyard_cuda_version)>(dlsym(plugin, "trainyard_cuda_version"));
+    auto create = reinterpret_cast<decltype(&trainyard_cuda_nccl)>(dlsym(plugin, "trainyard_cuda_nccl"));
+    TORCH_CHECK(version != nullptr && create != nullptr, path, " is not Trainyard's CUDA plug-in");
+    TORCH_CHECK(version() == TRAINYARD_CUDA_VERSION, path, " has version ", version(), " and this trainer needs ",
+                TRAINYARD_CUDA_VERSION);
+    nccl = create;
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,13 @@
+// What a `ty_group` is, for the files of the shim that use one.
+#pragma once
+
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+struct ty_group {
+  c10::intrusive_ptr<c10d::Store> store;
+  c10::intrusive_ptr<c10d::ProcessGroup> processes;
+  uint16_t port;
+  int rank;
+  int size;
+};

@@ -1,0 +1,144 @@
+// The C face of what tch lacks of libtorch: process groups, DDP's reducer, memory formats, autocast, fused optimizers
+// and the generator's state. `src/torch/ffi.rs` declares the same functions to Rust.
+//
+// Rules: a tensor is the `at::Tensor*` that torch-sys calls `C_tensor*`, and is borrowed unless a line says otherwise.
+// Every function that can throw returns a `ty_status`; on any but TY_OK, `ty_error_text` says what happened.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+namespace at {
+class Tensor;
+}
+using ty_tensor = at::Tensor;
+extern "C" {
+#else
+typedef struct ty_tensor ty_tensor;
+#endif
+
+// What kind of exception was caught, where its type alone tells. The rest is told by its text.
+typedef enum ty_status {
+  TY_OK = 0,
+  TY_OTHER = 1,
+  // A backend, the store or the network between ranks failed.
+  TY_DISTRIBUTED = 2,
+  TY_HOST_MEMORY = 3,
+  TY_DEVICE_MEMORY = 4,
+  // The accelerator itself reported an error.
+  TY_DEVICE_FAULT = 5,
+} ty_status;
+
+typedef struct ty_group ty_group;
+typedef struct ty_reducer ty_reducer;
+
+// Text of the last failure on this thread; valid until the next call on this thread.
+const char* ty_error_text(void);
+// Lets through log lines of libtorch from this severity on: 0 all, 1 warnings, 2 errors, 3 fatal ones.
+void ty_log_level(int severity);
+
+// ---- groups (group.cpp) ----
+
+// Opens the store: as a server if `is_host`, else as a client that waits for it. With `size` 1 it stays in the process.
+ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank, int size, int64_t timeout_ms,
+                        ty_group** out);
+uint16_t ty_group_port(const ty_group* group);
+// Puts `prefix` before every key from now on.
+ty_status ty_group_prefix(ty_group* group, const char* prefix);
+ty_status ty_store_set(ty_group* group, const char* key, const uint8_t* value, size_t length);
+// Waits for the key. The value is freed by ty_free_bytes.
+ty_status ty_store_get(ty_group* group, const char* key, int64_t timeout_ms, uint8_t** value, size_t* length);
+ty_status ty_store_add(ty_group* group, const char* key, int64_t amount, int64_t* sum);
+ty_status ty_store_has(ty_group* group, const char* key, bool* out);
+void ty_free_bytes(uint8_t* bytes);
+// Connects all ranks by Gloo on the interface that has `address`; an empty one means GLOO_SOCKET_IFNAME or the default.
+ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t timeout_ms);
+// Connects all ranks by NCCL, this one with device `index`. Needs ty_cuda_load.
+ty_status ty_group_connect_nccl(ty_group* group, int index, int64_t timeout_ms);
+ty_status ty_group_all_reduce_sum(ty_group* group, ty_tensor* tensor);
+ty_status ty_group_broadcast(ty_group* group, ty_tensor* tensor, int root);
+// `out` has the shape of `tensor` with the number of ranks before it.
+ty_status ty_group_all_gather(ty_group* group, ty_tensor* out, ty_tensor* tensor);
+ty_status ty_group_barrier(ty_group* group);
+ty_status ty_group_free(ty_group* group);
+
+// Opens the plug-in that carries NCCL. Before any other use of CUDA in the process.
+ty_status ty_cuda_load(const char* path);
+
+// ---- DDP's reducer (reducer.cpp) ----
+
+ty_status ty_verify_parameters(ty_group* group, ty_tensor* const* parameters, size_t count);
+ty_status ty_broadcast_coalesced(ty_group* group, ty_tensor* const* tensors, size_t count, size_t chunk_bytes, int root);
+// Writes the bucket of each tensor to `bucket_of` and the number of buckets to `buckets`, in libtorch's order.
+ty_status ty_assign_buckets(ty_tensor* const* tensors, size_t count, const size_t* limits, size_t limit_count,
+                            size_t* bucket_of, size_t* buckets);
+
+typedef struct ty_reducer_options {
+  int64_t bucket_bytes;
+  int64_t first_bucket_bytes;
+  bool find_unused;
+  bool gradient_as_bucket_view;
+  bool broadcast_buffers;
+} ty_reducer_options;
+
+// `names[i]` belongs to `parameters[i]`. Bucket b holds the parameters `members[starts[b] .. starts[b + 1]]`.
+ty_status ty_reducer_new(ty_group* group, ty_tensor* const* parameters, const char* const* names, size_t count,
+                         const size_t* members, const size_t* starts, size_t buckets, ty_reducer_options options,
+                         ty_reducer** out);
+ty_status ty_reducer_before_forward(ty_reducer* reducer);
+ty_status ty_reducer_rebuild_buckets(ty_reducer* reducer, bool* rebuilt);
+ty_status ty_reducer_before_backward(ty_reducer* reducer, ty_tensor* const* outputs, size_t count);
+ty_status ty_reducer_sample_rate(ty_reducer* reducer, int rate);
+// Figures as lines `key<TAB>integer`; freed by ty_free_bytes.
+ty_status ty_reducer_figures(ty_reducer* reducer, uint8_t** text, size_t* length);
+ty_status ty_reducer_free(ty_reducer* reducer);
+
+// ---- tensors (tensor.cpp) ----
+
+ty_status ty_backward(ty_tensor* loss);
+ty_status ty_clear_gradients(ty_tensor* const* parameters, size_t count);
+// Norm of all gradients together, before they were scaled down to `max_norm`, as a tensor that the caller owns.
+ty_status ty_clip_gradients(ty_tensor* const* parameters, size_t count, double max_norm, ty_tensor** norm);
+ty_status ty_set_channels_last(ty_tensor* tensor);
+// A tensor that the caller owns.
+ty_status ty_to_channels_last(ty_tensor* tensor, ty_tensor** out);
+bool ty_is_channels_last(const ty_tensor* tensor);
+
+typedef struct ty_autocast {
+  bool enabled;
+  bool cache_enabled;
+  int dtype;
+} ty_autocast;
+
+// `before` receives what was set; give it to ty_autocast_leave.
+ty_status ty_autocast_enter(int device_type, bool enabled, int dtype, ty_autocast* before);
+ty_status ty_autocast_leave(int device_type, ty_autocast before);
+
+// State of the CPU's default generator as a byte tensor that the caller owns.
+ty_status ty_rng_state(ty_tensor** out);
+ty_status ty_set_rng_state(ty_tensor* state);
+
+// ---- fused optimizers (optim.cpp); parameters without a gradient are left out ----
+
+typedef struct ty_sgd {
+  double learning_rate, momentum, dampening, weight_decay;
+  bool nesterov, first_step;
+} ty_sgd;
+
+// `buffers` is null without momentum.
+ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, size_t count, ty_sgd options);
+
+typedef struct ty_adam {
+  double learning_rate, beta1, beta2, epsilon, weight_decay;
+  bool decoupled, amsgrad;
+} ty_adam;
+
+// `steps` are scalar float tensors. `max_squares` is null without amsgrad.
+ty_status ty_fused_adam(ty_tensor* const* parameters, ty_tensor* const* means, ty_tensor* const* squares,
+                        ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options);
+
+#ifdef __cplusplus
+}
+#endif
