@@ -11,8 +11,11 @@ fn main() {
     // In an image the binary is bin/trainer and libtorch lies in lib/ beside bin/.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");
     let libtorch = libtorch();
-    // On a developer's machine libtorch stays in its cache.
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libtorch.join("lib").display());
+    // On a developer's machine libtorch stays in its cache. Other packages that link this one read the place as
+    // DEP_TRAINER_SHIM_LIBTORCH_LIB.
+    let lib = libtorch.join("lib");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo:libtorch_lib={}", lib.display());
     compile_shim(&libtorch.join("include"));
 }
 

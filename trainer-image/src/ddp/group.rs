@@ -13,7 +13,7 @@ use crate::torch::{Endpoint, ProcessGroup, TorchError};
 pub struct Rendezvous {
     /// Host that serves the store: `MASTER_ADDR`.
     pub addr: String,
-    /// Port of the store: `MASTER_PORT`. With 0 the host takes a free one and tells it by [`Group::port`].
+    /// Port of the store: `MASTER_PORT`.
     pub port: u16,
     /// Rank of this process, from 0.
     pub rank: u32,
@@ -112,11 +112,6 @@ impl Group {
     /// Number of ranks.
     pub fn world_size(&self) -> u32 {
         self.processes.world_size()
-    }
-
-    /// Port of the store; 0 in a world of one.
-    pub fn port(&self) -> u16 {
-        self.processes.port()
     }
 
     /// Replaces `tensor` on every rank by the sum over all ranks.

@@ -18,7 +18,7 @@ use error::During;
 pub use group::{Backend, Group, Rendezvous};
 pub use plan::{Shape, plan_buckets};
 
-use crate::torch::{self, Reducer, ReducerOptions, reducer};
+use crate::torch::{self, Reducer, ReducerOptions, TorchError, reducer};
 
 /// How gradients and buffers are kept equal; sizes in bytes. The defaults are Python's, but for bucket views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,11 @@ impl<'g> Ddp<'g> {
     ///
     /// # Errors
     /// A rank is gone; memory ran out; the last averaged backward did not reach every parameter.
-    pub fn forward(&mut self, sync: GradSync, model: impl FnOnce() -> Tensor) -> Result<Tensor, DdpError> {
+    pub fn forward<E: Into<TorchError>>(
+        &mut self,
+        sync: GradSync,
+        model: impl FnOnce() -> Result<Tensor, E>,
+    ) -> Result<Tensor, DdpError> {
         const DURING: &str = "preparing a forward pass";
         let averages = sync == GradSync::Average;
         if averages {
@@ -131,7 +135,7 @@ impl<'g> Ddp<'g> {
             reducer::broadcast_coalesced(self.group.processes(), &self.buffers, BROADCAST_BYTES, 0)
                 .during("sharing rank 0's buffers")?;
         }
-        let output = torch::catch(model).during("forward pass")?;
+        let output = model().map_err(Into::into).during("forward pass")?;
         self.broadcast_next = averages;
         if averages {
             let searched: &[&Tensor] = if self.options.find_unused { &[&output] } else { &[] };

@@ -1,7 +1,5 @@
 //! Errors of libtorch, sorted by what a person or the operator does about them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crds::contract::Cause;
 use tch::TchError;
 use thiserror::Error;
@@ -129,22 +127,6 @@ impl From<TchError> for TorchError {
     }
 }
 
-/// Runs `body`, whose tch calls panic on failure, and turns such a panic into an error: memory that runs out in a
-/// forward pass is a cause of its own, not a defect.
-///
-/// # Errors
-/// What the panic said, sorted. The panic hook still runs, so a text also goes where panics go.
-pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, TorchError> {
-    catch_unwind(AssertUnwindSafe(body)).map_err(|panic| {
-        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.clone(),
-            (None, Some(text)) => (*text).to_string(),
-            (None, None) => "a panic without a text".to_string(),
-        };
-        TorchError::from_text(text)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,13 +147,5 @@ mod tests {
         for (status, text, category) in table {
             assert_eq!(TorchError::from_status(status, text.to_string()).category(), category, "{text}");
         }
-    }
-
-    #[test]
-    fn a_panic_of_tch_becomes_an_error() {
-        let error = catch(|| {
-            tch::Tensor::zeros([2], tch::kind::FLOAT_CPU).matmul(&tch::Tensor::zeros([3], tch::kind::FLOAT_CPU))
-        });
-        assert_eq!(error.map(|_| ()).unwrap_err().category(), "other");
     }
 }

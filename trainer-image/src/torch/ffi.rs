@@ -70,7 +70,6 @@ unsafe extern "C" {
     pub(super) fn ty_log_level(severity: i32);
 
     pub(super) fn ty_group_open(host: *const c_char, port: u16, is_host: bool, rank: i32, size: i32, timeout_ms: i64, out: *mut *mut Group) -> Status;
-    pub(super) fn ty_group_port(group: *const Group) -> u16;
     pub(super) fn ty_group_prefix(group: *mut Group, prefix: *const c_char) -> Status;
     pub(super) fn ty_store_set(group: *mut Group, key: *const c_char, value: *const u8, length: usize) -> Status;
     pub(super) fn ty_store_get(group: *mut Group, key: *const c_char, timeout_ms: i64, value: *mut *mut u8, length: *mut usize) -> Status;

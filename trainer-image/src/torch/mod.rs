@@ -16,7 +16,7 @@ mod tensor;
 pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
-pub use error::{TorchError, catch};
+pub use error::TorchError;
 pub use optim::{AdamStep, SgdStep, clear_gradients, clip_gradients, fused_adam, fused_sgd};
 pub use process_group::{Endpoint, ProcessGroup};
 pub use tensor::{

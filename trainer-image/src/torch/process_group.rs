@@ -13,7 +13,7 @@ use super::ffi::{self, c_string, check, pointer};
 pub struct Endpoint {
     /// Host that serves the store, by name or address.
     pub host: String,
-    /// Its port; 0 with `is_host` takes a free one, see [`ProcessGroup::port`].
+    /// Its port.
     pub port: u16,
     /// Whether this process serves the store.
     pub is_host: bool,
@@ -73,12 +73,6 @@ impl ProcessGroup {
     /// Number of ranks.
     pub fn world_size(&self) -> u32 {
         self.world_size
-    }
-
-    /// Port of the store; 0 in a world of one.
-    pub fn port(&self) -> u16 {
-        // SAFETY: the handle is alive as long as self.
-        unsafe { ffi::ty_group_port(self.handle()) }
     }
 
     /// Puts `prefix` before every key from now on.

@@ -57,7 +57,7 @@ ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank,
                         ty_group** out) {
   return edge([&] {
     if (size == 1) {
-      *out = new ty_group{c10::make_intrusive<c10d::HashStore>(), {}, 0, rank, size};
+      *out = new ty_group{c10::make_intrusive<c10d::HashStore>(), {}, rank, size};
       return;
     }
     c10d::TCPStoreOptions options;
@@ -67,14 +67,8 @@ ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank,
     // Ranks are counted by the caller, who can say which are missing.
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout_ms);
-    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
-    auto bound = store->getPort();
-    *out = new ty_group{std::move(store), {}, bound, rank, size};
+    *out = new ty_group{c10::make_intrusive<c10d::TCPStore>(host, options), {}, rank, size};
   });
-}
-
-uint16_t ty_group_port(const ty_group* group) {
-  return group->port;
 }
 
 ty_status ty_group_prefix(ty_group* group, const char* prefix) {

@@ -7,7 +7,6 @@
 struct ty_group {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::ProcessGroup> processes;
-  uint16_t port;
   int rank;
   int size;
 };

@@ -44,7 +44,6 @@ void ty_log_level(int severity);
 // Opens the store: as a server if `is_host`, else as a client that waits for it. With `size` 1 it stays in the process.
 ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank, int size, int64_t timeout_ms,
                         ty_group** out);
-uint16_t ty_group_port(const ty_group* group);
 // Puts `prefix` before every key from now on.
 ty_status ty_group_prefix(ty_group* group, const char* prefix);
 ty_status ty_store_set(ty_group* group, const char* key, const uint8_t* value, size_t length);
