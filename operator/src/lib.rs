@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Trainyard's operator and its command line.
+//!
+//! ```text
+//!  cli ─► manifest ─► observe ─► decide ─► act (pods) or local (processes)
+//!                        ▲          │ uses         │ use
+//!                      World      policy         build
+//! ```
+//!
+//! - [`manifest`]: YAML with positions, and every fault in it at its line.
+//! - [`observe`]: the world as plain data.
+//! - [`decide`]: what to do about it, without client, clock, environment or waiting.
+//! - [`build`]: what a member is given: environment and command, as pure functions.
+//! - [`local`]: the job as processes of this machine, their state in a folder that a person can read.
+//! - [`cli`]: what was typed.
+
+pub mod decide;
+pub mod observe;

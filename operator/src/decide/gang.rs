@@ -1,0 +1,252 @@
+//! One gang: all its members live in one attempt, or none do.
+
+use crds::contract::Cause;
+use crds::reasons::reason;
+use crds::status::Phase;
+
+use super::{Draft, after, backoff, policy};
+use crate::observe::{Attempt, FinalReason, Failure, Gang, Member, MemberId, MemberState, Stage};
+
+/// Seconds that the other members of a gang get to end by themselves once its leader has completed.
+const LINGER_SECONDS: u64 = 30;
+/// Ended attempts that the history keeps besides the first.
+const ATTEMPTS_KEPT: usize = crds::status::ATTEMPTS_KEPT - 1;
+
+impl Draft<'_> {
+    /// Brings what is remembered of a gang up to what is seen of it, and stops what should not live.
+    pub(super) fn settle(&mut self, gang: u32) {
+        self.adopt(gang);
+        let Some(record) = self.ledger.gangs.get(&gang).cloned() else {
+            return;
+        };
+        let world = self.world;
+        let job = &world.job;
+        let of_gang = || world.members.iter().filter(|member| job.gang_of(member.id.index) == gang);
+        for member in of_gang().filter(|member| member.id.attempt < record.attempt) {
+            self.stop(member);
+        }
+        let mut members: Vec<&Member> = of_gang().filter(|member| member.id.attempt == record.attempt).collect();
+        members.sort_by_key(|member| member.id.index);
+        match &record.stage {
+            Stage::Waiting { .. } => members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member)),
+            Stage::Failing { failure } => {
+                let refined = members
+                    .iter()
+                    .filter_map(|member| failure_of(member))
+                    .filter(|other| other.cause != Cause::Preempted)
+                    .chain([failure.clone()])
+                    .min_by_key(|failure| policy::rank(failure.cause));
+                self.tear_down(gang, &record, &members, refined.unwrap_or_else(|| failure.clone()));
+            }
+            Stage::Starting | Stage::Running => self.watch(gang, &record, &members),
+        }
+    }
+
+    /// Takes over members of an attempt that the ledger doesn't know yet: we made them and were cut off before writing it down.
+    fn adopt(&mut self, gang: u32) {
+        let Some(newest) = self.members_of(gang).map(|member| member.id.attempt).max() else { return };
+        let known = self.ledger.gangs.get(&gang).map_or(0, |record| record.attempt);
+        if newest > known && !self.ledger.done.contains(&gang) {
+            self.open(gang, newest);
+        }
+    }
+
+    /// Writes down that a gang's attempt has begun.
+    pub(super) fn open(&mut self, gang: u32, attempt: u32) {
+        let ledger = &mut self.ledger;
+        if ledger.gangs.contains_key(&gang) {
+            ledger.restarts += 1;
+        }
+        ledger.attempt = ledger.attempt.max(attempt);
+        ledger.start_time.get_or_insert(self.now);
+        ledger.active_since.get_or_insert(self.now);
+        ledger.gangs.insert(gang, Gang { attempt, since: self.now, stage: Stage::Starting });
+    }
+
+    /// A gang that lives: has it completed, has a member failed, is one missing?
+    fn watch(&mut self, gang: u32, record: &Gang, members: &[&Member]) {
+        let leader_completed = members
+            .first()
+            .filter(|member| member.id.index == gang * self.world.job.gang_size)
+            .and_then(|member| member.end())
+            .filter(|end| end.cause == Cause::Completed);
+        if let Some(end) = leader_completed {
+            let live: Vec<&&Member> = members.iter().filter(|member| member.is_live()).collect();
+            let patience = after(end.at, LINGER_SECONDS);
+            if live.is_empty() {
+                self.complete(gang, record, members);
+            } else if self.now >= patience || self.world.job.suspend {
+                live.into_iter().for_each(|member| self.stop(member));
+            } else {
+                self.wake_at(patience);
+            }
+            return;
+        }
+        let missing: Vec<u32> = self
+            .world
+            .job
+            .members_of(gang)
+            .filter(|index| members.iter().all(|member| member.id.index != *index))
+            .collect();
+        let failure = members
+            .iter()
+            .filter_map(|member| failure_of(member))
+            .chain(missing.iter().filter(|_| record.stage == Stage::Running).map(|index| vanished(*index)))
+            .min_by_key(|failure| policy::rank(failure.cause));
+        let stage = match failure {
+            Some(failure) => return self.tear_down(gang, record, members, failure),
+            None if self.world.job.suspend => return self.tear_down(gang, record, members, suspended(gang)),
+            None if missing.is_empty() && members.iter().all(|member| member.state != MemberState::Pending) => {
+                Stage::Running
+            }
+            None => record.stage.clone(),
+        };
+        for index in missing {
+            self.start(MemberId { attempt: record.attempt, index });
+        }
+        self.restage(gang, record, stage);
+    }
+
+    /// Stops what is left of a gang, and accounts for the attempt once nothing is.
+    fn tear_down(&mut self, gang: u32, record: &Gang, members: &[&Member], failure: Failure) {
+        if members.iter().any(|member| member.is_live()) {
+            members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member));
+            self.restage(gang, record, Stage::Failing { failure });
+        } else {
+            self.close(gang, record, failure);
+        }
+    }
+
+    /// Accounts for an attempt that has ended: the one place where failures are counted.
+    fn close(&mut self, gang: u32, record: &Gang, failure: Failure) {
+        let policy = policy::of(failure.cause);
+        let stopped_by_us = self.world.job.suspend && policy.retry != policy::Retry::Never;
+        let costs = policy.costs && !stopped_by_us;
+        let limit = self.world.job.backoff_limit;
+        let last = match policy.retry {
+            policy::Retry::Never => Some(FinalReason::Permanent),
+            policy::Retry::Elsewhere if !self.world.job.elsewhere && !stopped_by_us => Some(FinalReason::NowhereElse),
+            _ if costs && self.ledger.failures >= limit => Some(FinalReason::BackoffLimitExceeded),
+            _ => None,
+        };
+        let mut wait = 0;
+        if costs {
+            let step = failure.step.unwrap_or(0).max(self.ledger.progress.as_ref().map_or(0, |progress| progress.step));
+            let moved = step > self.ledger.streak_step;
+            self.ledger.streak = if moved { 1 } else { self.ledger.streak + 1 };
+            self.ledger.streak_step = self.ledger.streak_step.max(step);
+            self.ledger.failures += 1;
+            wait = backoff::seconds(self.world.job.backoff, self.ledger.streak, &self.world.job.uid, record.attempt);
+        }
+        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: failure.clone() });
+        if let Some(reason) = last {
+            self.ledger.failure.get_or_insert((reason, failure));
+        } else if costs {
+            let note = format!("{}; the next attempt starts in {wait} s", what_happened(record.attempt, &failure));
+            self.tell(true, reason::RESTARTING, note);
+        }
+        self.restage(gang, record, Stage::Waiting { not_before: after(self.now, wait) });
+    }
+
+    /// Writes down that a gang is done, and adds what it left behind to the job's result.
+    fn complete(&mut self, gang: u32, record: &Gang, members: &[&Member]) {
+        self.ledger.gangs.remove(&gang);
+        self.ledger.done.insert(gang);
+        let result = members.iter().find_map(|member| member.end()).and_then(|end| end.result.clone());
+        if let Some(result) = result {
+            self.add_result(result);
+        }
+        let completed = Failure { cause: Cause::Completed, ..blank(gang * self.world.job.gang_size) };
+        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: completed });
+    }
+
+    /// Adds an ended attempt to the history: the first one and the last nine are kept.
+    fn remember(&mut self, attempt: Attempt) {
+        let attempts = &mut self.ledger.attempts;
+        attempts.push(attempt);
+        if attempts.len() > 1 + ATTEMPTS_KEPT {
+            attempts.remove(1);
+        }
+    }
+
+    fn restage(&mut self, gang: u32, record: &Gang, stage: Stage) {
+        self.ledger.gangs.insert(gang, Gang { stage, ..record.clone() });
+    }
+}
+
+/// What became of an attempt, in a clause.
+pub(super) fn what_happened(attempt: u32, failure: &Failure) -> String {
+    let cause = failure.cause;
+    match failure.message.as_str() {
+        "" => format!("Attempt {attempt} ended by {cause:?}"),
+        message => format!("Attempt {attempt} ended by {cause:?}: {}", message.trim_end_matches('.')),
+    }
+}
+
+/// The failure that a member tells of, if it tells of one.
+fn failure_of(member: &Member) -> Option<Failure> {
+    let node = member.node.clone();
+    match &member.state {
+        MemberState::Ended(end) if end.cause != Cause::Completed => Some(Failure {
+            cause: end.cause,
+            member: member.id.index,
+            exit_code: end.exit_code,
+            rank: end.rank,
+            node,
+            step: end.step,
+            message: end.message.clone(),
+            hint: end.hint.clone(),
+        }),
+        MemberState::Unreachable => Some(Failure {
+            cause: Cause::NodeFault,
+            node,
+            message: "its node can't be reached".to_owned(),
+            ..blank(member.id.index)
+        }),
+        _ => None,
+    }
+}
+
+fn vanished(member: u32) -> Failure {
+    let message = format!("member {member} is gone without an exit code: something outside deleted it");
+    Failure { cause: Cause::OtherRetryable, message, ..blank(member) }
+}
+
+fn suspended(gang: u32) -> Failure {
+    Failure { cause: Cause::Preempted, message: "suspended".to_owned(), ..blank(gang) }
+}
+
+fn blank(member: u32) -> Failure {
+    Failure {
+        cause: Cause::Completed,
+        member,
+        exit_code: None,
+        rank: None,
+        node: None,
+        step: None,
+        message: String::new(),
+        hint: String::new(),
+    }
+}
+
+impl Draft<'_> {
+    /// Whether nothing of the job lives.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.world.members.iter().any(Member::is_live) && self.plan.start.is_empty()
+    }
+
+    /// Whether the job has just come to its end, and how.
+    pub(super) fn conclude(&mut self) {
+        let done = u32::try_from(self.ledger.done.len()).unwrap_or(u32::MAX) >= self.world.job.gangs;
+        let phase = match &self.ledger.failure {
+            Some(_) => Phase::Failed,
+            None if done => Phase::Succeeded,
+            None => return,
+        };
+        self.ledger.phase = phase;
+        self.ledger.active_seconds = self.ledger.active_until(self.now);
+        self.ledger.active_since = None;
+        self.ledger.completion_time = Some(self.now);
+        self.plan.start.clear();
+    }
+}

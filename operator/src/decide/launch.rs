@@ -1,0 +1,51 @@
+//! Which gangs start now.
+
+use crds::reasons::reason;
+
+use super::Draft;
+use crate::observe::{MemberId, Stage};
+
+impl Draft<'_> {
+    /// Starts gangs while there is room under `parallelism`: first those that have to be tried again, then new ones in order.
+    pub(super) fn launch(&mut self) {
+        let job = &self.world.job;
+        let mut room = self.ledger.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. })).count();
+        let waiting: Vec<(u32, u32)> = self
+            .ledger
+            .gangs
+            .iter()
+            .filter_map(|(number, gang)| match gang.stage {
+                Stage::Waiting { not_before } => Some((*number, gang.attempt, not_before)),
+                _ => None,
+            })
+            .filter_map(|(number, attempt, not_before)| {
+                if not_before > self.now {
+                    self.plan.wake = Some(self.plan.wake.map_or(not_before, |wake| wake.min(not_before)));
+                    return None;
+                }
+                Some((number, attempt + 1))
+            })
+            .collect();
+        let fresh = (0..job.gangs)
+            .filter(|gang| !self.ledger.done.contains(gang) && !self.ledger.gangs.contains_key(gang))
+            .map(|gang| (gang, 1));
+        let candidates: Vec<(u32, u32)> = waiting.into_iter().chain(fresh).collect();
+        let parallelism = usize::try_from(job.parallelism).unwrap_or(usize::MAX);
+        for (gang, attempt) in candidates {
+            if room >= parallelism {
+                break;
+            }
+            if self.members_of(gang).any(|member| member.is_live() && member.id.attempt < attempt) {
+                continue;
+            }
+            room += 1;
+            self.open(gang, attempt);
+            for index in job.members_of(gang) {
+                self.start(MemberId { attempt, index });
+            }
+            if job.gangs == 1 {
+                self.tell(false, reason::PODS_CREATED, format!("Attempt {attempt} starts"));
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What to do about a world: a pure function, the same for pods and for processes.
+//!
+//! ```text
+//!  decide ─┬─ gang     one gang: adopt, complete, fail, stop what is left, account for it
+//!          ├─ launch   which gangs start now, under parallelism, backoff and suspension
+//!          ├─ account  progress, time, phase and message of the job as a whole
+//!          └─ policy, backoff   what each cause comes to, and after how long
+//! ```
+//!
+//! Its rules hold whatever the order in which things are seen, and after a crash between any two writes:
+//! - a member's attempt is at most one ahead of the ledger's, and is then adopted: only we make members;
+//! - an end counts when the ledger closes the attempt, once for each attempt of each gang;
+//! - a gang's next attempt starts when no member of an older one lives; one that can't be reached is fenced off by its number;
+//! - a terminal phase is a latch: what still lives is stopped, nothing else ever changes.
+
+mod account;
+mod backoff;
+mod gang;
+mod launch;
+mod plan;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use plan::{Event, How, Plan, Stop};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::observe::{Ledger, Member, MemberId, MemberState, World};
+
+/// What to do about `world` at `now`.
+pub fn decide(world: &World, now: Timestamp) -> Plan {
+    let mut draft = Draft { world, now, ledger: world.ledger.clone(), plan: Plan::default() };
+    if draft.ledger.phase.is_terminal() {
+        draft.clear_away();
+        return draft.finish();
+    }
+    draft.take_progress();
+    for gang in 0..world.job.gangs {
+        draft.settle(gang);
+    }
+    draft.check_deadlines();
+    draft.conclude();
+    if draft.ledger.phase.is_terminal() {
+        draft.clear_away();
+    } else if !world.job.suspend {
+        draft.launch();
+    }
+    draft.describe();
+    draft.finish()
+}
+
+/// A decision in the making.
+struct Draft<'a> {
+    world: &'a World,
+    now: Timestamp,
+    ledger: Ledger,
+    plan: Plan,
+}
+
+impl Draft<'_> {
+    /// The members of a gang, of all attempts.
+    fn members_of(&self, gang: u32) -> impl Iterator<Item = &Member> {
+        self.world.members.iter().filter(move |member| self.world.job.gang_of(member.id.index) == gang)
+    }
+
+    /// Stops a member in the way that its state asks for; says when to look again.
+    fn stop(&mut self, member: &Member) {
+        let how = match (&member.state, member.stopping_since) {
+            (MemberState::Ended(_), _) => How::Clear,
+            (MemberState::Unreachable, _) => How::ByForce,
+            (_, None) => How::Gracefully,
+            (_, Some(since)) => match self.world.job.grace_seconds {
+                None => return,
+                Some(grace) => {
+                    let end = after(since, grace);
+                    if self.now < end {
+                        return self.wake_at(end);
+                    }
+                    How::ByForce
+                }
+            },
+        };
+        self.plan.stop.push(Stop { id: member.id, uid: member.uid.clone(), how });
+    }
+
+    /// Stops what still lives of a job that has come to its end. What has ended stays, for its logs.
+    fn clear_away(&mut self) {
+        for member in self.world.members.iter().filter(|member| member.is_live()) {
+            self.stop(member);
+        }
+    }
+
+    fn start(&mut self, id: MemberId) {
+        self.plan.start.push(id);
+    }
+
+    fn tell(&mut self, warning: bool, reason: &str, note: impl Into<String>) {
+        self.plan.events.push(Event { warning, reason: reason.to_owned(), note: note.into() });
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.plan.wake = Some(self.plan.wake.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn finish(mut self) -> Plan {
+        if self.ledger != self.world.ledger {
+            self.plan.ledger = Some(self.ledger);
+        } else {
+            self.plan.events.clear();
+        }
+        self.plan
+    }
+}
+
+/// `seconds` after `time`; the end of time if that is beyond it.
+fn after(time: Timestamp, seconds: u64) -> Timestamp {
+    let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    time.checked_add(seconds).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,154 @@
+//! What a job's status remembers between two decisions: enough to take the world as it is after a crash, and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::contract::{Cause, JobResult, Progress};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Phase;
+
+/// The memory of a job. It grows with `parallelism`, never with the number of attempts or shards that are done
+/// (those are kept as numbers).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// Where the job stands.
+    pub phase: Phase,
+    /// The same in a sentence for people.
+    pub message: String,
+    /// Generation of the spec that this was decided on.
+    pub observed_generation: i64,
+    /// Highest number of an attempt so far; 0 before the first.
+    pub attempt: u32,
+    /// Attempts after the first one of each gang.
+    pub restarts: u32,
+    /// Ends of attempts that count against `backoffLimit`.
+    pub failures: u32,
+    /// When the first attempt started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// When the job succeeded or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Timestamp>,
+    /// Seconds active before the present span.
+    pub active_seconds: u64,
+    /// Start of the present span of activity; `None` while pending, suspended or finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_since: Option<Timestamp>,
+    /// Failures in a row without progress between them.
+    pub streak: u32,
+    /// Furthest step or row when the last failure was counted.
+    pub streak_step: u64,
+    /// The gangs that have started and are not done, by number.
+    pub gangs: BTreeMap<u32, Gang>,
+    /// Numbers of the gangs that are done.
+    pub done: BTreeSet<u32>,
+    /// Attempts that have ended: the first one and the last nine.
+    pub attempts: Vec<Attempt>,
+    /// The newest progress written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// When the step in `progress` last moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress_at: Option<Timestamp>,
+    /// What the gangs that are done left behind, summed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<JobResult>,
+    /// Why the job failed for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<(FinalReason, Failure)>,
+}
+
+/// The memory of one gang.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gang {
+    /// Number of its newest attempt, from 1.
+    pub attempt: u32,
+    /// When that attempt started.
+    pub since: Timestamp,
+    /// Where that attempt stands.
+    pub stage: Stage,
+}
+
+/// Where a gang's newest attempt stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "name")]
+pub enum Stage {
+    /// Its members are being started; what is missing is to be made.
+    Starting,
+    /// All of its members have run; what is missing is lost.
+    Running,
+    /// A member has failed; the others are being stopped.
+    Failing {
+        /// What is known of it so far.
+        failure: Failure,
+    },
+    /// It has ended and is accounted for; the next attempt may start at the time given.
+    Waiting {
+        /// Not before then.
+        not_before: Timestamp,
+    },
+}
+
+/// Why an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The cause.
+    pub cause: Cause,
+    /// Number of the member at fault.
+    pub member: u32,
+    /// Its exit code, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Rank of the process at fault, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// Its node, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Step reached, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// What went wrong.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+/// Why there is no further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinalReason {
+    /// The cause is permanent.
+    Permanent,
+    /// The cause asks for another node and there is none.
+    NowhereElse,
+    /// `backoffLimit` restarts are spent.
+    BackoffLimitExceeded,
+    /// The job was active for longer than it may.
+    DeadlineExceeded,
+}
+
+/// One attempt that has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Its number.
+    pub number: u32,
+    /// When it started.
+    pub start: Timestamp,
+    /// When it had ended.
+    pub end: Timestamp,
+    /// Why; the cause `Completed` where it was done.
+    pub failure: Failure,
+}
+
+impl Ledger {
+    /// Seconds that the job has been active until `now`.
+    pub fn active_until(&self, now: Timestamp) -> u64 {
+        let present = self.active_since.map_or(0, |since| now.as_second().saturating_sub(since.as_second()).max(0));
+        self.active_seconds + present.unsigned_abs()
+    }
+}

@@ -1,0 +1,157 @@
+//! A member of a gang as it is: one pod of the cluster, or one process of this machine.
+
+use crds::contract::{Cause, JobResult, TerminationMessage};
+use jiff::Timestamp;
+
+/// Which member of which attempt: the deterministic part of a pod's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId {
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// Number of the member in the job, from 0.
+    pub index: u32,
+}
+
+/// One member that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Which one.
+    pub id: MemberId,
+    /// UID of the pod, or the process id; a precondition of every deletion.
+    pub uid: String,
+    /// How it fares.
+    pub state: MemberState,
+    /// Since when it is being stopped, if it is.
+    pub stopping_since: Option<Timestamp>,
+    /// Name of its node, where known.
+    pub node: Option<String>,
+}
+
+/// How a member fares.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MemberState {
+    /// It exists and does not run yet.
+    Pending,
+    /// It runs.
+    Running,
+    /// Its node can't be reached, beyond the bound: whether it lives is unknown, a newer attempt fences it off.
+    Unreachable,
+    /// It has ended.
+    Ended(End),
+}
+
+/// How a member ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// Why, by exit code, message and platform.
+    pub cause: Cause,
+    /// Exit code, where there was one.
+    pub exit_code: Option<i32>,
+    /// When.
+    pub at: Timestamp,
+    /// Rank of the process at fault, where known.
+    pub rank: Option<u32>,
+    /// Optimizer steps or rows done, where known.
+    pub step: Option<u64>,
+    /// What went wrong: a sentence; may be empty.
+    pub message: String,
+    /// What to do about it: a sentence; may be empty.
+    pub hint: String,
+    /// What a completed job left behind.
+    pub result: Option<JobResult>,
+}
+
+impl Member {
+    /// Whether it may still do something. An unreachable member is fenced off by the next attempt's number instead.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, MemberState::Pending | MemberState::Running)
+    }
+
+    /// How it ended, if it did.
+    pub fn end(&self) -> Option<&End> {
+        match &self.state {
+            MemberState::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+}
+
+impl End {
+    /// The end that an exit code and a termination message tell of.
+    ///
+    /// The exit code decides, since it can't be forged by a half-written file; the message's cause is taken only where the code
+    /// has no meaning of its own.
+    pub fn from_exit(exit_code: i32, said: Option<TerminationMessage>, at: Timestamp) -> End {
+        let by_code = Cause::from_exit_code(exit_code);
+        let cause = match (by_code, &said) {
+            (Cause::OtherPermanent | Cause::OtherRetryable, Some(said)) if said.cause != Cause::Completed => said.cause,
+            _ => by_code,
+        };
+        let end = End {
+            cause,
+            exit_code: Some(exit_code),
+            at,
+            rank: None,
+            step: None,
+            message: String::new(),
+            hint: String::new(),
+            result: None,
+        };
+        match said {
+            Some(said) => End {
+                rank: said.rank,
+                step: said.step,
+                message: said.message,
+                hint: said.hint,
+                result: said.result.filter(|_| cause == Cause::Completed),
+                ..end
+            },
+            None if cause == Cause::Completed => end,
+            None => End { message: unexplained(exit_code), ..end },
+        }
+    }
+}
+
+/// What can be said of an exit code that came without a message.
+fn unexplained(exit_code: i32) -> String {
+    match exit_code {
+        137 => "killed (SIGKILL), by a person or for want of memory".to_owned(),
+        143 => "stopped (SIGTERM)".to_owned(),
+        code if code > 128 => format!("ended by signal {} without a word", code - 128),
+        code => format!("exited with code {code} without a word"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(cause: Cause) -> TerminationMessage {
+        TerminationMessage {
+            contract_version: 1,
+            cause,
+            rank: Some(1),
+            node: None,
+            step: Some(7),
+            message: "said".to_owned(),
+            hint: String::new(),
+            result: None,
+        }
+    }
+
+    #[test]
+    fn the_exit_code_decides_and_the_message_explains() {
+        let at = Timestamp::UNIX_EPOCH;
+        for (code, message, cause) in [
+            (0, None, Cause::Completed),
+            (64, None, Cause::BadSpec),
+            (64, Some(said(Cause::BadData)), Cause::BadSpec),
+            (137, None, Cause::OtherRetryable),
+            (137, Some(said(Cause::HostMemory)), Cause::HostMemory),
+            (1, Some(said(Cause::Completed)), Cause::OtherPermanent),
+            (143, None, Cause::Preempted),
+        ] {
+            assert_eq!(End::from_exit(code, message.clone(), at).cause, cause, "{code} {message:?}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a decision rests on, as plain data: the job as wished, what its status remembers, its members as they are.
+//!
+//! ```text
+//!  World ─┬─ Job      what is wished: gangs, retries, deadlines, suspend
+//!         ├─ Ledger   what is remembered: phase, attempts, restarts (it becomes the one status)
+//!         ├─ Member…  what is there: a pod of the cluster or a process of this machine
+//!         └─ Progress what rank 0 says
+//! ```
+//!
+//! Who fills it differs (the API server's watches, or the children of `trainyard run`); who reads it is `decide` alone.
+
+mod ledger;
+mod member;
+
+pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Stage};
+pub use member::{End, Member, MemberId, MemberState};
+
+pub use crds::status::Phase;
+
+use crds::contract::Progress;
+
+/// All that `decide` knows, apart from the time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// The job as wished.
+    pub job: Job,
+    /// What its status remembers.
+    pub ledger: Ledger,
+    /// Its members of every attempt, in no particular order.
+    pub members: Vec<Member>,
+    /// The newest progress, summed over the gangs; `None` if none was heard.
+    pub progress: Option<Progress>,
+}
+
+/// What a job wishes, whatever its kind: gangs of equal size, and how often and how long to try.
+///
+/// A TrainingJob is one gang of `nodes` members. A ScoringJob is `shards` gangs of one member each, so that a shard restarts
+/// alone. Members are numbered through: gang `g` holds the members `g * gang_size` to `(g + 1) * gang_size - 1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// `TrainingJob` or `ScoringJob`.
+    pub kind: String,
+    /// Namespace; `local` without a cluster.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Generation of the spec that all of this was read from.
+    pub generation: i64,
+    /// Number of gangs, 1 or more.
+    pub gangs: u32,
+    /// Members of each gang, 1 or more.
+    pub gang_size: u32,
+    /// Gangs that may live at a time, 1 or more.
+    pub parallelism: u32,
+    /// Whether the job is to stand still.
+    pub suspend: bool,
+    /// Whether there is another node that a restart could go to.
+    pub elsewhere: bool,
+    /// Restarts that may cost budget before the job fails.
+    pub backoff_limit: u32,
+    /// Seconds that the job may be active, time suspended not counted.
+    pub active_deadline_seconds: Option<u64>,
+    /// Seconds without progress after which a gang that has reported some is restarted.
+    pub stall_deadline_seconds: Option<u64>,
+    /// Waiting time before a restart.
+    pub backoff: Backoff,
+    /// Seconds from a graceful stop to a forced one; `None` where the platform sees to it (the kubelet).
+    pub grace_seconds: Option<u64>,
+}
+
+/// Waiting time before a restart: `first_seconds` doubled for each failure in a row without progress, `most_seconds` at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Seconds before the first restart.
+    pub first_seconds: u64,
+    /// Seconds at most.
+    pub most_seconds: u64,
+}
+
+impl Job {
+    /// Number of members of all gangs.
+    pub fn members(&self) -> u32 {
+        self.gangs * self.gang_size
+    }
+
+    /// The gang that a member belongs to.
+    pub fn gang_of(&self, member: u32) -> u32 {
+        member / self.gang_size
+    }
+
+    /// The members of a gang, the leader first.
+    pub fn members_of(&self, gang: u32) -> std::ops::Range<u32> {
+        gang * self.gang_size..(gang + 1) * self.gang_size
+    }
+}
