@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make run` and `make test`. What they fetch is cached in ~/.cache/trainyard.
+SHELL := bash -euo pipefail
+.DEFAULT_GOAL := help
+# Where a compiler cache is at hand, libtorch's bindings build in seconds.
+CCACHE := $(shell command -v ccache)
+export CXX ?= g++
+ifneq ($(CCACHE),)
+export CXX := ccache g++
+endif
+bin := target/debug
+digits := .trainyard/volumes/datasets/digits
+
+.PHONY: help run test lint fmt build tools libtorch crds bench-training bench-loading
+
+help: ## Says what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: build $(digits) ## Trains on real images with two processes, scores the held-out ones, shows where the report is
+	$(bin)/trainyard run -f crds/examples/digits-training.yaml
+	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
+
+test: build ## Runs every test
+	cargo test --workspace
+
+lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	trainer-image/deny.sh
+	cargo test -p crds --test manifests
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+build: tools libtorch ## Builds the operator's command line and the trainer
+	cargo build --workspace --bins
+
+tools: # What the C and C++ parts need beside a compiler
+	@trainer-image/tools.sh
+
+libtorch: # libtorch for CPUs, from PyPI, once
+	@trainer-image/libtorch.sh
+
+$(digits): | build
+	$(bin)/digits $@
+
+bench-training: build ## Times training steps against Python's DistributedDataParallel
+	tests/parity/bench_training.sh
+
+bench-loading: build ## Times loading of images against torchvision's recipe
+	cargo bench -p trainer --bench loading
