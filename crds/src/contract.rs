@@ -30,6 +30,11 @@ pub mod env {
     pub const PROGRESS_PORT: &str = "TRAINYARD_PROGRESS_PORT";
     /// File that receives the termination message; [`TERMINATION_LOG`](super::TERMINATION_LOG) if unset.
     pub const TERMINATION_LOG: &str = "TRAINYARD_TERMINATION_LOG";
+    /// Address that the progress server binds to; every address if unset. A run without a cluster sets `127.0.0.1`.
+    pub const PROGRESS_ADDR: &str = "TRAINYARD_PROGRESS_ADDR";
+    /// Seconds that the processes of a pod have from SIGTERM until the launcher kills them;
+    /// [`STOP_SECONDS`](super::STOP_SECONDS) if unset. The pod's grace period is longer, so that the reason is still told.
+    pub const STOP_SECONDS: &str = "TRAINYARD_STOP_SECONDS";
     /// Name of the node a pod runs on, for messages.
     pub const NODE_NAME: &str = "TRAINYARD_NODE_NAME";
 
@@ -70,6 +75,8 @@ pub mod env {
 pub const RENDEZVOUS_PORT: u16 = 29500;
 /// Port on which rank 0 serves its progress in a pod.
 pub const PROGRESS_PORT: u16 = 29501;
+/// Seconds from SIGTERM until the launcher of a pod kills its processes, unless told otherwise.
+pub const STOP_SECONDS: u64 = 30;
 /// Kubernetes' default path of a container's termination message.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Largest termination message that Kubernetes keeps, in bytes.
