@@ -1,0 +1,228 @@
+//! What data there is: the classes, and the samples with their labels, from a folder or a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::DataError;
+use super::{table, tree};
+
+/// How a source lists its images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// By what is there: `.csv` is a CSV table, `.jsonl` and `.ndjson` are JSON Lines, a folder is a folder of images.
+    #[default]
+    Auto,
+    /// A folder with a folder for each class, as torchvision's `ImageFolder` reads it. Where no labels are needed, images may
+    /// lie in it without class folders.
+    ImageFolder,
+    /// A table of comma-separated values whose first line names the columns.
+    Csv,
+    /// A file with one JSON object on each line.
+    JsonLines,
+}
+
+/// Where the data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A folder, or a table.
+    pub path: PathBuf,
+    /// How it lists its images.
+    pub format: Format,
+    /// The table's column with the image's path, relative to the table's folder.
+    pub image_column: String,
+    /// The table's column with the class.
+    pub label_column: String,
+}
+
+impl Source {
+    /// The source at a path, with the format found out and the columns `image` and `label`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), format: Format::Auto, image_column: "image".into(), label_column: "label".into() }
+    }
+
+    /// The source at a URI: `file:///absolute/path`, taken literally, or a plain path.
+    pub fn from_uri(uri: &str) -> Result<Self, DataError> {
+        let refuse = |reason| Err(DataError::Uri { uri: uri.to_owned(), reason });
+        if let Some(path) = uri.strip_prefix("file://") {
+            return if path.starts_with('/') {
+                Ok(Self::new(path))
+            } else {
+                refuse("a file URI needs an absolute path")
+            };
+        }
+        if uri.is_empty() {
+            return refuse("it is empty");
+        }
+        match uri.split_once("://") {
+            None => Ok(Self::new(uri)),
+            Some(("pvc", _)) => refuse("a volume claim exists in a cluster only"),
+            Some(_) => refuse("only files are read so far"),
+        }
+    }
+}
+
+/// What is expected of the labels.
+#[derive(Clone, Copy, Debug)]
+pub enum Labels<'a> {
+    /// Training: every sample has one, and they make up the classes.
+    Discover,
+    /// Validation, or scoring with metrics: every sample has one, of these classes. Another class is an error.
+    Known(&'a [String]),
+    /// Scoring: a label of these classes is taken where there is one; a sample without a label, or of another class, is unlabelled.
+    /// Files that a table names are not checked: a missing one becomes an error of its own row.
+    Optional(&'a [String]),
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its path, as listed: relative to the data set's root.
+    pub path: PathBuf,
+    /// Index of its class.
+    pub label: Option<u32>,
+}
+
+/// The classes and the samples of a source, in an order that depends on the names alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The folder that the samples' paths are relative to.
+    pub root: PathBuf,
+    /// Names of the classes; a label is an index into them. Sorted by their bytes, as in torchvision, or as given.
+    pub classes: Vec<String>,
+    /// Folder: sorted by class, then by path. Table: in the order of its lines.
+    pub samples: Vec<Sample>,
+}
+
+/// A sample before its class has a number.
+pub(super) struct Listed {
+    pub(super) path: PathBuf,
+    pub(super) class: Option<String>,
+    /// The line of the table, from 1; 0 in a folder.
+    pub(super) line: u64,
+}
+
+/// Lists what a source holds. No image is opened.
+pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
+    let path = &source.path;
+    let is_folder = fs::metadata(path).map_err(|error| DataError::from_io(path, error))?.is_dir();
+    let wants_labels = !matches!(labels, Labels::Optional(_));
+    let check_files = wants_labels;
+    let format = match source.format {
+        Format::Auto if is_folder => Format::ImageFolder,
+        Format::Auto => by_extension(path)?,
+        format => format,
+    };
+    let (root, listed) = match format {
+        Format::ImageFolder if !is_folder => {
+            return Err(layout(path, "the format ImageFolder needs a folder, and this is a file".into()));
+        }
+        Format::Csv | Format::JsonLines if is_folder => {
+            return Err(layout(path, format!("the format {format:?} needs a file, and this is a folder")));
+        }
+        Format::ImageFolder => (path.clone(), tree::list(path, wants_labels)?),
+        Format::Csv | Format::JsonLines | Format::Auto => {
+            let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let rows = if format == Format::Csv { table::csv(source)? } else { table::json_lines(source)? };
+            if wants_labels {
+                table::check_rows(path, &rows)?;
+            }
+            if check_files {
+                table::check_files(path, root, &rows)?;
+            }
+            (root.to_owned(), rows)
+        }
+    };
+    if listed.is_empty() {
+        return Err(DataError::Empty { path: path.clone() });
+    }
+    number(path, root, listed, labels)
+}
+
+/// Gives each class its number.
+fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>) -> Result<Dataset, DataError> {
+    let classes: Vec<String> = match labels {
+        Labels::Known(classes) | Labels::Optional(classes) => classes.to_vec(),
+        Labels::Discover => {
+            let found: BTreeSet<&String> = listed.iter().filter_map(|sample| sample.class.as_ref()).collect();
+            found.into_iter().cloned().collect()
+        }
+    };
+    if matches!(labels, Labels::Discover) && classes.len() < 2 {
+        let only = classes.first().map_or("none".into(), |class| format!("only {class:?}"));
+        return Err(layout(source, format!("a classifier needs two classes or more, and here is {only}")));
+    }
+    let numbers: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let samples = listed
+        .into_iter()
+        .map(|Listed { path, class, line }| {
+            let label = class.as_deref().and_then(|class| numbers.get(class).copied());
+            if let (Labels::Known(_), None) = (labels, label) {
+                let place = match line {
+                    0 => root.join(&path).display().to_string(),
+                    line => format!("{}, line {line}", source.display()),
+                };
+                let class = class.unwrap_or_default();
+                return Err(DataError::UnknownClass { place, class, known: classes.len() });
+            }
+            Ok(Sample { path, label })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Dataset { root, classes, samples })
+}
+
+impl Dataset {
+    /// The file of a sample.
+    pub fn file(&self, sample: usize) -> PathBuf {
+        self.root.join(&self.samples[sample].path)
+    }
+
+    /// Number of samples of each class.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        for label in self.samples.iter().filter_map(|sample| sample.label) {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+
+    /// The samples at these indices, with the same classes.
+    pub fn subset(&self, indices: &[usize]) -> Self {
+        let samples = indices.iter().map(|&index| self.samples[index].clone()).collect();
+        Self { root: self.root.clone(), classes: self.classes.clone(), samples }
+    }
+
+    /// SHA-256 over the classes, the paths and the labels, in hexadecimal digits: two runs with equal digests list the same
+    /// samples under the same numbers. The images' content is not in it.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for class in &self.classes {
+            add(class.as_bytes());
+        }
+        for sample in &self.samples {
+            add(sample.path.as_os_str().as_encoded_bytes());
+            add(&sample.label.map_or(u64::MAX, u64::from).to_le_bytes());
+        }
+        super::preprocessing::hexadecimal(&hash.finalize())
+    }
+}
+
+fn by_extension(path: &Path) -> Result<Format, DataError> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match extension.as_str() {
+        "csv" => Ok(Format::Csv),
+        "jsonl" | "ndjson" => Ok(Format::JsonLines),
+        _ => Err(layout(path, "is a file, and its name ends in none of .csv, .jsonl and .ndjson".into())),
+    }
+}
+
+fn layout(path: &Path, reason: String) -> DataError {
+    DataError::Layout { path: path.to_owned(), reason }
+}

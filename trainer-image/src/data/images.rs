@@ -1,0 +1,144 @@
+//! The images of a data set, ready to be drawn by any thread: read from their files each time, or kept decoded in memory if they
+//! are small.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::dataset::Dataset;
+use super::decode::MAX_PIXELS;
+use super::error::{DataError, ImageFault};
+use super::loader::Render;
+use super::view::{Picture, Scratch, View};
+
+/// Bytes of decoded images that are kept in memory, unless told otherwise.
+const CACHE_BYTES: usize = 64 << 20;
+/// An image is kept if it has no more pixels than so many of the model's inputs: of a larger one, most would be kept for nothing.
+const CACHE_INPUTS: usize = 4;
+/// Most bytes of a file: an uncompressed image of [`MAX_PIXELS`] with four channels of 16 bits.
+const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS;
+
+/// The images of a data set, and how they are to be seen.
+pub struct Images {
+    dataset: Arc<Dataset>,
+    view: View,
+    max_pixels: u64,
+    cache: Vec<OnceLock<Picture>>,
+    cache_left: AtomicUsize,
+}
+
+impl Images {
+    /// The images of a data set in this view. Small ones are decoded once and kept, 64 MiB of them.
+    pub fn new(dataset: Arc<Dataset>, view: View) -> Self {
+        let cache = dataset.samples.iter().map(|_| OnceLock::new()).collect();
+        Self { dataset, view, max_pixels: MAX_PIXELS, cache, cache_left: AtomicUsize::new(CACHE_BYTES) }
+    }
+
+    /// Keeps `bytes` of decoded images in memory at most; 0: none.
+    pub fn cache(mut self, bytes: usize) -> Self {
+        self.cache_left = AtomicUsize::new(bytes);
+        self
+    }
+
+    /// Refuses images of more than `pixels` pixels.
+    pub fn max_pixels(mut self, pixels: u64) -> Self {
+        self.max_pixels = pixels;
+        self
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The view.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn draw(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
+        let path = &self.dataset.samples[sample].path;
+        let fault = |fault| DataError::image(self.dataset.root.join(path), fault);
+        if let Some(picture) = self.cache[sample].get() {
+            return self.view.draw_picture(scratch, picture, epoch, sample, pixels).map_err(fault);
+        }
+        let mut file = std::mem::take(&mut scratch.file);
+        let drawn = read(&self.dataset.root.join(path), &mut file).and_then(|()| {
+            match self.keep(scratch, &file).map_err(fault)? {
+                Some(picture) => {
+                    let picture = self.cache[sample].get_or_init(|| picture);
+                    self.view.draw_picture(scratch, picture, epoch, sample, pixels)
+                }
+                None => self.view.draw(scratch, &file, epoch, sample, pixels),
+            }
+            .map_err(fault)
+        });
+        scratch.file = file;
+        drawn
+    }
+
+    /// The decoded image, if it is small and there is room for it.
+    fn keep(&self, scratch: &mut Scratch, file: &[u8]) -> Result<Option<Picture>, ImageFault> {
+        if self.cache_left.load(Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        let opened = scratch.decoder.open(file)?;
+        let (size, orientation) = (opened.size, opened.orientation);
+        let bytes = size.0 as usize * size.1 as usize * 3;
+        if bytes > CACHE_INPUTS * self.view.preprocessing().image_bytes() {
+            return Ok(None);
+        }
+        let reserve = |left: usize| left.checked_sub(bytes);
+        if self.cache_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).is_err() {
+            // Full: don't open the others twice.
+            self.cache_left.store(0, Ordering::Relaxed);
+            return Ok(None);
+        }
+        let mut pixels = Vec::new();
+        let size = scratch.decoder.read(opened, 1, &mut pixels)?;
+        Ok(Some(Picture { size, orientation, pixels }))
+    }
+}
+
+impl Render for Images {
+    type Worker = Scratch;
+
+    fn worker(&self) -> Scratch {
+        Scratch::new(self.max_pixels)
+    }
+
+    fn image_bytes(&self) -> usize {
+        self.view.preprocessing().image_bytes()
+    }
+
+    fn label(&self, sample: usize) -> i64 {
+        self.dataset.samples[sample].label.map_or(-1, i64::from)
+    }
+
+    fn path(&self, sample: usize) -> PathBuf {
+        self.dataset.file(sample)
+    }
+
+    fn render(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
+        self.draw(scratch, sample, epoch, pixels)
+    }
+}
+
+/// Reads a whole file.
+fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+    let failed = |error| DataError::from_io(path, error);
+    bytes.clear();
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(DataError::image(path, ImageFault::NotAFile));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(DataError::image(path, ImageFault::TooManyBytes { limit: MAX_FILE_BYTES }));
+    }
+    bytes.reserve(metadata.len() as usize + 1);
+    file.read_to_end(bytes).map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! From files to batches of pixels: plain bytes, without tensors, so that it builds and runs without libtorch.
+//!
+//! ```text
+//!  dataset  what there is: classes, samples, the held-out part
+//!  sampler  which sample comes when, on which rank           (pure)
+//!  loader   threads that make batches ahead of time, in order
+//!     └─ images   one sample: read the file, or take it from the cache
+//!          └─ view    decode ─► crop and resize in one pass ─► augment
+//!               ├─ decode         bytes ─► RGB, by content
+//!               ├─ crop, augment  where to cut, how to vary   (random as a pure function of seed, epoch and sample)
+//!               └─ preprocessing  what a model expects: it travels with the model
+//! ```
+
+mod augment;
+mod crop;
+mod dataset;
+mod decode;
+mod error;
+mod images;
+mod loader;
+mod orientation;
+mod preprocessing;
+mod random;
+mod sampler;
+mod split;
+mod table;
+mod tree;
+mod view;
+
+pub use augment::{Augmentation, RandomCrop};
+pub use dataset::{Dataset, Format, Labels, Sample, Source, open};
+pub use decode::{Decoder, MAX_PIXELS};
+pub use error::{DataError, ImageFault};
+pub use images::Images;
+pub use loader::{Batch, Failures, Loader, Options, Render, Request, default_threads};
+pub use preprocessing::{Preprocessing, PreprocessingError};
+pub use sampler::{Sampler, evaluation_part};
+pub use split::Split;
+pub use view::{Scratch, View};
