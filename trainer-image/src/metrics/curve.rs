@@ -146,6 +146,18 @@ impl Curve {
         best.map(|(advantage, bin)| (self.edge(bin), advantage as f64 / (positives as f64 * negatives as f64)))
     }
 
+    /// The point of the ROC curve for a threshold: what has at least this probability is taken for the class. Exact for a
+    /// [`best_threshold`](Self::best_threshold); elsewhere the whole bin counts. `None` if either side is empty.
+    pub fn rates_at(&self, probability: f64) -> Option<RocPoint> {
+        let (positives, negatives) = self.totals();
+        let from = (0..self.positives.len()).find(|bin| self.edge(*bin) >= probability).unwrap_or(self.positives.len());
+        let share = |counts: &[u64], total: u64| counts[from..].iter().sum::<u64>() as f64 / total as f64;
+        (positives > 0 && negatives > 0).then(|| RocPoint {
+            false_positive_rate: share(&self.negatives, negatives),
+            true_positive_rate: share(&self.positives, positives),
+        })
+    }
+
     /// Adds the counts of another rank. Both have as many bins.
     pub(super) fn merge(&mut self, other: &Self) {
         let ours = self.positives.iter_mut().chain(&mut self.negatives);

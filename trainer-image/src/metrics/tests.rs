@@ -90,6 +90,8 @@ fn two_classes_give_what_scikit_learn_gives_and_a_threshold() {
     assert_near(summary.classes.iter().map(|class| class.auc.unwrap()), &[0.7960606060606061; 2], 5e-4);
     let threshold = summary.threshold.unwrap();
     assert_near([threshold.youden], &[0.49595959595959593], 1e-12);
+    let rates = evaluation.curve(1).rates_at(threshold.probability).unwrap();
+    assert_near([rates.true_positive_rate - rates.false_positive_rate], &[threshold.youden], 1e-12);
     // The threshold is the lower edge of the bin that the score is in, and a bin is 0.0005 wide there.
     assert_near([threshold.probability], &[0.6068376068376068], 0.0005);
 }

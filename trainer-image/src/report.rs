@@ -1,0 +1,121 @@
+//! `report.html`: what a person looks at after a training or an evaluation. One file that needs nothing else: it can be
+//! mailed, kept for years and opened on a phone without a network.
+//!
+//! ```text
+//!  Report ─► page ─┬─ figures      accuracy and its interval, loss, F1, comparison with the model before
+//!                  ├─ curves ─┐
+//!                  ├─ roc ────┴─ plot   SVG that stretches, labels in HTML that don't
+//!                  ├─ classes      confusion matrix, confused pairs, figures of each class
+//!                  └─ wrong        the most wrong images
+//! ```
+//!
+//! Each section is there only if its part of the [`Report`] is. Everything that comes from outside is escaped by the
+//! templates, cleaned and cut by [`text`], and a content security policy lets only the page's own script run.
+
+mod classes;
+mod curves;
+mod figures;
+mod page;
+mod plot;
+mod roc;
+#[cfg(test)]
+mod tests;
+mod text;
+mod wrong;
+
+use crate::metrics::{Evaluation, History, Summary};
+
+/// What a report shows. Leave out what is not known: `Report { title, classes, ..Report::default() }`.
+#[derive(Clone, Debug, Default)]
+pub struct Report<'a> {
+    /// What it is, above the title: `Training report`.
+    pub kind: &'a str,
+    /// Name of the job.
+    pub title: &'a str,
+    /// A sentence below the title: what was done with what.
+    pub lead: &'a str,
+    /// When the run ended, for people.
+    pub finished: &'a str,
+    /// Names of the classes, by index. A class without a name is called by its index.
+    pub classes: &'a [String],
+    /// What the evaluation was made on: `validation images`.
+    pub evaluated_on: &'a str,
+    /// How the model did.
+    pub evaluation: Option<&'a Evaluation>,
+    /// The course of the training.
+    pub history: Option<&'a History>,
+    /// The model it was retrained from.
+    pub previous: Option<Previous<'a>>,
+    /// The most wrong images, the worst first. At most 48 are shown.
+    pub wrong: Vec<WrongImage>,
+    /// How the run was made: model, data, infrastructure, versions.
+    pub facts: Vec<FactGroup>,
+}
+
+/// The model that this one was retrained from.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous<'a> {
+    /// What it is called: the name of its job or its URI.
+    pub name: &'a str,
+    /// Its figures.
+    pub summary: &'a Summary,
+    /// Whether both were evaluated on the same images. If not, the report says that the figures can't be compared exactly.
+    pub same_images: bool,
+}
+
+/// An image that was taken for something else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrongImage {
+    /// Its name in the data.
+    pub name: String,
+    /// Index of the true class.
+    pub label: usize,
+    /// Index of the class it was taken for.
+    pub predicted: usize,
+    /// Probability of the class it was taken for, 0 to 1.
+    pub probability: f32,
+    /// Probability of the true class, 0 to 1.
+    pub label_probability: f32,
+    /// A PNG of it, 160 pixels wide at most for the sake of the file's size. What is no PNG or is larger than 128 KiB is not shown.
+    pub thumbnail: Vec<u8>,
+}
+
+/// Facts that belong together, under one heading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FactGroup {
+    /// The heading.
+    pub title: String,
+    /// Names and values, in their order.
+    pub facts: Vec<(String, String)>,
+}
+
+impl FactGroup {
+    /// A group without facts.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), facts: Vec::new() }
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn fact(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.facts.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a fact if there is one.
+    #[must_use]
+    pub fn maybe(self, name: impl Into<String>, value: Option<impl Into<String>>) -> Self {
+        match value {
+            Some(value) => self.fact(name, value),
+            None => self,
+        }
+    }
+}
+
+/// The report as one HTML document. Its size is bounded, whatever the number of classes, epochs and images.
+///
+/// # Errors
+/// Never for a report of this module's making; the templates' engine has an error type for templates that can fail.
+pub fn render(report: &Report<'_>) -> Result<String, askama::Error> {
+    page::render(report)
+}
