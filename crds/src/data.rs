@@ -53,6 +53,13 @@ pub struct Data {
     pub unreadable_fraction: f64,
 }
 
+impl Data {
+    /// Whether there are images that the model is judged by.
+    pub fn is_validated(&self) -> bool {
+        self.validation.uri.is_some() || self.validation.fraction.is_some_and(|fraction| fraction > 0.0)
+    }
+}
+
 /// How images are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DataFormat {
@@ -76,11 +83,11 @@ pub enum DataFormat {
     .message("give either fraction (a share of the training images) or uri (images of their own), not both"))]
 pub struct Validation {
     /// Share of the images of each class that is kept apart, in 0 to 1, drawn by training.seed. 0: no validation.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub fraction: Option<f64>,
     /// Images of their own, in the format of data.uri.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::readable_uri")]
     pub uri: Option<String>,
 }

@@ -8,13 +8,25 @@
 //! contract                                      what operator and trainer say to each other
 //! uri                                           where data, models and outputs are
 //! schema  rules                                 hand-written schemas and shared CEL rules
+//!
+//! check ─► structural, CEL ─► a Resource        a manifest, read as the API server would
+//! meaning  support  fault                       what schema and CEL can't say, as faults for people
+//! manifest                                      the definitions as YAML
 //! ```
+//!
+//! The feature `kube` has what checks manifests and writes YAML; the trainer does without it.
 
 #![expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, `pub` and all")]
 
+#[cfg(feature = "kube")]
+pub mod check;
 pub mod contract;
 pub mod data;
+pub mod fault;
 pub mod infrastructure;
+#[cfg(feature = "kube")]
+pub mod manifest;
+mod meaning;
 pub mod model;
 pub mod model_endpoint;
 pub mod optimizer;
@@ -26,6 +38,9 @@ pub mod schedule;
 mod schema;
 pub mod scoring_job;
 pub mod status;
+#[cfg(feature = "kube")]
+mod structural;
+pub mod support;
 pub mod training;
 pub mod training_job;
 pub mod uri;

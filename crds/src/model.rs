@@ -142,11 +142,11 @@ pub enum FineTuningStrategy {
     .message("give either uri (a model folder) or trainingJob (the name of a TrainingJob in this namespace), not both"))]
 pub struct ModelRef {
     /// URI of a model folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::readable_uri")]
     pub uri: Option<String>,
     /// Name of a TrainingJob in the same namespace, whose model is meant. It is waited for if it is still running.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::resource_name")]
     pub training_job: Option<String>,
 }

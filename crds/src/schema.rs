@@ -10,6 +10,7 @@ use crate::uri;
 pub(crate) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+const CONTROLLER: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$";
 const IMAGE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+|/)[a-z0-9]+)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[0-9a-f]{64})?$";
 
 pub(crate) fn readable_uri(_: &mut SchemaGenerator) -> Schema {
@@ -25,7 +26,7 @@ pub(crate) fn resource_name(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn controller_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 3, "maxLength": 63, "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$"})
+    json_schema!({"type": "string", "minLength": 3, "maxLength": 63, "pattern": CONTROLLER})
 }
 
 pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
@@ -182,4 +183,26 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
             },
         },
     })
+}
+
+/// What a pattern stands for, in words.
+pub(crate) struct Format {
+    pub(crate) what: &'static str,
+    pub(crate) example: &'static str,
+}
+
+/// The words for the patterns of this file and of [`uri`].
+pub(crate) fn format_of(pattern: &str) -> Option<Format> {
+    let (what, example) = match pattern {
+        NAME => ("a name", "Names have a-z, 0-9, - and ., and begin and end with a letter or digit"),
+        LABEL_VALUE => {
+            ("a label's value", "Values have letters, digits, -, _ and ., and begin and end with a letter or digit")
+        }
+        QUANTITY => ("a quantity", "Such as 2, 500m or 8Gi"),
+        IMAGE => ("an image", "Such as registry.example/team/trainer:1.2"),
+        CONTROLLER => ("the name of a controller", "Such as kueue.x-k8s.io/multikueue"),
+        uri::READABLE | uri::WRITABLE => ("a URI of a storage", ""),
+        _ => return None,
+    };
+    Some(Format { what, example })
 }

@@ -34,6 +34,7 @@ use crate::training::Training;
     printcolumn(name = "Node", type_ = "string", json_path = ".status.placement.node", priority = 1, description = "Node of rank 0"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = crate::rules::name_fits(),
     validation = crate::rules::frozen_field("task"),
     validation = crate::rules::frozen_block("model"),
     validation = crate::rules::frozen_block("data"),
@@ -47,6 +48,9 @@ use crate::training::Training;
 #[x_kube(
     validation = Rule::new("has(self.data) || has(self.retrainFrom)")
         .message("data is missing: give data.uri, or retrainFrom to train on the data of an earlier job").field_path(".data"),
+    validation = Rule::new("!(has(self.retrainFrom) && has(self.model) && has(self.model.initialWeights))")
+        .message("retrainFrom and model.initialWeights both name the first weights: leave one of them out")
+        .field_path(".model.initialWeights"),
     validation = crate::rules::managed_by_is_immutable(),
 )]
 pub struct TrainingJobSpec {
