@@ -43,26 +43,6 @@ impl Source {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), format: Format::Auto, image_column: "image".into(), label_column: "label".into() }
     }
-
-    /// The source at a URI: `file:///absolute/path`, taken literally, or a plain path.
-    pub fn from_uri(uri: &str) -> Result<Self, DataError> {
-        let refuse = |reason| Err(DataError::Uri { uri: uri.to_owned(), reason });
-        if let Some(path) = uri.strip_prefix("file://") {
-            return if path.starts_with('/') {
-                Ok(Self::new(path))
-            } else {
-                refuse("a file URI needs an absolute path")
-            };
-        }
-        if uri.is_empty() {
-            return refuse("it is empty");
-        }
-        match uri.split_once("://") {
-            None => Ok(Self::new(uri)),
-            Some(("pvc", _)) => refuse("a volume claim exists in a cluster only"),
-            Some(_) => refuse("only files are read so far"),
-        }
-    }
 }
 
 /// What is expected of the labels.

@@ -29,13 +29,11 @@ pub enum DataError {
         /// What the system says.
         source: io::Error,
     },
-    /// The URI names a place that can't be opened from here.
-    #[error("{uri}: can't be opened: {reason}")]
-    Uri {
-        /// As given.
-        uri: String,
-        /// Why not.
-        reason: &'static str,
+    /// A format that is not read yet.
+    #[error("the data format {format} is not read yet")]
+    Format {
+        /// Its name in a manifest.
+        format: &'static str,
     },
     /// The source is not laid out in the format asked for.
     #[error("{}: {reason}", path.display())]
@@ -185,7 +183,7 @@ impl DataError {
             Self::Missing { .. } => "missing",
             Self::Permission { .. } => "permission",
             Self::Read { .. } => "read",
-            Self::Uri { .. } => "uri",
+            Self::Format { .. } => "format",
             Self::Layout { .. } => "layout",
             Self::Empty { .. } => "empty",
             Self::EmptyClass { .. } => "empty-class",
@@ -204,7 +202,7 @@ impl DataError {
             Self::Missing { .. } => Cause::DataMissing,
             Self::Permission { .. } => Cause::Permission,
             Self::Read { .. } => Cause::Storage,
-            Self::Uri { .. } => Cause::BadSpec,
+            Self::Format { .. } => Cause::BadSpec,
             Self::Threads { .. } => Cause::HostMemory,
             Self::Layout { .. }
             | Self::Empty { .. }
@@ -225,7 +223,7 @@ impl DataError {
                 "make it readable for the user that the process runs as (in a pod: fsGroup, or the file's mode)"
             }
             Self::Read { .. } => "the storage failed, not the data: try again, and look at the volume",
-            Self::Uri { .. } => "use file:// with an absolute path, or pvc:// in a cluster",
+            Self::Format { .. } => "use ImageFolder, Csv or JsonLines",
             Self::Layout { .. } => {
                 "lay the data out as FOLDER/CLASS/IMAGE, or name a table and its format in data.format"
             }

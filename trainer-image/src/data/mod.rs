@@ -18,6 +18,7 @@ mod decode;
 mod error;
 mod images;
 mod loader;
+mod manifest;
 mod orientation;
 mod preprocessing;
 mod random;
