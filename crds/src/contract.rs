@@ -35,6 +35,8 @@ pub mod env {
     /// Seconds that the processes of a pod have from SIGTERM until the launcher kills them;
     /// [`STOP_SECONDS`](super::STOP_SECONDS) if unset. The pod's grace period is longer, so that the reason is still told.
     pub const STOP_SECONDS: &str = "TRAINYARD_STOP_SECONDS";
+    /// Process number of whoever started this process and wants it to die with it; unset where nobody does.
+    pub const PARENT_PID: &str = "TRAINYARD_PARENT_PID";
     /// Name of the node a pod runs on, for messages.
     pub const NODE_NAME: &str = "TRAINYARD_NODE_NAME";
 

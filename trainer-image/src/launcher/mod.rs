@@ -131,7 +131,7 @@ fn start(launch: &Launch, local_rank: u32, messages: Option<&TempDir>) -> io::Re
     command
         .args(&launch.args)
         .envs(pod.process_env(local_rank))
-        .env(parent::LAUNCHER_PID, std::process::id().to_string())
+        .env(env::PARENT_PID, std::process::id().to_string())
         .stdin(Stdio::null())
         // A group of its own: Ctrl-C in a terminal reaches the launcher alone, which passes it on once, and what the
         // process starts can be ended together with it.
