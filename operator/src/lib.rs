@@ -13,5 +13,9 @@
 //! - [`local`]: the job as processes of this machine, their state in a folder that a person can read.
 //! - [`cli`]: what was typed.
 
+pub mod build;
+pub mod cli;
 pub mod decide;
+pub mod local;
+pub mod manifest;
 pub mod observe;

@@ -9,9 +9,11 @@
 //!
 //! Who fills it differs (the API server's watches, or the children of `trainyard run`); who reads it is `decide` alone.
 
+mod kinds;
 mod ledger;
 mod member;
 
+pub use kinds::Setting;
 pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Stage};
 pub use member::{End, Member, MemberId, MemberState};
 

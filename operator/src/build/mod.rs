@@ -1,0 +1,9 @@
+//! What a member is given, and what the world is told: pure functions from plain data.
+//!
+//! - [`member`]: environment and command of one member, by the contract.
+//! - [`assignment`]: the spec as the trainer gets it: every URI one that it can open, every model one with a URI.
+//! - [`status`]: the one status of a job, from its ledger.
+
+pub mod assignment;
+pub mod member;
+pub mod status;

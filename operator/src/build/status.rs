@@ -1,0 +1,151 @@
+//! The one status of a job, from its ledger.
+
+use crds::reasons::{condition, reason};
+use crds::status::{
+    AttemptRecord, ModelStatus, Phase, Placement, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus, bounded,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::observe::{FinalReason, Ledger};
+
+/// The status of a TrainingJob. `before` is the status that was written last: a condition that still holds keeps its time.
+pub fn training(ledger: &Ledger, placement: Option<&Placement>, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
+    TrainingJobStatus {
+        phase: ledger.phase,
+        message: ledger.message.clone(),
+        conditions: conditions(ledger, before, now),
+        observed_generation: ledger.observed_generation,
+        attempt: ledger.attempt,
+        restarts: ledger.restarts,
+        failures: ledger.failures,
+        start_time: ledger.start_time.map(Time),
+        completion_time: ledger.completion_time.map(Time),
+        active_seconds: ledger.active_seconds.cast_signed(),
+        active_since: ledger.active_since.map(Time),
+        progress: progress(ledger),
+        placement: placement.cloned(),
+        attempts: attempts(ledger),
+        excluded_nodes: Vec::new(),
+        model: result(ledger),
+    }
+}
+
+/// The status of a ScoringJob. `before` is the status that was written last: a condition that still holds keeps its time.
+pub fn scoring(ledger: &Ledger, placement: Option<&Placement>, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
+    ScoringJobStatus {
+        phase: ledger.phase,
+        message: ledger.message.clone(),
+        conditions: conditions(ledger, before, now),
+        observed_generation: ledger.observed_generation,
+        attempt: ledger.attempt,
+        restarts: ledger.restarts,
+        failures: ledger.failures,
+        start_time: ledger.start_time.map(Time),
+        completion_time: ledger.completion_time.map(Time),
+        active_seconds: ledger.active_seconds.cast_signed(),
+        active_since: ledger.active_since.map(Time),
+        progress: progress(ledger),
+        rows: ledger.result.as_ref().map(|result| RowCounts {
+            found: result.rows_in.unwrap_or(0).cast_signed(),
+            written: result.rows_out.unwrap_or(0).cast_signed(),
+            failed: result.rows_failed.unwrap_or(0).cast_signed(),
+        }),
+        shards_done: u32::try_from(ledger.done.len()).unwrap_or(u32::MAX),
+        placement: placement.cloned(),
+        attempts: attempts(ledger),
+        excluded_nodes: Vec::new(),
+        output: result(ledger),
+    }
+}
+
+fn progress(ledger: &Ledger) -> Option<ProgressStatus> {
+    let progress = ledger.progress.as_ref()?;
+    let percent = (progress.step * 100).checked_div(progress.total_steps).unwrap_or(0).min(100);
+    Some(ProgressStatus {
+        epoch: progress.epoch,
+        step: progress.step.cast_signed(),
+        total_steps: progress.total_steps.cast_signed(),
+        percent: u32::try_from(percent).unwrap_or(100),
+        loss: progress.loss,
+        metric: progress.metric,
+        images_per_second: progress.images_per_second,
+        eta_seconds: progress.eta_seconds.map(u64::cast_signed),
+        checkpoint_step: progress.checkpoint_step.map(u64::cast_signed),
+        updated_at: ledger.progress_at.map(Time),
+    })
+}
+
+fn attempts(ledger: &Ledger) -> Vec<AttemptRecord> {
+    let record = |attempt: &crate::observe::Attempt| AttemptRecord {
+        number: attempt.number,
+        start: Some(Time(attempt.start)),
+        end: Some(Time(attempt.end)),
+        cause: attempt.failure.cause,
+        exit_code: attempt.failure.exit_code,
+        node: attempt.failure.node.clone(),
+        rank: attempt.failure.rank,
+        step: attempt.failure.step.map(u64::cast_signed),
+        message: bounded(&attempt.failure.message),
+    };
+    ledger.attempts.iter().map(record).collect()
+}
+
+/// What is there once the job is done; partial results are no results.
+fn result(ledger: &Ledger) -> Option<ModelStatus> {
+    let result = ledger.result.as_ref().filter(|_| ledger.phase == Phase::Succeeded)?;
+    Some(ModelStatus {
+        uri: result.uri.clone(),
+        digest: result.digest.clone(),
+        metric_name: result.metric_name.clone(),
+        metric: result.metric,
+        threshold: None,
+    })
+}
+
+fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let phase = ledger.phase;
+    let running = match phase {
+        Phase::Running => reason::ALL_RUNNING,
+        Phase::Restarting => reason::RESTARTING,
+        Phase::Suspended => reason::SUSPENDED,
+        Phase::Succeeded | Phase::Failed => reason::COMPLETED,
+        Phase::Pending | Phase::Starting => reason::WAITING_FOR_PODS,
+    };
+    let suspended = if phase == Phase::Suspended { reason::SUSPENDED } else { reason::RESUMED };
+    let mut wanted = vec![
+        (condition::RUNNING, phase == Phase::Running, running.to_owned()),
+        (condition::SUSPENDED, phase == Phase::Suspended, suspended.to_owned()),
+    ];
+    match (phase, &ledger.failure) {
+        (Phase::Succeeded, _) => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
+        (Phase::Failed, failure) => {
+            let reason = match failure {
+                Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
+                Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+                Some((_, failure)) => format!("{:?}", failure.cause),
+                None => reason::BAD_SPEC.to_owned(),
+            };
+            wanted.push((condition::FAILED, true, reason));
+        }
+        _ => {}
+    }
+    // A job that was never suspended says nothing of it.
+    let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
+    wanted.retain(|(kind, holds, _)| *holds || *kind == condition::RUNNING || known(kind));
+    wanted
+        .into_iter()
+        .map(|(kind, holds, reason)| {
+            let status = if holds { "True" } else { "False" };
+            let since = before.iter().find(|old| old.type_ == kind && old.status == status);
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason,
+                message: ledger.message.clone(),
+                observed_generation: Some(ledger.observed_generation),
+                last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! What was typed, and what it comes to. Exit codes: 0 done, 2 mistyped, otherwise those of the contract.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use crds::contract::Cause;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::local::{self, Options, RunError};
+use crate::manifest::{File, LocatedFault, Manifest, Setting};
+
+/// Trains and scores vision models, here or on a cluster, from the same manifests.
+#[derive(Debug, Parser)]
+#[command(name = "trainyard", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the jobs of a manifest on this machine, one after the other.
+    ///
+    /// Ctrl-C commits a checkpoint and stops; the same command goes on from there. The state is in .trainyard.
+    Run(Run),
+    /// Check manifests without a cluster: schema, rules and meaning, each fault at its line and column.
+    Validate(Validate),
+    /// Print the custom resource definitions, for kubectl apply -f -.
+    Crds,
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The manifest; - is the standard input.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    file: PathBuf,
+    /// Change a field before anything is checked, such as spec.training.epochs=3.
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    settings: Vec<String>,
+    /// What computes, in the place of spec.infrastructure.device.
+    #[arg(long, value_name = "DEVICE", ignore_case = true)]
+    device: Option<Device>,
+    /// Folder of the state of jobs, and of claims.
+    #[arg(long, value_name = "DIR", default_value = ".trainyard")]
+    state: PathBuf,
+    /// Folder that pvc://CLAIM is on this machine.
+    #[arg(long = "volume", value_name = "CLAIM=DIR", value_parser = volume)]
+    volumes: Vec<(String, PathBuf)>,
+    /// The trainer's executable. If absent: the one beside this executable, or on the PATH.
+    #[arg(long, value_name = "PATH", env = "TRAINYARD_TRAINER")]
+    trainer: Option<PathBuf>,
+    /// Write lines instead of a bar, as without a terminal.
+    #[arg(long)]
+    no_progress: bool,
+    /// Start over. State and output of an earlier run are kept aside.
+    #[arg(long)]
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Device {
+    /// GPUs if this machine has enough of them, otherwise CPUs.
+    Auto,
+    /// GPUs, or nothing.
+    Gpu,
+    /// CPUs, even if there is a GPU.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+struct Validate {
+    /// The manifests; - is the standard input.
+    #[arg(short, long = "filename", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// How to write the faults.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// A list of objects.
+    Json,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Run(typed) => run(&typed).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            error.exit_code()
+        }),
+        Command::Validate(typed) => validate(&typed),
+        Command::Crds => print(&definitions()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trainyard", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn run(typed: &Run) -> Result<u8, RunError> {
+    let manifests = manifests(typed)?;
+    let options = Options {
+        state: std::path::absolute(&typed.state).map_err(RunError::io("find", &typed.state))?,
+        volumes: typed.volumes.iter().cloned().collect::<BTreeMap<_, _>>(),
+        trainer: local::find_trainer(typed.trainer.as_deref())?,
+        plain: typed.no_progress || !io::stderr().is_terminal(),
+        fresh: typed.fresh,
+        again: command_line(std::env::args()),
+    };
+    let signals = signals()?;
+    for manifest in &manifests {
+        for warning in &manifest.warnings {
+            eprintln!("{warning}");
+        }
+        let outcome = local::run(manifest, &options, &signals)?;
+        if !outcome.done {
+            eprintln!("{}", outcome.text);
+            return Ok(outcome.exit_code);
+        }
+        print(&format!("{}\n", outcome.text));
+    }
+    Ok(0)
+}
+
+fn manifests(typed: &Run) -> Result<Vec<Manifest>, RunError> {
+    let device = typed.device.and_then(|device| device.to_possible_value());
+    let device = device.map(|device| format!("spec.infrastructure.device={}", device.get_name()));
+    let settings: Result<Vec<Setting>, _> = typed.settings.iter().chain(&device).map(|text| Setting::parse(text)).collect();
+    let settings = settings?;
+    let (name, text) = read(&typed.file).map_err(RunError::io("read", &typed.file))?;
+    let mut file = File::parse(&name, &text).map_err(|fault| RunError::Manifest(vec![fault]))?;
+    file.set(&settings)?;
+    file.check().map_err(RunError::Manifest)
+}
+
+fn validate(typed: &Validate) -> u8 {
+    let mut faults: Vec<LocatedFault> = Vec::new();
+    let mut good = 0;
+    for path in &typed.files {
+        let (name, text) = match read(path) {
+            Ok(read) => read,
+            Err(fault) => {
+                eprintln!("can't read {}: {fault}", path.display());
+                return u8::try_from(Cause::DataMissing.exit_code()).unwrap_or(1);
+            }
+        };
+        match File::parse(&name, &text).map_err(|fault| vec![fault]).and_then(|file| file.check()) {
+            Ok(manifests) => {
+                good += manifests.len();
+                faults.extend(manifests.into_iter().flat_map(|manifest| manifest.warnings));
+            }
+            Err(found) => faults.extend(found),
+        }
+    }
+    let bad = faults.iter().filter(|fault| fault.is_error()).count();
+    match typed.output {
+        Output::Json => {
+            print(&format!("{}\n", serde_json::to_string_pretty(&faults).unwrap_or_default()));
+        }
+        Output::Text => {
+            for fault in &faults {
+                eprintln!("{fault}");
+            }
+            if bad == 0 {
+                let plural = if good == 1 { "manifest is" } else { "manifests are" };
+                print(&format!("{good} {plural} valid\n"));
+            }
+        }
+    }
+    if bad == 0 { 0 } else { u8::try_from(Cause::BadSpec.exit_code()).unwrap_or(1) }
+}
+
+fn definitions() -> String {
+    crds::manifest::manifests().into_iter().fold(String::new(), |text, manifest| text + "---\n" + &manifest.yaml)
+}
+
+/// Prints; a reader that has gone (`| head`) is no fault.
+fn print(text: &str) -> u8 {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => 1,
+        _ => 0,
+    }
+}
+
+fn read(path: &Path) -> io::Result<(String, String)> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        return Ok(("<stdin>".to_owned(), text));
+    }
+    fs::read_to_string(path).map(|text| (path.display().to_string(), text))
+}
+
+/// Interrupts from now on, instead of the end of this process.
+fn signals() -> Result<Receiver<i32>, RunError> {
+    let (sender, receiver) = mpsc::channel();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(RunError::io("listen for", "signals"))?;
+    thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
+    Ok(receiver)
+}
+
+fn volume(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((claim, folder)) if !claim.is_empty() && !folder.is_empty() => Ok((claim.to_owned(), folder.into())),
+        _ => Err("write the claim and its folder: images=/data/images".to_owned()),
+    }
+}
+
+/// The command line as a shell reads it, without `--fresh`: it is what goes on with the job.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    arguments.filter(|argument| argument != "--fresh").map(|argument| quoted(&argument)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_that_goes_on_can_be_pasted_into_a_shell() {
+        let typed = ["trainyard", "run", "--fresh", "-f", "my job.yaml", "--set", "metadata.name=it's"];
+        assert_eq!(
+            command_line(typed.into_iter().map(str::to_owned)),
+            r"trainyard run -f 'my job.yaml' --set 'metadata.name=it'\''s'"
+        );
+    }
+}

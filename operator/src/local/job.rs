@@ -1,0 +1,242 @@
+//! A job of this machine: its manifest, its folder, and whether and how it goes on from an earlier run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crds::check::Resource;
+use crds::contract::STOP_SECONDS;
+use crds::fault::Fault;
+use crds::infrastructure::Infrastructure;
+use crds::status::{Phase, Placement};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::error::RunError;
+use super::folder::{self, JobFolder, Memory};
+use super::inputs;
+use crate::build::status;
+use crate::manifest::Manifest;
+use crate::observe::{Backoff, Job, Ledger, Setting, Stage};
+
+/// Namespace of a manifest that names none.
+const NAMESPACE: &str = "local";
+/// What running on one machine adds to a job's wishes: nowhere else to go, and a person who waits.
+const SETTING: Setting = Setting {
+    elsewhere: false,
+    backoff: Backoff { first_seconds: 1, most_seconds: 60 },
+    // The launcher kills its processes before, and still tells why.
+    grace_seconds: Some(STOP_SECONDS + 10),
+};
+
+/// A TrainingJob or a ScoringJob, with the metadata that the API server would have given it.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalJob {
+    resource: Resource,
+    /// The spec as it was given.
+    pub(crate) spec: Value,
+}
+
+/// How a run begins.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Beginning {
+    /// There is nothing from before.
+    New,
+    /// An earlier run was stopped, or ended without a word; it goes on.
+    Resumed,
+    /// An earlier run failed; it is tried again.
+    Again {
+        /// Why it had failed.
+        message: String,
+    },
+    /// It is done already.
+    Finished,
+}
+
+impl LocalJob {
+    /// The job of a manifest.
+    ///
+    /// # Errors
+    /// [`RunError::Manifest`] if it is of a kind, or asks for something, that only a cluster has.
+    pub(crate) fn new(manifest: &Manifest) -> Result<LocalJob, RunError> {
+        let refuse = |path: &str, message: String, hint: &str| {
+            RunError::Manifest(vec![manifest.locate(Fault::error(path, message, hint))])
+        };
+        let mut resource = manifest.resource.clone();
+        let Some((metadata, infrastructure)) = parts(&mut resource) else {
+            let message = "a ModelEndpoint can't be run here yet: serving on one machine comes with a later version";
+            return Err(refuse("kind", message.to_owned(), "Apply it to a cluster"));
+        };
+        if infrastructure.image.is_some() {
+            let message = "a custom image needs a cluster: trainyard run starts Trainyard's own trainer";
+            return Err(refuse("spec.infrastructure.image", message.to_owned(), "Leave it out"));
+        }
+        let namespace = metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if namespace.is_empty() || namespace.len() > 63 || !namespace.chars().all(label) {
+            let message = format!("{namespace:?} is not a name that a namespace can have");
+            return Err(refuse("metadata.namespace", message, "Names have a-z, 0-9 and -, and at most 63 characters"));
+        }
+        Ok(LocalJob { resource, spec: manifest.value["spec"].clone() })
+    }
+
+    /// The job as `decide` sees it.
+    pub(crate) fn wishes(&self, memory: &Memory, suspend: bool) -> Job {
+        let job = match &self.resource {
+            Resource::TrainingJob(job) => Job::of_training(job, SETTING),
+            Resource::ScoringJob(job) => Job::of_scoring(job, SETTING),
+            Resource::ModelEndpoint(_) => unreachable!("refused when the job was made"),
+        };
+        Job { uid: memory.uid.clone(), generation: memory.generation, suspend: job.suspend || suspend, ..job }
+    }
+
+    /// Where it runs.
+    pub(crate) fn infrastructure(&self) -> &Infrastructure {
+        match &self.resource {
+            Resource::TrainingJob(job) => &job.spec.infrastructure,
+            Resource::ScoringJob(job) => &job.spec.infrastructure,
+            Resource::ModelEndpoint(_) => unreachable!("refused when the job was made"),
+        }
+    }
+
+    /// Whether it trains.
+    pub(crate) fn trains(&self) -> bool {
+        matches!(self.resource, Resource::TrainingJob(_))
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self, ledger: &Ledger, placement: Option<&Placement>, before: &Value, now: Timestamp) -> Value {
+        let known: Vec<Condition> =
+            before.get("conditions").cloned().and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
+        if self.trains() {
+            json!(status::training(ledger, placement, &known, now))
+        } else {
+            json!(status::scoring(ledger, placement, &known, now))
+        }
+    }
+
+    /// Kind and name, for people.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.resource.kind(), self.resource.name())
+    }
+
+    /// Namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        let metadata = match &self.resource {
+            Resource::TrainingJob(job) => &job.metadata,
+            Resource::ScoringJob(job) => &job.metadata,
+            Resource::ModelEndpoint(endpoint) => &endpoint.metadata,
+        };
+        metadata.namespace.as_deref().unwrap_or(NAMESPACE)
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self, state: &Path) -> PathBuf {
+        folder::path_of(state, self.namespace(), self.resource.kind(), self.resource.name())
+    }
+}
+
+fn parts(resource: &mut Resource) -> Option<(&mut ObjectMeta, &Infrastructure)> {
+    match resource {
+        Resource::TrainingJob(job) => Some((&mut job.metadata, &job.spec.infrastructure)),
+        Resource::ScoringJob(job) => Some((&mut job.metadata, &job.spec.infrastructure)),
+        Resource::ModelEndpoint(_) => None,
+    }
+}
+
+/// Takes up what an earlier run left, or begins anew.
+///
+/// # Errors
+/// [`RunError::Changed`] if the job has started with another spec; [`RunError::State`], [`RunError::Io`].
+pub(crate) fn take_up(
+    manifest: &Manifest,
+    folder: &JobFolder,
+    now: Timestamp,
+) -> Result<(Memory, Beginning), RunError> {
+    let (Some(memory), Some(old)) = (folder.memory()?, folder.manifest()?) else {
+        folder.keep_manifest(&manifest.value)?;
+        let memory = Memory { uid: Uuid::new_v4().to_string(), generation: 1, ledger: Ledger::default() };
+        return Ok((memory, Beginning::New));
+    };
+    let mut memory = memory;
+    if old.get("spec") != manifest.value.get("spec") {
+        if memory.ledger.phase == Phase::Failed && trained_nothing(&memory.ledger) {
+            memory.ledger = Ledger { attempt: memory.ledger.attempt, ..Ledger::default() };
+        } else {
+            let mut old = old;
+            old["status"] = folder.status::<Value>()?.unwrap_or_default();
+            manifest
+                .check_update(&old)
+                .map_err(|faults| RunError::Changed { faults, folder: folder.path().to_owned() })?;
+        }
+        memory.generation += 1;
+        folder.keep_manifest(&manifest.value)?;
+    }
+    let beginning = match memory.ledger.phase {
+        Phase::Succeeded => Beginning::Finished,
+        Phase::Failed => {
+            let message = memory.ledger.message.clone();
+            reopen(&mut memory.ledger, now);
+            Beginning::Again { message }
+        }
+        _ if memory.ledger.attempt == 0 => Beginning::New,
+        _ => Beginning::Resumed,
+    };
+    // A person who runs it again has waited long enough.
+    for gang in memory.ledger.gangs.values_mut() {
+        if let Stage::Waiting { not_before } = &mut gang.stage {
+            *not_before = now.min(*not_before);
+        }
+    }
+    Ok((memory, beginning))
+}
+
+/// Makes a failed job one that is tried again: the person who runs it has looked into it. Its attempts count on.
+fn reopen(ledger: &mut Ledger, now: Timestamp) {
+    for gang in ledger.gangs.values_mut() {
+        gang.stage = Stage::Waiting { not_before: now };
+    }
+    ledger.phase = Phase::Pending;
+    ledger.failure = None;
+    ledger.failures = 0;
+    ledger.streak = 0;
+    ledger.completion_time = None;
+    ledger.active_seconds = 0;
+}
+
+fn trained_nothing(ledger: &Ledger) -> bool {
+    let progress = ledger.progress.as_ref();
+    progress.is_none_or(|progress| progress.step == 0 && progress.checkpoint_step.is_none())
+        && ledger.attempts.iter().all(|attempt| attempt.failure.step.unwrap_or(0) == 0)
+        && ledger.done.is_empty()
+}
+
+/// Puts the state and the output of an earlier run aside. Returns what was moved, and where to.
+///
+/// # Errors
+/// [`RunError::Locked`] if that run goes on, [`RunError::Io`].
+pub(crate) fn start_over(
+    job: &LocalJob,
+    state: &Path,
+    mounts: &BTreeMap<String, String>,
+) -> Result<Vec<(PathBuf, PathBuf)>, RunError> {
+    let path = job.folder(state);
+    let mut moved = Vec::new();
+    let output = inputs::output_folder(&job.spec, mounts);
+    if path.exists() {
+        let lock = JobFolder::open(path.clone(), &job.title())?;
+        let aside = folder::aside(&path);
+        fs::rename(&path, &aside).map_err(RunError::io("move", &path))?;
+        drop(lock);
+        moved.push((path, aside));
+    }
+    if let Some(output) = output.filter(|output| output.exists()) {
+        let aside = folder::aside(&output);
+        fs::rename(&output, &aside).map_err(RunError::io("move", &output))?;
+        moved.push((output, aside));
+    }
+    Ok(moved)
+}

@@ -1,0 +1,24 @@
+//! A job on this machine: `decide` with processes in the place of pods, and a folder in the place of the API server.
+//!
+//! ```text
+//!  job + folder ─► World ─► decide ─► Plan ─► children (start, stop) ─► memory, status, events
+//!    ▲                                            │
+//!    └── children.reap, poll ◄────────────────────┘       view shows it, report tells the end
+//! ```
+
+mod children;
+mod device;
+mod error;
+mod folder;
+mod inputs;
+mod job;
+mod poll;
+mod report;
+mod runner;
+mod trainer;
+mod view;
+
+pub use error::RunError;
+pub use report::Outcome;
+pub use runner::{Options, run};
+pub use trainer::find as find_trainer;

@@ -1,0 +1,1 @@
+//! Manifests with faults, and where the faults are said to be.

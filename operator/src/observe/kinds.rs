@@ -1,0 +1,52 @@
+//! What a TrainingJob or a ScoringJob wishes, seen as gangs.
+
+use crds::run_policy::RunPolicy;
+use crds::{ScoringJob, TrainingJob};
+use kube::Resource;
+
+use super::{Backoff, Job};
+
+/// What the place that a job runs in adds to its wishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Whether there is another node that a restart could go to.
+    pub elsewhere: bool,
+    /// Waiting time before a restart.
+    pub backoff: Backoff,
+    /// Seconds from a graceful stop to a forced one; `None` where the platform sees to it.
+    pub grace_seconds: Option<u64>,
+}
+
+impl Job {
+    /// A TrainingJob: one gang of `nodes` members.
+    pub fn of_training(job: &TrainingJob, setting: Setting) -> Job {
+        Job { gangs: 1, gang_size: job.spec.infrastructure.nodes, ..job_of(job, &job.spec.run_policy, setting) }
+    }
+
+    /// A ScoringJob: one gang of one member for each shard.
+    pub fn of_scoring(job: &ScoringJob, setting: Setting) -> Job {
+        let parallelism = job.spec.parallelism();
+        Job { gangs: job.spec.shards, parallelism, ..job_of(job, &job.spec.run_policy, setting) }
+    }
+}
+
+fn job_of<K: Resource<DynamicType = ()>>(resource: &K, policy: &RunPolicy, setting: Setting) -> Job {
+    let metadata = resource.meta();
+    Job {
+        kind: K::kind(&()).into_owned(),
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        gangs: 1,
+        gang_size: 1,
+        parallelism: 1,
+        suspend: policy.suspend,
+        elsewhere: setting.elsewhere,
+        backoff_limit: policy.backoff_limit,
+        active_deadline_seconds: policy.active_deadline_seconds.map(u64::from),
+        stall_deadline_seconds: Some(u64::from(policy.stall_deadline_seconds)).filter(|seconds| *seconds > 0),
+        backoff: setting.backoff,
+        grace_seconds: setting.grace_seconds,
+    }
+}
