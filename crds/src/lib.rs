@@ -6,6 +6,7 @@
 //!      └─ infrastructure ─ pod    run_policy    what they are made of
 //! status  reasons                               what the operator says about them
 //! contract                                      what operator and trainer say to each other
+//! cuda                                          which driver runs which CUDA, which GPU runs which code
 //! uri                                           where data, models and outputs are
 //! schema  rules                                 hand-written schemas and shared CEL rules
 //!
@@ -21,6 +22,7 @@
 #[cfg(feature = "kube")]
 pub mod check;
 pub mod contract;
+pub mod cuda;
 pub mod data;
 pub mod fault;
 pub mod infrastructure;

@@ -6,6 +6,7 @@
 
 mod autocast;
 mod cuda;
+pub mod driver;
 mod error;
 mod ffi;
 mod optim;

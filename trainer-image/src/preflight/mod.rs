@@ -1,0 +1,109 @@
+//! Looks at the machine before the work starts: is there a GPU, and can this build use it? Typed checks, a device that is
+//! chosen for a reason, and a fault that says what to do.
+//!
+//! ```text
+//!  Host (files, driver library) ─► checks, in order; the first failure decides ─► Verdict ─► device, or a Fault
+//! ```
+//!
+//! On a machine without a GPU only file names are looked up, and nothing of CUDA is opened.
+
+mod checks;
+mod host;
+mod report;
+mod verdict;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crds::contract::env;
+use crds::cuda::{Architecture, CudaVersion};
+use crds::infrastructure::Device;
+
+use crate::fault::Fault;
+
+pub use checks::run;
+pub use host::Host;
+pub use report::{table, to_json};
+pub use verdict::{Check, Outcome, Verdict};
+
+/// The CUDA version of the libtorch that this trainer is built with: torch 2.11.0 from PyPI.
+pub const BUILT_FOR: CudaVersion = CudaVersion { major: 13, minor: 0 };
+/// The GPUs that it has code for.
+pub const BUILT_ARCHITECTURES: [Architecture; 6] = [sm(7, 5), sm(8, 0), sm(8, 6), sm(9, 0), sm(10, 0), sm(12, 0)];
+/// File name of the CUDA plug-in.
+const PLUGIN: &str = "libtrainyard_cuda.so";
+
+const fn sm(major: u32, minor: u32) -> Architecture {
+    Architecture { major, minor }
+}
+
+/// What the work needs of the machine.
+#[derive(Clone, Debug)]
+pub struct Requirements {
+    /// What the manifest asks for.
+    pub device: Device,
+    /// Processes of this pod: each takes a GPU of its own.
+    pub processes: u32,
+    /// Least memory of each GPU in bytes.
+    pub min_memory: Option<u64>,
+    /// CUDA version of this build.
+    pub cuda: CudaVersion,
+    /// What this build has code for.
+    pub architectures: Vec<Architecture>,
+    /// The CUDA plug-in; it is not there in an image for CPUs.
+    pub plugin: PathBuf,
+}
+
+impl Requirements {
+    /// Those of this build in this pod.
+    pub fn of_this_build(device: Device) -> Requirements {
+        let processes = std::env::var(env::LOCAL_WORLD_SIZE).ok().and_then(|text| text.parse().ok());
+        Requirements {
+            device,
+            processes: processes.unwrap_or(1),
+            min_memory: None,
+            cuda: BUILT_FOR,
+            architectures: BUILT_ARCHITECTURES.to_vec(),
+            plugin: plugin(),
+        }
+    }
+}
+
+/// Where the CUDA plug-in lies: in `lib` beside the folder of this program, as in an image, or else beside the program.
+pub fn plugin() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let folder = program.parent().unwrap_or(Path::new("."));
+    let installed = folder.join("../lib").join(PLUGIN);
+    let beside = folder.join(PLUGIN);
+    if !installed.exists() && beside.exists() { beside } else { installed }
+}
+
+/// Whether the work goes on a GPU. Says why in the log, once per pod.
+///
+/// # Errors
+/// [`GpuUnsupported`](crds::contract::Cause::GpuUnsupported) if a GPU is asked for and there is none that can be used, and
+/// [`NodeFault`](crds::contract::Cause::NodeFault) if there is one that is broken, also for [`Device::Auto`].
+pub fn choose_device(wanted: Device) -> Result<bool, Fault> {
+    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(wanted));
+    let first = std::env::var(env::LOCAL_RANK).map_or(true, |rank| rank == "0");
+    let chosen = verdict.device()?;
+    if first {
+        tracing::info!(device = ?chosen, "{}", verdict.reason);
+    }
+    Ok(chosen == Device::Gpu)
+}
+
+/// What `trainer preflight` does: prints the checks as a table or as JSON and gives the exit code.
+///
+/// # Errors
+/// A GPU that is there and broken, and a standard output that can't be written.
+pub fn print(json: bool) -> Result<i32, Fault> {
+    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(Device::Auto));
+    let text = if json { to_json(&verdict) } else { table(&verdict) };
+    match writeln!(io::stdout(), "{text}") {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(|error| Fault::io("write to the standard output", error))?,
+    }
+    verdict.device().map(|_| 0)
+}
