@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Trainyard's companion trainer: trains, scores and serves vision models with libtorch.
+//!
+//! ```text
+//!  cli ─► launcher ─► one process per GPU or CPU slot ─► work ─┬─► train ─► model, checkpoint, report
+//!                        place  preflight  progress            └─► score ─► rows
+//!
+//!  data      files to bytes of pixels            ddp    one replica per process, gradients averaged
+//!  input     bytes to tensors to probabilities   torch  what tch lacks of libtorch: the only unsafe code
+//!  zoo       torchvision's networks              optim  optimizers and learning rates
+//!  metrics   figures that add up over ranks      folder the output: claimed, written whole or not at all
+//!  fault     how every path ends                 causes what each module's errors mean for that end
+//! ```
+
+mod causes;
+pub mod checkpoint;
+pub mod cli;
+pub mod data;
+pub mod ddp;
+pub mod fault;
+pub mod folder;
+pub mod input;
+pub mod launcher;
+pub mod metrics;
+pub mod model;
+pub mod optim;
+pub mod place;
+pub mod preflight;
+pub mod progress;
+pub mod report;
+pub mod score;
+pub mod torch;
+pub mod train;
+pub mod work;
+pub mod zoo;

@@ -162,6 +162,14 @@ impl Group {
         self.processes.get(key, timeout).during("reading from the store")
     }
 
+    /// Whether a key of this run is there.
+    ///
+    /// # Errors
+    /// Rank 0 is gone.
+    pub fn has(&self, key: &str) -> Result<bool, DdpError> {
+        self.processes.has(key).during("reading from the store")
+    }
+
     pub(super) fn processes(&self) -> &ProcessGroup {
         &self.processes
     }

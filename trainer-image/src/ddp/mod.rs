@@ -131,9 +131,8 @@ impl<'g> Ddp<'g> {
             self.reducer.before_forward().during(DURING)?;
         }
         self.reducer.rebuild_buckets().during(DURING)?;
-        if self.broadcast_next && self.options.broadcast_buffers && !self.buffers.is_empty() {
-            reducer::broadcast_coalesced(self.group.processes(), &self.buffers, BROADCAST_BYTES, 0)
-                .during("sharing rank 0's buffers")?;
+        if self.broadcast_next && self.options.broadcast_buffers {
+            self.share_buffers()?;
         }
         let output = model().map_err(Into::into).during("forward pass")?;
         self.broadcast_next = averages;
@@ -142,6 +141,18 @@ impl<'g> Ddp<'g> {
             self.reducer.before_backward(searched).during("preparing a backward pass")?;
         }
         Ok(output)
+    }
+
+    /// Gives all ranks rank 0's buffers, as Python's class does before a forward pass in evaluation mode.
+    ///
+    /// # Errors
+    /// A rank is gone.
+    pub fn share_buffers(&self) -> Result<(), DdpError> {
+        if self.buffers.is_empty() {
+            return Ok(());
+        }
+        reducer::broadcast_coalesced(self.group.processes(), &self.buffers, BROADCAST_BYTES, 0)
+            .during("sharing rank 0's buffers")
     }
 
     /// Computes gradients of a scalar loss, and averages them over all ranks if the forward was called so.

@@ -1,0 +1,57 @@
+//! What each module's error means for the end of the process: the cause, and what to do.
+
+use crds::contract::Cause;
+
+use crate::data::{DataError, PreprocessingError};
+use crate::ddp::DdpError;
+use crate::fault::Fault;
+use crate::metrics::MetricsError;
+use crate::torch::TorchError;
+use crate::zoo::WeightsError;
+
+impl From<DdpError> for Fault {
+    fn from(error: DdpError) -> Fault {
+        Fault::new(error.cause(), error.to_string())
+    }
+}
+
+impl From<TorchError> for Fault {
+    fn from(error: TorchError) -> Fault {
+        Fault::new(error.cause(), error.to_string())
+    }
+}
+
+impl From<tch::TchError> for Fault {
+    fn from(error: tch::TchError) -> Fault {
+        TorchError::from(error).into()
+    }
+}
+
+impl From<DataError> for Fault {
+    fn from(error: DataError) -> Fault {
+        Fault::new(error.cause(), error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<PreprocessingError> for Fault {
+    fn from(error: PreprocessingError) -> Fault {
+        Fault::new(Cause::BadSpec, error.to_string())
+    }
+}
+
+impl From<MetricsError> for Fault {
+    fn from(error: MetricsError) -> Fault {
+        Fault::new(Cause::NotFinite, error.to_string())
+    }
+}
+
+impl From<WeightsError> for Fault {
+    fn from(error: WeightsError) -> Fault {
+        match error {
+            WeightsError::Torch(error) => error.into(),
+            WeightsError::Mismatch(_) => Fault::new(Cause::BadSpec, error.to_string())
+                .hint("give weights of the same architecture, with torchvision's parameter names"),
+            WeightsError::Format(_) => Fault::new(Cause::BadData, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The model folder: what a training leaves behind, and what scoring, serving and retraining read.
+//!
+//! `model.json` names every other file with its digest and is written last: a folder with it is whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crds::contract::Cause;
+use crds::model::Architecture;
+use crds::training_job::Recipe;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::data::Preprocessing;
+use crate::fault::Fault;
+use crate::folder::{Folder, digest};
+use crate::zoo::read_safetensors;
+
+/// Name of the file that describes the model.
+pub const CARD: &str = "model.json";
+/// Name of the file with the weights.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Name of the file with the training's course and the final figures.
+pub const METRICS: &str = "metrics.json";
+/// Name of the file for people.
+pub const REPORT: &str = "report.html";
+/// Version of the format that this trainer writes.
+const FORMAT: u32 = 1;
+
+/// What `model.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Card {
+    /// Version of this format.
+    pub format: u32,
+    /// The network.
+    pub architecture: Architecture,
+    /// Names of the classes, in the order of the logits.
+    pub classes: Vec<String>,
+    /// What an image goes through before the network.
+    pub preprocessing: Preprocessing,
+    /// Digest of the above: a reader with another implementation refuses.
+    pub preprocessing_hash: String,
+    /// For two classes: probability of the second from which on an image belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Accuracy on the validation images, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// How the model was trained.
+    pub recipe: Recipe,
+    /// Who trained it, where.
+    pub origin: Origin,
+    /// Digests of the other files, by name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Kind, namespace and name of the job.
+    pub job: String,
+    /// UID of the job.
+    pub uid: String,
+    /// Attempt that finished it.
+    pub attempt: u32,
+    /// Processes, each with a replica.
+    pub world_size: u32,
+    /// `cpu` or the GPU's name.
+    pub device: String,
+    /// Version of the trainer.
+    pub trainer: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Digest of the model that it was retrained from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrained_from: Option<String>,
+    /// When it was finished, RFC 3339.
+    pub finished: String,
+}
+
+/// Version of the format for a new [`Card`].
+pub fn format() -> u32 {
+    FORMAT
+}
+
+/// Writes the files, then the card that names them. Returns the model's digest: that of `model.json`.
+pub fn commit(folder: &Folder, mut card: Card, files: &[(&str, &[u8])]) -> Result<String, Fault> {
+    folder.check_current()?;
+    for (name, bytes) in files {
+        card.files.insert((*name).to_owned(), folder.write(name, bytes)?);
+    }
+    let bytes = serde_json::to_vec_pretty(&card).expect("a card is plain data");
+    folder.write(CARD, &bytes)
+}
+
+/// A model folder that was read and found whole.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its description.
+    pub card: Card,
+    /// Digest of `model.json`.
+    pub digest: String,
+    /// The weights by name.
+    pub weights: BTreeMap<String, Tensor>,
+}
+
+/// Reads a model folder and checks every digest that its use depends on.
+///
+/// # Errors
+/// [`Cause::DataMissing`] if there is no finished model; [`Cause::BadData`] if a file differs from what the card says,
+/// or the card is of a later format or another preprocessing.
+pub fn open(path: &Path) -> Result<Saved, Fault> {
+    let file = path.join(CARD);
+    let bytes = fs::read(&file).map_err(|error| {
+        Fault::io(format_args!("read the model {}", file.display()), error)
+            .hint("the model folder is complete when model.json is there: has its training succeeded?")
+    })?;
+    let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", file.display()));
+    let card: Card = serde_json::from_slice(&bytes).map_err(|error| bad(format!("not a model card: {error}")))?;
+    if card.format > FORMAT {
+        return Err(bad(format!("written in format {}, and this trainer reads up to {FORMAT}", card.format))
+            .hint("use a trainer as new as the one that wrote the model"));
+    }
+    if card.preprocessing.hash() != card.preprocessing_hash {
+        return Err(bad("its preprocessing is not the one this trainer computes".into())
+            .hint("score with the version of the trainer that trained the model, or retrain"));
+    }
+    let weights = path.join(WEIGHTS);
+    let content =
+        fs::read(&weights).map_err(|error| Fault::io(format_args!("read {}", weights.display()), error))?;
+    if card.files.get(WEIGHTS).is_none_or(|recorded| *recorded != digest(&content)) {
+        return Err(bad(format!("the digest of {WEIGHTS} is not the recorded one: the file was damaged or changed")));
+    }
+    Ok(Saved { weights: read_safetensors(&content)?, digest: digest(&bytes), card })
+}

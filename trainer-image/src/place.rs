@@ -1,0 +1,148 @@
+//! Where this process stands among the others: what torchrun's environment says.
+
+use std::time::Duration;
+
+use crds::contract::{Cause, env};
+use tch::Device;
+
+use crate::ddp::{Backend, Rendezvous};
+use crate::fault::Fault;
+
+/// How long a process waits for the others to come. Pods of a gang start within the time that images take to be pulled.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a collective may take before the others count as lost.
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Rank and rendezvous of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Rank among all processes, from 0.
+    pub rank: u32,
+    /// Number of processes.
+    pub world_size: u32,
+    /// Rank among the processes of this pod, from 0.
+    pub local_rank: u32,
+    /// Number of processes of this pod.
+    pub local_world_size: u32,
+    master_addr: String,
+    master_port: u16,
+    run_id: String,
+}
+
+impl Place {
+    /// Reads the environment; a process without one is alone.
+    ///
+    /// # Errors
+    /// [`Cause::BadSpec`] if a variable is missing while others are there, or is not a number.
+    pub fn from_env() -> Result<Place, Fault> {
+        Place::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Place, Fault> {
+        if lookup(env::WORLD_SIZE).is_none() && lookup(env::RANK).is_none() {
+            return Ok(Place {
+                rank: 0,
+                world_size: 1,
+                local_rank: 0,
+                local_world_size: 1,
+                master_addr: "127.0.0.1".into(),
+                master_port: 0,
+                run_id: "alone".into(),
+            });
+        }
+        let text = |name: &str| {
+            lookup(name).ok_or_else(|| {
+                Fault::new(Cause::BadSpec, format!("the environment variable {name} is missing"))
+                    .hint("start processes by `trainer launch` or torchrun, which set it")
+            })
+        };
+        let number = |name: &str| {
+            let value = text(name)?;
+            value
+                .parse::<u32>()
+                .map_err(|_| Fault::new(Cause::BadSpec, format!("the environment variable {name} is {value:?}, not a number")))
+        };
+        let port = number(env::MASTER_PORT)?;
+        Ok(Place {
+            rank: number(env::RANK)?,
+            world_size: number(env::WORLD_SIZE)?,
+            local_rank: number(env::LOCAL_RANK)?,
+            local_world_size: number(env::LOCAL_WORLD_SIZE)?,
+            master_addr: text(env::MASTER_ADDR)?,
+            master_port: u16::try_from(port)
+                .map_err(|_| Fault::new(Cause::BadSpec, format!("{} is {port}, not a port", env::MASTER_PORT)))?,
+            // torchrun sets it; a launcher that doesn't gives each run a port of its own.
+            run_id: lookup(env::TORCHELASTIC_RUN_ID).unwrap_or_else(|| "none".into()),
+        })
+    }
+
+    /// Whether this is rank 0, which writes what the job leaves behind.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// How to meet the other processes.
+    pub fn rendezvous(&self, device: Device) -> Rendezvous {
+        let backend = match device {
+            Device::Cuda(index) => Backend::Nccl { device: index as u32 },
+            _ => Backend::Gloo,
+        };
+        Rendezvous {
+            addr: self.master_addr.clone(),
+            port: self.master_port,
+            rank: self.rank,
+            world_size: self.world_size,
+            run_id: self.run_id.clone(),
+            is_host: self.is_first(),
+            join_timeout: JOIN_TIMEOUT,
+            timeout: COLLECTIVE_TIMEOUT,
+            backend,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Place, Fault> {
+        let pairs: Vec<(String, String)> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Place::from_lookup(|name| pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()))
+    }
+
+    const COMPLETE: [(&str, &str); 7] = [
+        (env::RANK, "3"),
+        (env::WORLD_SIZE, "4"),
+        (env::LOCAL_RANK, "1"),
+        (env::LOCAL_WORLD_SIZE, "2"),
+        (env::MASTER_ADDR, "digits-0"),
+        (env::MASTER_PORT, "29500"),
+        (env::TORCHELASTIC_RUN_ID, "uid/2"),
+    ];
+
+    #[test]
+    fn the_environment_of_torchrun_is_enough() {
+        let place = read(&COMPLETE).unwrap();
+        assert_eq!((place.rank, place.world_size, place.local_rank, place.local_world_size), (3, 4, 1, 2));
+        assert_eq!(place.rendezvous(Device::Cpu).addr, "digits-0");
+        assert_eq!(place.rendezvous(Device::Cuda(1)).backend, Backend::Nccl { device: 1 });
+    }
+
+    #[test]
+    fn without_an_environment_a_process_is_alone() {
+        let place = read(&[]).unwrap();
+        assert_eq!((place.rank, place.world_size), (0, 1));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        for missing in 2..6 {
+            let rest: Vec<_> = COMPLETE.iter().enumerate().filter(|(i, _)| *i != missing).map(|(_, p)| *p).collect();
+            let fault = read(&rest).unwrap_err().to_string();
+            assert!(fault.contains(COMPLETE[missing].0), "{fault}");
+        }
+        let mut wrong = COMPLETE;
+        wrong[5].1 = "99999";
+        assert_eq!(read(&wrong).unwrap_err().to_string(), "MASTER_PORT is 99999, not a port");
+    }
+}

@@ -1,0 +1,253 @@
+//! Two jobs, two attempts, two processes, several shards; and what is refused.
+
+use std::io::{Error, ErrorKind};
+use std::sync::Barrier;
+
+use crds::contract::Cause;
+
+use super::*;
+
+#[test]
+fn of_two_jobs_that_come_at_the_same_time_one_gets_the_folder_and_the_other_is_told_whose_it_is() {
+    for _ in 0..50 {
+        let job = job(3);
+        let barrier = Barrier::new(2);
+        let open = |uid: &str| {
+            barrier.wait();
+            job.open_as(Disk::default(), 0, &owner(uid, 1)).map(drop)
+        };
+        let (left, right) = std::thread::scope(|scope| {
+            let left = scope.spawn(|| open("a"));
+            let right = open("b");
+            (left.join().unwrap(), right)
+        });
+        let (lost, winner) = if left.is_ok() { (right, "default/a (UID a)") } else { (left, "default/b (UID b)") };
+        let error = lost.expect_err("both have the folder");
+        assert_eq!((error.cause(), error.cause().exit_code()), (Cause::BadSpec, 64));
+        assert!(error.to_string().ends_with(&format!("belongs to ScoringJob {winner}")), "{error}");
+    }
+}
+
+#[test]
+fn a_ghost_of_an_older_attempt_can_neither_commit_nor_finish_nor_come_back() {
+    let job = job(1500);
+    let mut ghost = job.writer(1);
+    ghost.commit(0..1024, &rows(0..1024)).unwrap();
+    let mut newer = job.writer(2);
+    assert_eq!(newer.next_missing(), Some(1024..1500));
+    let superseded = "attempt 1 was superseded by attempt 2: it stops without writing";
+    assert_eq!(ghost.commit(1024..1500, &rows(1024..1500)).unwrap_err().to_string(), superseded);
+    assert_eq!(job.open(Disk::default(), 0, 1).unwrap_err().to_string(), superseded);
+    newer.commit(1024..1500, &rows(1024..1500)).unwrap();
+    let manifest = newer.finish().unwrap().manifest.unwrap();
+    assert_eq!((manifest.job.attempt, manifest.rows.written), (2, 1500));
+    assert!(ghost.finish().is_err());
+}
+
+#[test]
+fn a_ghost_that_was_ready_to_finish_leaves_the_newer_attempt_its_work() {
+    let job = job(10);
+    let mut ghost = job.writer(1);
+    ghost.commit(0..10, &rows(0..10)).unwrap();
+    let newer = job.writer(7);
+    assert!(matches!(ghost.finish(), Err(OutputError::Superseded { attempt: 1, newer: 7 })));
+    assert_eq!(newer.finish().unwrap().manifest.unwrap().job.attempt, 7);
+}
+
+#[test]
+fn two_processes_of_one_attempt_do_not_harm_each_other() {
+    for _ in 0..20 {
+        let (job, barrier) = (job(2500), Barrier::new(2));
+        let run = || {
+            barrier.wait();
+            job.run(Disk::default(), 0, 1)
+        };
+        let (left, right) = std::thread::scope(|scope| {
+            let left = scope.spawn(run);
+            let right = run();
+            (left.join().unwrap(), right)
+        });
+        let manifests = [left, right].map(|end| end.unwrap().expect("one shard completes the output"));
+        assert_eq!(manifests[0], manifests[1]);
+        job.run_all(2);
+        let undisturbed = super::job(2500);
+        undisturbed.run_all(1);
+        assert_eq!(job.tree(), undisturbed.tree());
+    }
+}
+
+#[test]
+fn shards_that_run_at_the_same_time_make_one_output() {
+    for _ in 0..10 {
+        let job = job(5000).shards(4).format(RowFormat::JsonLines);
+        let ends: Vec<_> = std::thread::scope(|scope| {
+            let shards: Vec<_> = (0..4)
+                .map(|shard| (&job, shard))
+                .map(|(job, shard)| scope.spawn(move || job.run(Disk::default(), shard, 1)))
+                .collect();
+            shards.into_iter().map(|shard| shard.join().unwrap().unwrap()).collect()
+        });
+        let manifest = ends.into_iter().flatten().next().expect("the last shard completes the output");
+        assert_eq!(manifest.rows, RowCounts { inputs: 5000, written: 5000, failed: 50 });
+        let names: Vec<String> = job.tree().into_keys().collect();
+        let shard = |index: u32| format!("predictions/shard-{index:05}-of-00004.jsonl");
+        assert_eq!(names, ["claim.json".into(), "manifest.json".into(), shard(0), shard(1), shard(2), shard(3)]);
+        let all: Vec<u8> =
+            manifest.files.iter().flat_map(|file| std::fs::read(job.folder().join(&file.path)).unwrap()).collect();
+        let single = super::job(5000).format(RowFormat::JsonLines);
+        single.run_all(1);
+        assert!(all == single.tree()["predictions.jsonl"], "four shards have the rows of one, in the same order");
+    }
+}
+
+#[test]
+fn a_finished_output_is_finished_and_says_so() {
+    let mut job = job(12);
+    let manifest = job.run_all(1);
+    assert_eq!(manifest.files[0].digest, crate::folder::digest(&job.tree()["predictions.csv"]));
+    assert_eq!(manifest.files[0].bytes, job.tree()["predictions.csv"].len() as u64);
+    let before = job.tree();
+    for expected in [false, true] {
+        let Output::Finished { manifest: again, inputs_changed } = job.open(Disk::default(), 0, 5).unwrap() else {
+            panic!("it is not finished");
+        };
+        assert_eq!((again, inputs_changed), (manifest.clone(), expected));
+        assert_eq!(job.tree(), before);
+        job.inputs.pop();
+    }
+}
+
+#[test]
+fn another_model_or_form_is_refused_before_and_after_the_end() {
+    let mut job = job(12);
+    drop(job.writer(1));
+    job.format = RowFormat::Parquet;
+    let text = job.open(Disk::default(), 0, 2).unwrap_err().to_string();
+    assert!(text.ends_with("was begun with another format: Csv then, Parquet now"), "{text}");
+    job.format = RowFormat::Csv;
+    job.layout.top_k = 1;
+    assert!(matches!(job.open(Disk::default(), 0, 2), Err(OutputError::Differs { what: "choice of columns", .. })));
+    job.layout.top_k = 2;
+    job.shards = 2;
+    assert!(matches!(job.open(Disk::default(), 0, 2), Err(OutputError::Differs { what: "number of shards", .. })));
+    job.shards = 1;
+    job.run_all(3);
+    let folder = job.folder();
+    let owner = owner("a", 3);
+    let request = Request {
+        folder: &folder,
+        job: &owner,
+        format: job.format,
+        classes: &job.classes,
+        layout: job.layout,
+        model_digest: "sha256:other",
+        inputs: &job.inputs,
+        shard: 0,
+        shards: 1,
+    };
+    let error = Output::open(&request).unwrap_err();
+    assert!(error.to_string().ends_with("another model: sha256:m then, sha256:other now"), "{error}");
+    assert_eq!(error.cause(), Cause::BadSpec);
+}
+
+#[test]
+fn what_can_not_be_written_unambiguously_is_refused() {
+    let mut twice = job(1);
+    twice.classes[2] = "cat".into();
+    let mut unknown = job(1);
+    unknown.inputs[0].label = Some(3);
+    let no_such_shard = job(1).shards(0);
+    let cases = [
+        (twice, "has the class \"cat\" twice"),
+        (unknown, "is not a class of the model"),
+        (no_such_shard, "there is no shard 0 of 0"),
+    ];
+    for (job, message) in cases {
+        let error = job.open(Disk::default(), 0, 1).unwrap_err();
+        assert!(error.to_string().contains(message) && error.cause() == Cause::BadSpec, "{error}");
+        assert!(!job.folder().exists());
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_and_nothing_is_written() {
+    let job = job(2);
+    let mut writer = job.writer(1);
+    let good = |probabilities: &[f32]| Ok(Prediction { class: 0, probabilities: probabilities.to_vec() });
+    let cases: [(Range<usize>, Vec<Row>, &str); 5] = [
+        (0..2, vec![good(&[1.0, 0.0, 0.0])], "1 rows were committed for the inputs 0..2 where Some(0..2) are due"),
+        (1..2, vec![good(&[1.0, 0.0, 0.0])], "1 rows were committed for the inputs 1..2"),
+        (0..2, vec![good(&[1.0, 0.0]), good(&[1.0, 0.0])], "class 0 of 2 probabilities, for 3 classes"),
+        (0..2, vec![good(&[1.0, 0.0, f32::NAN]), good(&[1.0, 0.0, 0.0])], "the probability NaN is no number"),
+        (0..2, vec![Ok(Prediction { class: 3, probabilities: vec![0.0; 3] }), good(&[1.0, 0.0, 0.0])], "class 3 of 3"),
+    ];
+    for (range, rows, message) in cases {
+        let error = writer.commit(range, &rows).unwrap_err();
+        assert!(error.to_string().contains(message) && error.cause() == Cause::Bug, "{error}");
+    }
+    assert_eq!(writer.rows_done(), 0);
+    assert_eq!(writer.finish().unwrap_err().to_string(), "the rows of the inputs 0..2 are missing");
+}
+
+#[test]
+fn a_part_that_a_power_cut_damaged_is_scored_again() {
+    let job = job(2500);
+    let mut writer = job.writer(1);
+    while let Some(range) = writer.next_missing() {
+        writer.commit(range.clone(), &rows(range)).unwrap();
+    }
+    drop(writer);
+    let part = job.folder().join("_work/shard-00000/part-00001.attempt-1");
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes.truncate(bytes.len() - 10);
+    std::fs::write(&part, bytes).unwrap();
+    assert_eq!(job.writer(1).next_missing(), Some(1024..2048));
+    job.run_all(1);
+    let undisturbed = super::job(2500);
+    undisturbed.run_all(1);
+    assert_eq!(job.tree(), undisturbed.tree());
+}
+
+#[test]
+fn frozen_inputs_that_were_tampered_with_are_not_believed() {
+    let job = job(3);
+    drop(job.writer(1));
+    let path = job.folder().join("_work/inputs.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap().replace("00001.png", "00002.png");
+    std::fs::write(&path, text).unwrap();
+    let error = job.open(Disk::default(), 0, 1).unwrap_err();
+    assert!(error.to_string().contains("inputs.jsonl is damaged: its lines don't have the digest"), "{error}");
+}
+
+#[test]
+fn a_claim_without_content_is_nobodys() {
+    let job = job(3);
+    std::fs::create_dir_all(job.folder()).unwrap();
+    std::fs::write(job.folder().join("claim.json"), "").unwrap();
+    job.run_all(1);
+    assert!(matches!(job.open_as(Disk::default(), 0, &owner("b", 1)), Err(OutputError::Owned { .. })));
+}
+
+#[test]
+fn each_trouble_of_the_file_system_ends_the_job_as_the_contract_says() {
+    let cases = [
+        (ErrorKind::StorageFull, 162, "make room"),
+        (ErrorKind::QuotaExceeded, 162, "make room"),
+        (ErrorKind::Other, 162, ""),
+        (ErrorKind::NotFound, 162, ""),
+        (ErrorKind::PermissionDenied, 77, "writable"),
+        (ErrorKind::ReadOnlyFilesystem, 77, "writable"),
+        (ErrorKind::NotADirectory, 64, ""),
+    ];
+    for (kind, code, hint) in cases {
+        let error = OutputError::io("write", "/out/a", Error::from(kind));
+        assert_eq!((error.cause().exit_code(), error.category()), (code, "io"), "{error}");
+        let fault = crate::fault::Fault::from(error);
+        assert!(fault.to_string().starts_with("can't write /out/a: ") && fault.advice().contains(hint), "{fault}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut through_a_file = job(1);
+    through_a_file.root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(file.path(), through_a_file.root.path().join("out")).unwrap();
+    assert_eq!(through_a_file.open(Disk::default(), 0, 1).unwrap_err().cause(), Cause::BadSpec);
+}

@@ -1,0 +1,136 @@
+//! What a training leaves behind: the weights of its best epoch, the figures, the report, and the card that names them.
+
+use crds::TrainingJobSpec;
+use crds::contract::{Assignment, JobResult};
+use tch::Device;
+
+use super::course::Course;
+use super::evaluate::{Evaluated, evaluate};
+use super::position::Position;
+use super::setup::Setup;
+use crate::data::default_threads;
+use crate::ddp::Group;
+use crate::fault::Fault;
+use crate::folder::Folder;
+use crate::metrics::{History, Summary};
+use crate::model::{self, Card, METRICS, Origin, REPORT, WEIGHTS};
+use crate::place::Place;
+use crate::zoo::{Model, write_safetensors};
+
+/// Goes back to the best epoch, judges it, and commits the model folder. Rank 0 returns what to tell.
+pub(super) fn leave_behind(
+    course: Course<'_>,
+    job: &Assignment<TrainingJobSpec>,
+    folder: Option<&Folder>,
+) -> Result<Option<JobResult>, Fault> {
+    let Course { setup, place, group, mut replica, control, position, best, .. } = course;
+    let last = position.epoch.saturating_sub(1);
+    if position.best.is_some_and(|best| best.epoch != last) {
+        if place.is_first() {
+            replica.model.state_mut().restore(&best.into_iter().collect())?;
+        }
+        share(&replica.model, group)?;
+    } else {
+        replica.ddp.share_buffers()?;
+    }
+    let evaluated = match &setup.validation {
+        None => None,
+        Some(images) => {
+            let threads = default_threads(place.local_world_size as usize);
+            // A signal now would come too late to save anything: the end is near.
+            evaluate(&replica, group, images.clone(), threads, || false)?
+        }
+    };
+    drop(control);
+    let result = match folder {
+        None => None,
+        Some(folder) => {
+            let files = Files::new(job, setup, place, &position, evaluated.as_ref(), &replica.model)?;
+            Some(files.commit(folder, &job.spec.output.uri)?)
+        }
+    };
+    group.barrier()?;
+    Ok(result)
+}
+
+/// Gives all ranks rank 0's weights.
+fn share(model: &Model, group: &Group) -> Result<(), Fault> {
+    let _no_grad = tch::no_grad_guard();
+    for entry in model.state().entries() {
+        group.broadcast(&entry.tensor, 0)?;
+    }
+    Ok(())
+}
+
+/// The files of a model folder, in memory.
+struct Files {
+    card: Card,
+    weights: Vec<u8>,
+    metrics: Vec<u8>,
+    report: String,
+}
+
+impl Files {
+    fn new(
+        job: &Assignment<TrainingJobSpec>,
+        setup: &Setup,
+        place: &Place,
+        position: &Position,
+        evaluated: Option<&Evaluated>,
+        model: &Model,
+    ) -> Result<Files, Fault> {
+        let summary = evaluated.and_then(|evaluated| evaluated.evaluation.summary());
+        let history = History { epochs: position.history.epochs.clone(), evaluation: summary.clone() };
+        let card = card(job, setup, place, summary.as_ref());
+        let report = super::report::render(&card, setup, position, &history, evaluated)?;
+        Ok(Files {
+            card,
+            weights: write_safetensors(&model.state().snapshot())?,
+            metrics: serde_json::to_vec_pretty(&history).expect("plain data"),
+            report,
+        })
+    }
+
+    fn commit(self, folder: &Folder, uri: &str) -> Result<JobResult, Fault> {
+        let accuracy = self.card.accuracy;
+        let files =
+            [(WEIGHTS, self.weights.as_slice()), (METRICS, self.metrics.as_slice()), (REPORT, self.report.as_bytes())];
+        let digest = model::commit(folder, self.card, &files)?;
+        Ok(JobResult {
+            uri: uri.to_owned(),
+            digest: Some(digest),
+            metric_name: accuracy.map(|_| "accuracy".to_owned()),
+            metric: accuracy,
+            ..JobResult::default()
+        })
+    }
+}
+
+fn card(job: &Assignment<TrainingJobSpec>, setup: &Setup, place: &Place, summary: Option<&Summary>) -> Card {
+    let device = match setup.device {
+        Device::Cuda(_) => "gpu",
+        _ => "cpu",
+    };
+    Card {
+        format: model::format(),
+        architecture: setup.recipe.model.architecture,
+        classes: setup.classes().to_vec(),
+        preprocessing_hash: setup.preprocessing.hash(),
+        preprocessing: setup.preprocessing.clone(),
+        threshold: summary.and_then(|summary| summary.threshold.as_ref()).map(|threshold| threshold.probability),
+        accuracy: summary.map(|summary| summary.accuracy),
+        recipe: setup.recipe.clone(),
+        origin: Origin {
+            job: format!("{} {}/{}", job.kind, job.namespace, job.name),
+            uid: job.uid.clone(),
+            attempt: job.attempt,
+            world_size: place.world_size,
+            device: device.to_owned(),
+            trainer: env!("CARGO_PKG_VERSION").to_owned(),
+            libtorch: "2.11.0".to_owned(),
+            retrained_from: setup.parent.as_ref().map(|parent| parent.digest.clone()),
+            finished: jiff::Timestamp::now().to_string(),
+        },
+        files: std::collections::BTreeMap::new(),
+    }
+}

@@ -1,0 +1,115 @@
+//! The work of one process: reads its assignment, checks the machine, and does what the resource's kind says.
+
+use std::env;
+
+use crds::contract::{self, Assignment, Cause, JobResult, TerminationMessage};
+use crds::{ScoringJobSpec, TrainingJobSpec};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tch::Device;
+
+use crate::fault::{Fault, end_with};
+use crate::place::Place;
+use crate::progress::{ProgressHandle, ProgressServer};
+use crate::{preflight, score, train};
+
+/// What this version can be assigned.
+enum Work {
+    Training(Box<Assignment<TrainingJobSpec>>),
+    Scoring(Box<Assignment<ScoringJobSpec>>),
+}
+
+/// Does the assigned work and writes the termination message of a success.
+///
+/// # Errors
+/// What ended the work; the caller writes its termination message.
+pub fn run() -> Result<(), Fault> {
+    let work = read_assignment()?;
+    let place = Place::from_env()?;
+    let result = match work {
+        Work::Training(job) => {
+            check(job.spec.meaning())?;
+            let device = device(job.spec.infrastructure.device, &place)?;
+            train::run(&job, &place, device, serve_progress(&place, job.attempt))?
+        }
+        Work::Scoring(job) => {
+            check(job.spec.meaning())?;
+            let device = device(job.spec.infrastructure.device, &place)?;
+            score::run(&job, &place, device, serve_progress(&place, job.attempt))?
+        }
+    };
+    if let Some(result) = result {
+        end_with(&completed(result, place.rank));
+    }
+    Ok(())
+}
+
+fn completed(result: JobResult, rank: u32) -> TerminationMessage {
+    TerminationMessage {
+        contract_version: contract::CONTRACT_VERSION,
+        cause: Cause::Completed,
+        rank: Some(rank),
+        node: None,
+        step: None,
+        message: "completed".to_owned(),
+        hint: String::new(),
+        result: Some(result),
+    }
+}
+
+fn read_assignment() -> Result<Work, Fault> {
+    const NAME: &str = contract::env::ASSIGNMENT;
+    let text = env::var(NAME).map_err(|_| {
+        Fault::new(Cause::BadSpec, format!("the environment variable {NAME} is missing"))
+            .hint("start a job by kubectl apply or trainyard run, which set it")
+    })?;
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    let Kind { kind } = parse(&text)?;
+    match kind.as_str() {
+        "TrainingJob" => Ok(Work::Training(parse(&text)?)),
+        "ScoringJob" => Ok(Work::Scoring(parse(&text)?)),
+        other => Err(Fault::new(Cause::BadSpec, format!("{NAME}: this trainer knows no kind {other}"))),
+    }
+}
+
+/// Refuses what this version can't carry out, by the same table as `trainyard validate`.
+fn check(faults: Vec<crds::fault::Fault>) -> Result<(), Fault> {
+    match faults.into_iter().find(crds::fault::Fault::is_error) {
+        Some(fault) => Err(Fault::new(Cause::BadSpec, format!("{}: {}", fault.path, fault.message)).hint(fault.hint)),
+        None => Ok(()),
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_json::from_str(text).map_err(|error| {
+        Fault::new(Cause::BadSpec, format!("the assignment can't be read: {error}"))
+            .hint("operator and trainer may be of versions that don't go together")
+    })
+}
+
+/// The device that the manifest asks for, checked.
+fn device(wanted: crds::infrastructure::Device, place: &Place) -> Result<Device, Fault> {
+    let gpu = preflight::choose_device(wanted)?;
+    if !gpu {
+        return Ok(Device::Cpu);
+    }
+    crate::torch::load_cuda(&preflight::plugin())?;
+    Ok(Device::Cuda(place.local_rank as usize))
+}
+
+/// Rank 0's progress server. A port that is taken is no reason not to work.
+fn serve_progress(place: &Place, attempt: u32) -> Option<ProgressHandle> {
+    if !place.is_first() {
+        return None;
+    }
+    match ProgressServer::start(attempt) {
+        Ok(handle) => handle,
+        Err(error) => {
+            tracing::warn!(%error, "progress can't be served");
+            None
+        }
+    }
+}

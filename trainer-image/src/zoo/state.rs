@@ -1,0 +1,251 @@
+//! A model's tensors by name, in the order of torchvision's `state_dict`, and how they are read from and written to
+//! safetensors.
+
+use std::collections::BTreeMap;
+
+use safetensors::{Dtype, SafeTensors};
+use tch::{Device, Kind, Tensor};
+
+/// What a tensor of a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Learned by the optimizer.
+    Parameter,
+    /// Learned once, now kept as it is.
+    Frozen,
+    /// Not learned: running statistics and counters.
+    Buffer,
+}
+
+/// A tensor of a model.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name in torchvision's `state_dict`.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// The tensor itself; it shares its storage with the layer that uses it.
+    pub tensor: Tensor,
+}
+
+/// A model's tensors, in the order of torchvision's `state_dict`.
+#[derive(Debug)]
+pub struct State {
+    device: Device,
+    entries: Vec<Entry>,
+}
+
+/// Weights that don't fit a model.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// Not a safetensors file.
+    #[error("not a safetensors file: {0}")]
+    Format(#[from] safetensors::SafeTensorError),
+    /// The names or shapes differ.
+    #[error("the weights don't fit the model: {}", .0.join("; "))]
+    Mismatch(Vec<String>),
+    /// libtorch refused a copy.
+    #[error("libtorch could not take the weights: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl State {
+    pub(super) fn new(device: Device) -> State {
+        State { device, entries: Vec::new() }
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(super) fn parameter(&mut self, name: String, tensor: &Tensor) -> Tensor {
+        self.add(name, Role::Parameter, tensor.set_requires_grad(true))
+    }
+
+    pub(super) fn buffer(&mut self, name: String, tensor: Tensor) -> Tensor {
+        self.add(name, Role::Buffer, tensor)
+    }
+
+    fn add(&mut self, name: String, role: Role, tensor: Tensor) -> Tensor {
+        let shared = tensor.shallow_clone();
+        self.entries.push(Entry { name, role, tensor });
+        shared
+    }
+
+    /// Every tensor.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The parameters that are learned, by name.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        self.with_role(Role::Parameter)
+    }
+
+    /// The buffers, by name.
+    pub fn buffers(&self) -> Vec<(String, Tensor)> {
+        self.with_role(Role::Buffer)
+    }
+
+    fn with_role(&self, role: Role) -> Vec<(String, Tensor)> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.role == role)
+            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+            .collect()
+    }
+
+    /// Number of learned values.
+    pub fn trainable_values(&self) -> usize {
+        self.trainable().iter().map(|(_, tensor)| tensor.numel()).sum()
+    }
+
+    pub(super) fn freeze(&mut self, prefixes: &[String]) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.role == Role::Parameter) {
+            if has_prefix(&entry.name, prefixes) {
+                entry.role = Role::Frozen;
+                let _ = entry.tensor.set_requires_grad(false);
+            }
+        }
+    }
+
+    /// A copy of every tensor on the host, contiguous in the usual order of dimensions.
+    pub fn snapshot(&self) -> Vec<(String, Tensor)> {
+        self.entries.iter().map(|entry| (entry.name.clone(), host_copy(&entry.tensor))).collect()
+    }
+
+    /// Takes every tensor from `tensors`, which must have the same names and shapes.
+    pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
+        let faults = self.differences(tensors, None);
+        if !faults.is_empty() {
+            return Err(WeightsError::Mismatch(faults));
+        }
+        self.copy_from(tensors, None)
+    }
+
+    /// Takes weights trained for other classes: as [`restore`](Self::restore), but where the tensors of `head` have
+    /// another shape, the model's fresh ones stay. Says whether the head was taken.
+    pub fn adopt(&mut self, tensors: &BTreeMap<String, Tensor>, head: &str) -> Result<bool, WeightsError> {
+        let whole = self.differences(tensors, None);
+        let faults = self.differences(tensors, Some(head));
+        if !faults.is_empty() {
+            return Err(WeightsError::Mismatch(faults));
+        }
+        let skip = if whole.is_empty() { None } else { Some(head) };
+        self.copy_from(tensors, skip)?;
+        Ok(skip.is_none())
+    }
+
+    fn copy_from(&mut self, tensors: &BTreeMap<String, Tensor>, skip: Option<&str>) -> Result<(), WeightsError> {
+        let _no_grad = tch::no_grad_guard();
+        for entry in self.entries.iter_mut().filter(|entry| !in_head(&entry.name, skip)) {
+            if let Some(tensor) = tensors.get(&entry.name) {
+                entry.tensor.f_copy_(tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One sentence for each tensor that is missing, surplus or misshapen; tensors of `head` are not compared.
+    fn differences(&self, tensors: &BTreeMap<String, Tensor>, head: Option<&str>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for entry in self.entries.iter().filter(|entry| !in_head(&entry.name, head)) {
+            match tensors.get(&entry.name) {
+                // Older state dicts lack the counter of batches; it plays no part in the numbers.
+                None if entry.name.ends_with("num_batches_tracked") => {}
+                None => faults.push(format!("{} is missing", entry.name)),
+                Some(tensor) if tensor.size() != entry.tensor.size() => {
+                    faults.push(format!(
+                        "{} has the shape {:?} where the model has {:?}",
+                        entry.name,
+                        tensor.size(),
+                        entry.tensor.size()
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for name in tensors.keys().filter(|name| !in_head(name, head)) {
+            if !self.entries.iter().any(|entry| &entry.name == name) {
+                faults.push(format!("{name} is not a tensor of the model"));
+            }
+        }
+        faults
+    }
+}
+
+/// A copy on the host, contiguous in the usual order of dimensions whatever the memory format of the original.
+pub fn host_copy(tensor: &Tensor) -> Tensor {
+    tch::no_grad(|| {
+        let mut copy = Tensor::empty(tensor.size(), (tensor.kind(), Device::Cpu));
+        copy.copy_(tensor);
+        copy
+    })
+}
+
+fn has_prefix(name: &str, prefixes: &[String]) -> bool {
+    prefixes.iter().any(|prefix| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn in_head(name: &str, head: Option<&str>) -> bool {
+    head.is_some_and(|head| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The tensors of a safetensors file, by name.
+pub fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let size: Vec<i64> = view.shape().iter().map(|&extent| extent as i64).collect();
+        let kind = kind_of(view.dtype())
+            .ok_or_else(|| WeightsError::Mismatch(vec![format!("{name} has the unsupported type {}", view.dtype())]))?;
+        tensors.insert(name, Tensor::f_from_data_size(view.data(), &size, kind)?);
+    }
+    Ok(tensors)
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        _ => return None,
+    })
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    Some(match kind {
+        Kind::Float => Dtype::F32,
+        Kind::Double => Dtype::F64,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Int64 => Dtype::I64,
+        Kind::Int => Dtype::I32,
+        Kind::Uint8 => Dtype::U8,
+        _ => return None,
+    })
+}
+
+/// A safetensors file of these tensors, which lie on the host.
+pub fn write_safetensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, WeightsError> {
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let dtype = dtype_of(tensor.kind())
+            .ok_or_else(|| WeightsError::Mismatch(vec![format!("{name} has the unsupported type {:?}", tensor.kind())]))?;
+        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        let shape: Vec<usize> = tensor.size().iter().map(|&extent| extent as usize).collect();
+        views.push((name.clone(), dtype, shape, bytes));
+    }
+    let views = views
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            Ok((name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)?))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
