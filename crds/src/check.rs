@@ -1,8 +1,10 @@
 //! Reads a manifest as the API server would, without one: schema, then types, then CEL rules. What a manifest means beyond
 //! that is [`meaning`](crate::meaning)'s.
 
+use std::sync::LazyLock;
+
 use kube::CustomResourceExt;
-use kube::core::cel::Validator;
+use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -55,13 +57,9 @@ impl Resource {
 /// Reads a manifest: one document of a YAML file.
 ///
 /// # Errors
-/// All faults of the first of these steps that finds any: group and kind, name, schema, CEL.
+/// All faults of the first of these steps that finds any: group and kind, schema and name, CEL.
 pub fn read(manifest: &Value) -> Result<Resource, Vec<Fault>> {
-    match kind(manifest)? {
-        "TrainingJob" => typed(manifest, None).map(Box::new).map(Resource::TrainingJob),
-        "ScoringJob" => typed(manifest, None).map(Box::new).map(Resource::ScoringJob),
-        _ => typed(manifest, None).map(Box::new).map(Resource::ModelEndpoint),
-    }
+    judge(None, manifest)
 }
 
 /// Reads a manifest that takes the place of `old`, an object with its status: what can't change is checked too.
@@ -69,10 +67,17 @@ pub fn read(manifest: &Value) -> Result<Resource, Vec<Fault>> {
 /// # Errors
 /// As [`read`].
 pub fn read_update(old: &Value, manifest: &Value) -> Result<Resource, Vec<Fault>> {
+    judge(Some(old), manifest)
+}
+
+fn judge(old: Option<&Value>, manifest: &Value) -> Result<Resource, Vec<Fault>> {
+    static TRAINING_JOB: LazyLock<Judge> = LazyLock::new(Judge::of::<TrainingJob>);
+    static SCORING_JOB: LazyLock<Judge> = LazyLock::new(Judge::of::<ScoringJob>);
+    static MODEL_ENDPOINT: LazyLock<Judge> = LazyLock::new(Judge::of::<ModelEndpoint>);
     match kind(manifest)? {
-        "TrainingJob" => typed(manifest, Some(old)).map(Box::new).map(Resource::TrainingJob),
-        "ScoringJob" => typed(manifest, Some(old)).map(Box::new).map(Resource::ScoringJob),
-        _ => typed(manifest, Some(old)).map(Box::new).map(Resource::ModelEndpoint),
+        "TrainingJob" => TRAINING_JOB.read(manifest, old).map(Resource::TrainingJob),
+        "ScoringJob" => SCORING_JOB.read(manifest, old).map(Resource::ScoringJob),
+        _ => MODEL_ENDPOINT.read(manifest, old).map(Resource::ModelEndpoint),
     }
 }
 
@@ -100,26 +105,39 @@ fn kind(manifest: &Value) -> Result<&str, Vec<Fault>> {
     if faults.is_empty() { Ok(text("kind")) } else { Err(faults) }
 }
 
-fn typed<K>(manifest: &Value, old: Option<&Value>) -> Result<K, Vec<Fault>>
-where
-    K: CustomResourceExt + Serialize + DeserializeOwned,
-{
-    let schema = manifest::schema::<K>();
-    let mut faults = Vec::new();
-    if manifest.pointer("/metadata/name").and_then(Value::as_str).is_none_or(str::is_empty) {
-        faults.push(Fault::error("metadata.name", "is missing", "Names have a-z, 0-9 and -"));
+/// What a kind's manifests are judged by. Made once: deriving a schema and compiling its rules takes longer than using them.
+struct Judge {
+    schema: Value,
+    rules: CompiledSchema,
+}
+
+impl Judge {
+    fn of<K: CustomResourceExt>() -> Judge {
+        let schema = manifest::schema::<K>();
+        Judge { rules: compile_schema(&schema), schema: with_type_meta(schema) }
     }
-    structural::check(&with_type_meta(schema.clone()), manifest, "", &mut faults);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let resource: K = parse(manifest)?;
-    let old = old.map(parse::<K>).transpose()?;
-    let (value, old) = (json(&resource)?, old.as_ref().map(json).transpose()?);
-    match Validator::new().validate(&schema, &value, old.as_ref()) {
-        Ok(()) => Ok(resource),
-        Err(broken) => {
-            Err(broken.into_vec().into_iter().map(|rule| Fault::error(rule.field_path, rule.message, "")).collect())
+
+    fn read<K: Serialize + DeserializeOwned>(
+        &self,
+        manifest: &Value,
+        old: Option<&Value>,
+    ) -> Result<Box<K>, Vec<Fault>> {
+        let mut faults = Vec::new();
+        if manifest.pointer("/metadata/name").and_then(Value::as_str).is_none_or(str::is_empty) {
+            faults.push(Fault::error("metadata.name", "is missing", "Names have a-z, 0-9 and -"));
+        }
+        structural::check(&self.schema, manifest, "", &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let resource: K = parse(manifest)?;
+        let old = old.map(parse::<K>).transpose()?;
+        let (value, old) = (json(&resource)?, old.as_ref().map(json).transpose()?);
+        match Validator::new().validate_compiled(&self.rules, &value, old.as_ref()) {
+            Ok(()) => Ok(Box::new(resource)),
+            Err(broken) => {
+                Err(broken.into_vec().into_iter().map(|rule| Fault::error(rule.field_path, rule.message, "")).collect())
+            }
         }
     }
 }

@@ -191,7 +191,7 @@ pub(crate) struct Format {
     pub(crate) example: &'static str,
 }
 
-/// The words for the patterns of this file and of [`uri`].
+/// The words for the patterns of this file.
 pub(crate) fn format_of(pattern: &str) -> Option<Format> {
     let (what, example) = match pattern {
         NAME => ("a name", "Names have a-z, 0-9, - and ., and begin and end with a letter or digit"),
@@ -201,7 +201,6 @@ pub(crate) fn format_of(pattern: &str) -> Option<Format> {
         QUANTITY => ("a quantity", "Such as 2, 500m or 8Gi"),
         IMAGE => ("an image", "Such as registry.example/team/trainer:1.2"),
         CONTROLLER => ("the name of a controller", "Such as kueue.x-k8s.io/multikueue"),
-        uri::READABLE | uri::WRITABLE => ("a URI of a storage", ""),
         _ => return None,
     };
     Some(Format { what, example })

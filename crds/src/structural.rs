@@ -5,6 +5,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::fault::Fault;
+use crate::uri::{self, Uri};
 
 /// Everything in `value` that `schema` refuses. `path` is that of the value.
 pub(crate) fn check(schema: &Value, value: &Value, path: &str, faults: &mut Vec<Fault>) {
@@ -99,15 +100,20 @@ fn pattern(schema: &Value, text: &str, path: &str, faults: &mut Vec<Fault>) {
     if Regex::new(pattern).is_ok_and(|regex| regex.is_match(text)) || text.is_empty() {
         return;
     }
-    let (message, hint) = match crate::schema::format_of(pattern) {
-        Some(format) => (format!("{text:?} is not {}", format.what), format.example.to_owned()),
-        None => (format!("{text:?} does not match {pattern}"), String::new()),
-    };
-    let message = match crate::uri::Uri::parse(text) {
-        Err(fault) if pattern == crate::uri::READABLE || pattern == crate::uri::WRITABLE => fault.to_string(),
-        _ => message,
+    let (message, hint) = match (crate::schema::format_of(pattern), Uri::parse(text)) {
+        (Some(format), _) => (format!("{text:?} is not {}", format.what), format.example.to_owned()),
+        (None, Err(fault)) if is_uri(pattern) => (fault.to_string(), String::new()),
+        (None, Ok(_)) if is_uri(pattern) => {
+            let hint = "Write file:///path, pvc://claim/path, s3://, gs:// or az://";
+            (format!("{text:?} can be read but not written"), hint.to_owned())
+        }
+        (None, _) => (format!("{text:?} does not match {pattern}"), String::new()),
     };
     faults.push(Fault::error(path, message, hint));
+}
+
+fn is_uri(pattern: &str) -> bool {
+    matches!(pattern, uri::READABLE | uri::WRITABLE)
 }
 
 fn int_or_string(schema: &Value, value: &Value, path: &str, faults: &mut Vec<Fault>) {

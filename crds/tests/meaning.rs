@@ -1,0 +1,139 @@
+//! What schema and rules let pass, and what is said about it: contradictions, fields without effect, what is not there yet.
+
+mod common;
+
+use common::{least, with};
+use crds::check::read;
+use crds::fault::Severity::{self, Error, Warning};
+use serde_json::{Value, json};
+
+/// Severity, path and first words of each fault of a manifest.
+fn meaning(kind: &str, spec: &Value) -> Vec<(Severity, String, String)> {
+    let manifest = with(least(kind), &json!({"spec": spec}));
+    let resource = read(&manifest).unwrap_or_else(|faults| panic!("{manifest} is not accepted: {faults:?}"));
+    resource.meaning().into_iter().map(|fault| (fault.severity, fault.path, fault.message)).collect()
+}
+
+#[track_caller]
+fn assert_meaning(kind: &str, spec: &Value, expected: &[(Severity, &str, &str)]) {
+    let found = meaning(kind, spec);
+    let same = found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| found.0 == expected.0 && found.1 == expected.1 && found.2.starts_with(expected.2));
+    assert!(same, "{kind} {spec}\nfound {found:#?}\nexpected {expected:#?}");
+}
+
+#[test]
+fn the_least_manifests_have_no_fault() {
+    for kind in ["TrainingJob", "ScoringJob", "ModelEndpoint"] {
+        assert_meaning(kind, &json!({}), &[]);
+    }
+}
+
+#[test]
+fn what_this_version_lacks_is_refused_by_name() {
+    let training = |patch: Value| json!({"training": patch});
+    let augmentation = |patch: Value| json!({"data": {"augmentation": patch}});
+    let cases = [
+        (json!({"task": "ObjectDetection"}), "spec.task", "ObjectDetection is not supported"),
+        (json!({"model": {"architecture": "vit_b_16"}}), "spec.model.architecture", "vit_b_16 is not supported"),
+        (training(json!({"optimizer": {"name": "Adadelta"}})), "spec.training.optimizer.name", "Adadelta is not"),
+        (training(json!({"schedule": {"name": "Plateau"}})), "spec.training.schedule.name", "Plateau is not"),
+        (training(json!({"precision": "Float16"})), "spec.training.precision", "Float16 is not"),
+        (training(json!({"emaDecay": 0.99})), "spec.training.emaDecay", "emaDecay is not"),
+        (training(json!({"earlyStopping": {}})), "spec.training.earlyStopping", "earlyStopping is not"),
+        (augmentation(json!({"policy": "RandAugment"})), "spec.data.augmentation.policy", "RandAugment is not"),
+        (augmentation(json!({"mixup": 0.2})), "spec.data.augmentation.mixup", "mixup is not"),
+        (augmentation(json!({"cutmix": 1})), "spec.data.augmentation.cutmix", "cutmix is not"),
+        (json!({"data": {"format": "Parquet"}}), "spec.data.format", "Parquet is not"),
+        (json!({"data": {"uri": "file:///a/b.parquet"}}), "spec.data.format", "Parquet is not"),
+        (json!({"data": {"uri": "s3://bucket/a"}}), "spec.data.uri", "s3:// is not"),
+        (json!({"output": {"uri": "gs://bucket/a"}}), "spec.output.uri", "gs:// is not"),
+        (json!({"retrainFrom": {"uri": "https://models.example/a"}}), "spec.retrainFrom.uri", "https:// is not"),
+    ];
+    for (spec, path, message) in cases {
+        assert_meaning("TrainingJob", &spec, &[(Error, path, message)]);
+    }
+    assert_meaning("ScoringJob", &json!({"precision": "Float16"}), &[(Error, "spec.precision", "Float16 is not")]);
+    assert_meaning(
+        "ModelEndpoint",
+        &json!({"model": {"trainingJob": null, "uri": "az://container/a"}}),
+        &[(Error, "spec.model.uri", "az:// is not")],
+    );
+}
+
+#[test]
+fn a_custom_image_reads_the_spec_by_its_own_lights() {
+    let infrastructure = json!({"image": "registry.example/own:1"});
+    let spec = json!({"model": {"architecture": "vit_b_16"}, "infrastructure": infrastructure});
+    assert_meaning("TrainingJob", &spec, &[]);
+}
+
+#[test]
+fn contradictions_are_errors() {
+    let cases = [
+        (json!({"output": {"uri": "pvc://datasets/digits/model"}}), "spec.output.uri", "is within data.uri"),
+        (json!({"data": {"validation": {"uri": "pvc://datasets/digits"}}}), "spec.data.validation.uri", "is data.uri"),
+        (
+            json!({"model": {"fineTuning": {"strategy": "HeadOnly"}}}),
+            "spec.model.fineTuning.strategy",
+            "HeadOnly leaves layers untrained",
+        ),
+        (
+            json!({"training": {"schedule": {"minLearningRate": 0.5}}}),
+            "spec.training.schedule.minLearningRate",
+            "is above the learning rate of 0.02",
+        ),
+        (
+            json!({"infrastructure": {"pod": {"volumeMounts": [{"name": "a", "mountPath": "/a"}]}}}),
+            "spec.infrastructure.pod.volumeMounts",
+            "mounts the volume \"a\"",
+        ),
+    ];
+    for (spec, path, message) in cases {
+        assert_meaning("TrainingJob", &spec, &[(Error, path, message)]);
+    }
+    // A name that begins as the data's does is no folder within it.
+    assert_meaning("TrainingJob", &json!({"output": {"uri": "pvc://datasets/digits-model"}}), &[]);
+}
+
+#[test]
+fn fields_without_effect_are_warnings() {
+    let optimizer = |patch: Value| json!({"training": {"optimizer": patch}});
+    let schedule = |patch: Value| json!({"training": {"schedule": patch}});
+    let infrastructure = |patch: Value| json!({"infrastructure": patch});
+    let cases = [
+        (optimizer(json!({"beta1": 0.9})), "spec.training.optimizer.beta1"),
+        (optimizer(json!({"name": "AdamW", "momentum": 0.9})), "spec.training.optimizer.momentum"),
+        (schedule(json!({"gamma": 0.5})), "spec.training.schedule.gamma"),
+        (schedule(json!({"name": "Step", "stepEpochs": 30})), "spec.training.schedule.stepEpochs"),
+        (schedule(json!({"name": "MultiStep", "milestones": [10, 40]})), "spec.training.schedule.milestones"),
+        (json!({"model": {"fineTuning": {"stages": 2}}}), "spec.model.fineTuning.stages"),
+        (json!({"data": {"format": "ImageFolder", "labelColumn": "class"}}), "spec.data.labelColumn"),
+        (infrastructure(json!({"device": "Cpu", "gpusPerNode": 2})), "spec.infrastructure.gpusPerNode"),
+        (infrastructure(json!({"device": "Gpu", "processesPerNode": 2})), "spec.infrastructure.processesPerNode"),
+        (
+            json!({"output": {"checkpoint": {"everySeconds": 60}}, "runPolicy": {"activeDeadlineSeconds": 60}}),
+            "spec.output.checkpoint.everySeconds",
+        ),
+    ];
+    for (spec, path) in cases {
+        assert_meaning("TrainingJob", &spec, &[(Warning, path, "has no effect, because")]);
+    }
+    let column = json!({"data": {"labelColumn": "class"}});
+    assert_meaning("ScoringJob", &column, &[(Warning, "spec.data.labelColumn", "has no effect, because")]);
+    let queue = json!({"batching": {"maxQueue": 4}});
+    assert_meaning("ModelEndpoint", &queue, &[(Warning, "spec.batching.maxQueue", "is smaller than")]);
+}
+
+#[test]
+fn a_validation_that_there_is_not_cannot_be_watched() {
+    let found = meaning(
+        "TrainingJob",
+        &json!({"data": {"validation": {"fraction": 0}}, "training": {"earlyStopping": {}, "schedule": {"name": "Plateau"}}}),
+    );
+    let watched: Vec<_> = found.iter().filter(|fault| fault.2.contains("watches")).map(|fault| &fault.1[..]).collect();
+    assert_eq!(watched, ["spec.training.earlyStopping", "spec.training.schedule.name"]);
+}
