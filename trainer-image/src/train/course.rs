@@ -173,12 +173,13 @@ impl Course<'_> {
         tch::manual_seed(mix as i64);
     }
 
-    /// Whether rank 0 wants a checkpoint after the next step.
+    /// Whether rank 0 wants a checkpoint after the next step. One that is due by time waits until the one before is
+    /// written; one that is due by steps is written at its step.
     fn save_is_due(&self) -> bool {
         let next = Clock { step: self.position.step + 1, now: Instant::now() };
-        self.place.is_first()
-            && self.writer.as_ref().is_some_and(|writer| !writer.is_busy())
-            && self.policy.is_due(self.saved, next)
+        let may_wait = matches!(self.policy, Policy::Every(_));
+        let busy = self.writer.as_ref().is_none_or(Writer::is_busy);
+        self.place.is_first() && !(busy && may_wait) && self.policy.is_due(self.saved, next)
     }
 
     fn obey(&mut self, orders: Orders) -> Result<(), Fault> {

@@ -49,11 +49,12 @@ pub fn run(
     progress: Option<ProgressHandle>,
 ) -> Result<Option<JobResult>, Fault> {
     let output = local_path(&job.spec.output.uri)?;
+    let setup = Setup::new(job, place, device)?;
+    // Only now: a job that can't start leaves the folder to one that can.
     let folder = match place.is_first() {
         true => Some(Folder::claim(&output, owner(job))?),
         false => None,
     };
-    let setup = Setup::new(job, place, device)?;
     if place.is_first() {
         for note in &setup.notes {
             tracing::warn!("{note}");
