@@ -100,7 +100,7 @@ pub enum Output {
         inputs_changed: bool,
     },
     /// There are rows to write, or files to put in place.
-    Resume(Writer),
+    Resume(Box<Writer>),
 }
 
 /// Where a shard ended.
@@ -119,53 +119,31 @@ impl Output {
     /// If the folder belongs to another job, a newer attempt has taken over, the folder was begun with another model or other
     /// columns, or it can't be read or written.
     pub fn open(request: &Request<'_>) -> Result<Self, OutputError> {
-        Self::open_on(Disk::default(), request)
+        Self::open_on(&Disk::default(), request)
     }
 
-    fn open_on(disk: Disk, request: &Request<'_>) -> Result<Self, OutputError> {
+    fn open_on(disk: &Disk, request: &Request<'_>) -> Result<Self, OutputError> {
         freeze::check(request)?;
         disk.create_folder(request.folder)?;
-        let claim = Claim::take(&disk, request.folder, request.job)?;
-        if let Some(manifest) = Manifest::read(&disk, request.folder)? {
-            manifest.check(request)?;
-            // A kill after the manifest may have left the work behind.
-            disk.remove_folder(&request.folder.join(WORK))?;
-            claim.tidy(&disk)?;
-            let inputs_changed = manifest.inputs.digest != freeze::digest(request.inputs)?;
-            return Ok(Output::Finished { manifest, inputs_changed });
+        let claim = Claim::take(disk, request.folder, request.job)?;
+        if let Some(manifest) = Manifest::read(disk, request.folder)? {
+            return Self::finished(disk, &claim, request, manifest);
         }
-        let work = request.folder.join(WORK);
-        let shard_folder = work.join(plan::shard_name(request.shard));
-        disk.create_folder(&shard_folder)?;
-        let (frozen, inputs_changed) = Frozen::load_or_create(&disk, &work, request)?;
-        let range = plan::shard_range(frozen.inputs.len(), request.shard, request.shards);
-        let mut parts = BTreeMap::new();
-        for (name, number, attempt) in plan::newest_parts(&disk.list(&shard_folder)?) {
-            let expected = plan::part_range(&range, frozen.header.part_rows, number);
-            // A part that a power cut has damaged counts as missing: its inputs are scored again.
-            if let Some(part) = Part::read(&disk, &shard_folder.join(name), attempt)?
-                && Some(&part.range) == expected.as_ref()
-            {
-                parts.insert(number, part);
-            }
+        let resumed = Writer::resume(disk, claim.clone(), request);
+        // The last peer may have completed the output meanwhile, and cleared the work away under our feet.
+        match Manifest::read(disk, request.folder)? {
+            Some(manifest) => Self::finished(disk, &claim, request, manifest),
+            None => resumed.map(|writer| Output::Resume(Box::new(writer))),
         }
-        Ok(Output::Resume(Writer {
-            encoder: Encoder::new(
-                frozen.header.format,
-                &frozen.header.classes,
-                frozen.header.layout,
-                frozen.header.labels,
-            ),
-            folder: request.folder.to_owned(),
-            shard: request.shard,
-            disk,
-            claim,
-            frozen,
-            inputs_changed,
-            range,
-            parts,
-            finished: None,
-        }))
+    }
+
+    fn finished(disk: &Disk, claim: &Claim, request: &Request<'_>, manifest: Manifest) -> Result<Self, OutputError> {
+        manifest.check(request)?;
+        // A kill after the manifest may have left the work behind.
+        disk.remove_folder(&request.folder.join(WORK))?;
+        claim.tidy(disk)?;
+        let inputs_changed = manifest.inputs.digest != freeze::digest(request.inputs)?;
+        Ok(Output::Finished { manifest, inputs_changed })
     }
 }
 
@@ -187,6 +165,42 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Freezes the inputs, or reads them, and finds out which parts are there.
+    fn resume(disk: &Disk, claim: Claim, request: &Request<'_>) -> Result<Self, OutputError> {
+        let work = request.folder.join(WORK);
+        let shard_folder = work.join(plan::shard_name(request.shard));
+        disk.create_folder(&shard_folder)?;
+        let (frozen, inputs_changed) = Frozen::load_or_create(disk, &work, request)?;
+        let range = plan::shard_range(frozen.inputs.len(), request.shard, request.shards);
+        let mut parts = BTreeMap::new();
+        for (name, number, attempt) in plan::newest_parts(&disk.list(&shard_folder)?) {
+            let expected = plan::part_range(&range, frozen.header.part_rows, number);
+            // A part that a power cut has damaged counts as missing: its inputs are scored again.
+            if let Some(part) = Part::read(disk, &shard_folder.join(name), attempt)?
+                && Some(&part.range) == expected.as_ref()
+            {
+                parts.insert(number, part);
+            }
+        }
+        Ok(Writer {
+            encoder: Encoder::new(
+                frozen.header.format,
+                &frozen.header.classes,
+                frozen.header.layout,
+                frozen.header.labels,
+            ),
+            folder: request.folder.to_owned(),
+            shard: request.shard,
+            disk: disk.clone(),
+            claim,
+            frozen,
+            inputs_changed,
+            range,
+            parts,
+            finished: None,
+        })
+    }
+
     /// All inputs of the job, of every shard, as they were first listed. Ranges are indices into them.
     pub fn inputs(&self) -> &[Input] {
         &self.frozen.inputs

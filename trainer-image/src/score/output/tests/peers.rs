@@ -14,7 +14,7 @@ fn of_two_jobs_that_come_at_the_same_time_one_gets_the_folder_and_the_other_is_t
         let barrier = Barrier::new(2);
         let open = |uid: &str| {
             barrier.wait();
-            job.open_as(Disk::default(), 0, &owner(uid, 1)).map(drop)
+            job.open_as(&Disk::default(), 0, &owner(uid, 1)).map(drop)
         };
         let (left, right) = std::thread::scope(|scope| {
             let left = scope.spawn(|| open("a"));
@@ -30,17 +30,17 @@ fn of_two_jobs_that_come_at_the_same_time_one_gets_the_folder_and_the_other_is_t
 
 #[test]
 fn a_ghost_of_an_older_attempt_can_neither_commit_nor_finish_nor_come_back() {
-    let job = job(1500);
+    let job = job(24);
     let mut ghost = job.writer(1);
-    ghost.commit(0..1024, &rows(0..1024)).unwrap();
+    ghost.commit(0..16, &rows(0..16)).unwrap();
     let mut newer = job.writer(2);
-    assert_eq!(newer.next_missing(), Some(1024..1500));
+    assert_eq!(newer.next_missing(), Some(16..24));
     let superseded = "attempt 1 was superseded by attempt 2: it stops without writing";
-    assert_eq!(ghost.commit(1024..1500, &rows(1024..1500)).unwrap_err().to_string(), superseded);
-    assert_eq!(job.open(Disk::default(), 0, 1).unwrap_err().to_string(), superseded);
-    newer.commit(1024..1500, &rows(1024..1500)).unwrap();
+    assert_eq!(ghost.commit(16..24, &rows(16..24)).unwrap_err().to_string(), superseded);
+    assert_eq!(job.open(&Disk::default(), 0, 1).unwrap_err().to_string(), superseded);
+    newer.commit(16..24, &rows(16..24)).unwrap();
     let manifest = newer.finish().unwrap().manifest.unwrap();
-    assert_eq!((manifest.job.attempt, manifest.rows.written), (2, 1500));
+    assert_eq!((manifest.job.attempt, manifest.rows.written), (2, 24));
     assert!(ghost.finish().is_err());
 }
 
@@ -57,10 +57,10 @@ fn a_ghost_that_was_ready_to_finish_leaves_the_newer_attempt_its_work() {
 #[test]
 fn two_processes_of_one_attempt_do_not_harm_each_other() {
     for _ in 0..20 {
-        let (job, barrier) = (job(2500), Barrier::new(2));
+        let (job, barrier) = (job(40), Barrier::new(2));
         let run = || {
             barrier.wait();
-            job.run(Disk::default(), 0, 1)
+            job.run(&Disk::default(), 0, 1)
         };
         let (left, right) = std::thread::scope(|scope| {
             let left = scope.spawn(run);
@@ -70,7 +70,7 @@ fn two_processes_of_one_attempt_do_not_harm_each_other() {
         let manifests = [left, right].map(|end| end.unwrap().expect("one shard completes the output"));
         assert_eq!(manifests[0], manifests[1]);
         job.run_all(2);
-        let undisturbed = super::job(2500);
+        let undisturbed = super::job(40);
         undisturbed.run_all(1);
         assert_eq!(job.tree(), undisturbed.tree());
     }
@@ -79,22 +79,22 @@ fn two_processes_of_one_attempt_do_not_harm_each_other() {
 #[test]
 fn shards_that_run_at_the_same_time_make_one_output() {
     for _ in 0..10 {
-        let job = job(5000).shards(4).format(RowFormat::JsonLines);
+        let job = job(80).shards(4).format(RowFormat::JsonLines);
         let ends: Vec<_> = std::thread::scope(|scope| {
             let shards: Vec<_> = (0..4)
                 .map(|shard| (&job, shard))
-                .map(|(job, shard)| scope.spawn(move || job.run(Disk::default(), shard, 1)))
+                .map(|(job, shard)| scope.spawn(move || job.run(&Disk::default(), shard, 1)))
                 .collect();
             shards.into_iter().map(|shard| shard.join().unwrap().unwrap()).collect()
         });
         let manifest = ends.into_iter().flatten().next().expect("the last shard completes the output");
-        assert_eq!(manifest.rows, RowCounts { inputs: 5000, written: 5000, failed: 50 });
+        assert_eq!(manifest.rows, RowCounts { inputs: 80, written: 80, failed: 8 });
         let names: Vec<String> = job.tree().into_keys().collect();
         let shard = |index: u32| format!("predictions/shard-{index:05}-of-00004.jsonl");
         assert_eq!(names, ["claim.json".into(), "manifest.json".into(), shard(0), shard(1), shard(2), shard(3)]);
         let all: Vec<u8> =
             manifest.files.iter().flat_map(|file| std::fs::read(job.folder().join(&file.path)).unwrap()).collect();
-        let single = super::job(5000).format(RowFormat::JsonLines);
+        let single = super::job(80).format(RowFormat::JsonLines);
         single.run_all(1);
         assert!(all == single.tree()["predictions.jsonl"], "four shards have the rows of one, in the same order");
     }
@@ -108,7 +108,7 @@ fn a_finished_output_is_finished_and_says_so() {
     assert_eq!(manifest.files[0].bytes, job.tree()["predictions.csv"].len() as u64);
     let before = job.tree();
     for expected in [false, true] {
-        let Output::Finished { manifest: again, inputs_changed } = job.open(Disk::default(), 0, 5).unwrap() else {
+        let Output::Finished { manifest: again, inputs_changed } = job.open(&Disk::default(), 0, 5).unwrap() else {
             panic!("it is not finished");
         };
         assert_eq!((again, inputs_changed), (manifest.clone(), expected));
@@ -122,14 +122,14 @@ fn another_model_or_form_is_refused_before_and_after_the_end() {
     let mut job = job(12);
     drop(job.writer(1));
     job.format = RowFormat::Parquet;
-    let text = job.open(Disk::default(), 0, 2).unwrap_err().to_string();
+    let text = job.open(&Disk::default(), 0, 2).unwrap_err().to_string();
     assert!(text.ends_with("was begun with another format: Csv then, Parquet now"), "{text}");
     job.format = RowFormat::Csv;
     job.layout.top_k = 1;
-    assert!(matches!(job.open(Disk::default(), 0, 2), Err(OutputError::Differs { what: "choice of columns", .. })));
+    assert!(matches!(job.open(&Disk::default(), 0, 2), Err(OutputError::Differs { what: "choice of columns", .. })));
     job.layout.top_k = 2;
     job.shards = 2;
-    assert!(matches!(job.open(Disk::default(), 0, 2), Err(OutputError::Differs { what: "number of shards", .. })));
+    assert!(matches!(job.open(&Disk::default(), 0, 2), Err(OutputError::Differs { what: "number of shards", .. })));
     job.shards = 1;
     job.run_all(3);
     let folder = job.folder();
@@ -163,7 +163,7 @@ fn what_can_not_be_written_unambiguously_is_refused() {
         (no_such_shard, "there is no shard 0 of 0"),
     ];
     for (job, message) in cases {
-        let error = job.open(Disk::default(), 0, 1).unwrap_err();
+        let error = job.open(&Disk::default(), 0, 1).unwrap_err();
         assert!(error.to_string().contains(message) && error.cause() == Cause::BadSpec, "{error}");
         assert!(!job.folder().exists());
     }
@@ -191,7 +191,7 @@ fn rows_that_do_not_fit_are_refused_and_nothing_is_written() {
 
 #[test]
 fn a_part_that_a_power_cut_damaged_is_scored_again() {
-    let job = job(2500);
+    let job = job(40);
     let mut writer = job.writer(1);
     while let Some(range) = writer.next_missing() {
         writer.commit(range.clone(), &rows(range)).unwrap();
@@ -201,9 +201,9 @@ fn a_part_that_a_power_cut_damaged_is_scored_again() {
     let mut bytes = std::fs::read(&part).unwrap();
     bytes.truncate(bytes.len() - 10);
     std::fs::write(&part, bytes).unwrap();
-    assert_eq!(job.writer(1).next_missing(), Some(1024..2048));
+    assert_eq!(job.writer(1).next_missing(), Some(16..32));
     job.run_all(1);
-    let undisturbed = super::job(2500);
+    let undisturbed = super::job(40);
     undisturbed.run_all(1);
     assert_eq!(job.tree(), undisturbed.tree());
 }
@@ -215,7 +215,7 @@ fn frozen_inputs_that_were_tampered_with_are_not_believed() {
     let path = job.folder().join("_work/inputs.jsonl");
     let text = std::fs::read_to_string(&path).unwrap().replace("00001.png", "00002.png");
     std::fs::write(&path, text).unwrap();
-    let error = job.open(Disk::default(), 0, 1).unwrap_err();
+    let error = job.open(&Disk::default(), 0, 1).unwrap_err();
     assert!(error.to_string().contains("inputs.jsonl is damaged: its lines don't have the digest"), "{error}");
 }
 
@@ -225,7 +225,7 @@ fn a_claim_without_content_is_nobodys() {
     std::fs::create_dir_all(job.folder()).unwrap();
     std::fs::write(job.folder().join("claim.json"), "").unwrap();
     job.run_all(1);
-    assert!(matches!(job.open_as(Disk::default(), 0, &owner("b", 1)), Err(OutputError::Owned { .. })));
+    assert!(matches!(job.open_as(&Disk::default(), 0, &owner("b", 1)), Err(OutputError::Owned { .. })));
 }
 
 #[test]
@@ -249,5 +249,5 @@ fn each_trouble_of_the_file_system_ends_the_job_as_the_contract_says() {
     let mut through_a_file = job(1);
     through_a_file.root = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(file.path(), through_a_file.root.path().join("out")).unwrap();
-    assert_eq!(through_a_file.open(Disk::default(), 0, 1).unwrap_err().cause(), Cause::BadSpec);
+    assert_eq!(through_a_file.open(&Disk::default(), 0, 1).unwrap_err().cause(), Cause::BadSpec);
 }
