@@ -19,7 +19,10 @@ pub enum TorchError {
     /// GPU memory ran out.
     #[error("GPU memory ran out: {0}; use a smaller batch or image, or a GPU with more memory")]
     GpuMemory(String),
-    /// The GPU itself, its driver or its link failed.
+    /// The driver or the GPU's architecture does not fit this build of libtorch, or there is no GPU.
+    #[error("the GPU can't be used: {0}; use a node whose driver and GPU fit the runtime")]
+    GpuUnsupported(String),
+    /// The GPU itself or its link failed.
     #[error("the GPU failed: {0}")]
     DeviceFault(String),
     /// A value that must be finite is not.
@@ -44,8 +47,15 @@ const HOST_MEMORY: i32 = 3;
 const DEVICE_MEMORY: i32 = 4;
 const DEVICE_FAULT: i32 = 5;
 
+/// The kind of error that a text becomes.
+type Sort = fn(String) -> TorchError;
+
 /// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
-const PHRASES: [(&str, fn(String) -> TorchError); 22] = [
+const PHRASES: [(&str, Sort); 26] = [
+    ("CUDA driver version is insufficient", TorchError::GpuUnsupported),
+    ("no CUDA-capable device", TorchError::GpuUnsupported),
+    ("no kernel image is available", TorchError::GpuUnsupported),
+    ("Found no NVIDIA driver", TorchError::GpuUnsupported),
     ("CUDA out of memory", TorchError::GpuMemory),
     ("DefaultCPUAllocator: not enough memory", TorchError::HostMemory),
     ("DefaultCPUAllocator: can't allocate memory", TorchError::HostMemory),
@@ -72,22 +82,21 @@ const PHRASES: [(&str, fn(String) -> TorchError); 22] = [
 
 impl TorchError {
     /// Sorts a failure by the kind of exception and its text.
-    pub(super) fn from_status(status: i32, text: String) -> TorchError {
-        match status {
-            HOST_MEMORY => TorchError::HostMemory(text),
-            DEVICE_MEMORY => TorchError::GpuMemory(text),
-            DEVICE_FAULT => TorchError::DeviceFault(text),
-            _ => match PHRASES.iter().find(|(phrase, _)| text.contains(phrase)) {
-                Some((_, kind)) => kind(text),
-                None if status == DISTRIBUTED => TorchError::PeerLost(text),
-                None => TorchError::Other(text),
-            },
+    pub(super) fn from_status(status: i32, text: &str) -> TorchError {
+        let text = one_line(text);
+        match (status, PHRASES.iter().find(|(phrase, _)| text.contains(phrase))) {
+            (HOST_MEMORY, _) => TorchError::HostMemory(text),
+            (DEVICE_MEMORY, _) => TorchError::GpuMemory(text),
+            (_, Some((_, kind))) => kind(text),
+            (DEVICE_FAULT, None) => TorchError::DeviceFault(text),
+            (DISTRIBUTED, None) => TorchError::PeerLost(text),
+            (_, None) => TorchError::Other(text),
         }
     }
 
     /// Sorts a failure by its text alone.
-    pub fn from_text(text: impl Into<String>) -> TorchError {
-        Self::from_status(0, text.into())
+    pub fn from_text(text: impl AsRef<str>) -> TorchError {
+        Self::from_status(0, text.as_ref())
     }
 
     /// A stable name for metrics.
@@ -97,6 +106,7 @@ impl TorchError {
             TorchError::Timeout(_) => "timeout",
             TorchError::HostMemory(_) => "host-memory",
             TorchError::GpuMemory(_) => "gpu-memory",
+            TorchError::GpuUnsupported(_) => "gpu-unsupported",
             TorchError::DeviceFault(_) => "device-fault",
             TorchError::NotFinite(_) => "not-finite",
             TorchError::NoCuda { .. } => "no-cuda",
@@ -112,16 +122,24 @@ impl TorchError {
             TorchError::GpuMemory(_) => Cause::GpuMemory,
             TorchError::DeviceFault(_) => Cause::NodeFault,
             TorchError::NotFinite(_) => Cause::NotFinite,
-            TorchError::NoCuda { .. } => Cause::GpuUnsupported,
+            TorchError::GpuUnsupported(_) | TorchError::NoCuda { .. } => Cause::GpuUnsupported,
             TorchError::Other(_) => Cause::Bug,
         }
     }
 }
 
+/// The text without what libtorch adds for its own developers: advice on debugging CUDA, traces of C++.
+fn one_line(text: &str) -> String {
+    const ADDED: [&str; 4] =
+        ["\nSearch for `cuda", "\nCUDA kernel errors might", "\nException raised from", "\n\nException"];
+    let end = ADDED.iter().filter_map(|added| text.find(added)).min().unwrap_or(text.len());
+    text[..end].split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl From<TchError> for TorchError {
     fn from(error: TchError) -> TorchError {
         match error {
-            TchError::Torch(text) => TorchError::from_text(text.trim_end()),
+            TchError::Torch(text) => TorchError::from_text(text),
             other => TorchError::Other(other.to_string()),
         }
     }
@@ -142,10 +160,20 @@ mod tests {
             (3, "std::bad_alloc", "host-memory"),
             (0, "CUDA out of memory. Tried to allocate 2.00 GiB", "gpu-memory"),
             (5, "CUDA error: an illegal memory access was encountered", "device-fault"),
+            (5, "CUDA error: CUDA driver version is insufficient for CUDA runtime version", "gpu-unsupported"),
             (1, "mat1 and mat2 shapes cannot be multiplied", "other"),
         ];
         for (status, text, category) in table {
-            assert_eq!(TorchError::from_status(status, text.to_string()).category(), category, "{text}");
+            assert_eq!(TorchError::from_status(status, text).category(), category, "{text}");
         }
+    }
+
+    #[test]
+    fn texts_for_libtorch_s_developers_are_left_out() {
+        let text = "CUDA error: out of luck\nSearch for `cudaErrorLuck' in https://docs\nFor debugging consider";
+        assert_eq!(TorchError::from_text(text).to_string(), "the GPU failed: CUDA error: out of luck");
+        let trace =
+            "size mismatch,\n got 1\nException raised from check at x.cpp:3 (most recent call first):\nframe #0";
+        assert_eq!(TorchError::from_text(trace).to_string(), "libtorch: size mismatch, got 1");
     }
 }

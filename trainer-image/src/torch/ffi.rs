@@ -117,7 +117,7 @@ pub(super) fn check(status: Status) -> Result<(), TorchError> {
     }
     // SAFETY: the shim returns a C string that stays valid until its next call on this thread.
     let text = unsafe { CStr::from_ptr(ty_error_text()) };
-    Err(TorchError::from_status(status, text.to_string_lossy().trim_end().to_string()))
+    Err(TorchError::from_status(status, &text.to_string_lossy()))
 }
 
 /// The pointer that the shim takes for a tensor. The shim borrows it; changing a tensor's content through a shared
