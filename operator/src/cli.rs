@@ -119,6 +119,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(typed: &Run) -> Result<u8, RunError> {
+    // First of all: a Ctrl-C must not end this process in the middle of a write.
+    let signals = signals()?;
     let manifests = manifests(typed)?;
     let options = Options {
         state: std::path::absolute(&typed.state).map_err(RunError::io("find", &typed.state))?,
@@ -128,7 +130,6 @@ fn run(typed: &Run) -> Result<u8, RunError> {
         fresh: typed.fresh,
         again: command_line(std::env::args()),
     };
-    let signals = signals()?;
     for manifest in &manifests {
         for warning in &manifest.warnings {
             eprintln!("{warning}");
@@ -146,7 +147,8 @@ fn run(typed: &Run) -> Result<u8, RunError> {
 fn manifests(typed: &Run) -> Result<Vec<Manifest>, RunError> {
     let device = typed.device.and_then(|device| device.to_possible_value());
     let device = device.map(|device| format!("spec.infrastructure.device={}", device.get_name()));
-    let settings: Result<Vec<Setting>, _> = typed.settings.iter().chain(&device).map(|text| Setting::parse(text)).collect();
+    let settings: Result<Vec<Setting>, _> =
+        typed.settings.iter().chain(&device).map(|text| Setting::parse(text)).collect();
     let settings = settings?;
     let (name, text) = read(&typed.file).map_err(RunError::io("read", &typed.file))?;
     let mut file = File::parse(&name, &text).map_err(|fault| RunError::Manifest(vec![fault]))?;

@@ -19,3 +19,6 @@ pub mod decide;
 pub mod local;
 pub mod manifest;
 pub mod observe;
+
+#[cfg(test)]
+mod purity;

@@ -28,7 +28,8 @@ pub fn resolve(
 ) -> Value {
     let mut spec = spec.clone();
     for block in ["model", "retrainFrom"] {
-        let uri = spec.pointer(&format!("/{block}/trainingJob")).and_then(Value::as_str).and_then(|job| models.get(job));
+        let uri =
+            spec.pointer(&format!("/{block}/trainingJob")).and_then(Value::as_str).and_then(|job| models.get(job));
         if let Some(uri) = uri {
             spec[block] = json!({ "uri": uri });
         }

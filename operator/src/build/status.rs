@@ -2,7 +2,8 @@
 
 use crds::reasons::{condition, reason};
 use crds::status::{
-    AttemptRecord, ModelStatus, Phase, Placement, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus, bounded,
+    AttemptRecord, ModelStatus, Phase, Placement, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus,
+    bounded,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -10,7 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::observe::{FinalReason, Ledger};
 
 /// The status of a TrainingJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn training(ledger: &Ledger, placement: Option<&Placement>, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
+pub fn training(
+    ledger: &Ledger,
+    placement: Option<&Placement>,
+    before: &[Condition],
+    now: Timestamp,
+) -> TrainingJobStatus {
     TrainingJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),
@@ -32,7 +38,12 @@ pub fn training(ledger: &Ledger, placement: Option<&Placement>, before: &[Condit
 }
 
 /// The status of a ScoringJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn scoring(ledger: &Ledger, placement: Option<&Placement>, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
+pub fn scoring(
+    ledger: &Ledger,
+    placement: Option<&Placement>,
+    before: &[Condition],
+    now: Timestamp,
+) -> ScoringJobStatus {
     ScoringJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),

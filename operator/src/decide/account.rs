@@ -6,7 +6,7 @@ use crds::status::{Phase, bounded};
 
 use super::gang::what_happened;
 use super::{Draft, after};
-use crate::observe::{FinalReason, Failure, Stage};
+use crate::observe::{Failure, FinalReason, Stage};
 
 /// Seconds between two notes of progress: twice a minute.
 const PROGRESS_SECONDS: u64 = 30;
@@ -32,7 +32,9 @@ impl Draft<'_> {
         if let (Some(deadline), Some(_)) = (self.world.job.active_deadline_seconds, self.ledger.active_since) {
             let active = self.ledger.active_until(self.now);
             if active >= deadline {
-                let message = format!("active for {active} s of the {deadline} s that spec.runPolicy.activeDeadlineSeconds allows");
+                let message = format!(
+                    "active for {active} s of the {deadline} s that spec.runPolicy.activeDeadlineSeconds allows"
+                );
                 let failure = Failure {
                     cause: Cause::OtherPermanent,
                     member: 0,
@@ -82,7 +84,9 @@ impl Draft<'_> {
                 rank: None,
                 node: None,
                 step: Some(step),
-                message: format!("no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds)"),
+                message: format!(
+                    "no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds)"
+                ),
                 hint: String::new(),
             };
             if let Some(gang) = self.ledger.gangs.get_mut(&number) {
@@ -189,7 +193,9 @@ impl Draft<'_> {
                 None => "Suspended".to_owned(),
             },
             Phase::Succeeded => match &ledger.result {
-                Some(JobResult { metric_name: Some(name), metric: Some(metric), .. }) => format!("Done: {name} {metric:.4}"),
+                Some(JobResult { metric_name: Some(name), metric: Some(metric), .. }) => {
+                    format!("Done: {name} {metric:.4}")
+                }
                 _ => "Done".to_owned(),
             },
             Phase::Failed => self.failed(),
@@ -198,7 +204,9 @@ impl Draft<'_> {
 
     fn restarting(&self) -> String {
         let failing = self.ledger.gangs.values().find_map(|gang| match &gang.stage {
-            Stage::Failing { failure } => Some(format!("{}; the rest of it is being stopped", what_happened(gang.attempt, failure))),
+            Stage::Failing { failure } => {
+                Some(format!("{}; the rest of it is being stopped", what_happened(gang.attempt, failure)))
+            }
             _ => None,
         });
         let closed = || self.ledger.attempts.last().map(|attempt| what_happened(attempt.number, &attempt.failure));
@@ -213,7 +221,10 @@ impl Draft<'_> {
             FinalReason::Permanent => format!("{cause:?}: {what}"),
             FinalReason::NowhereElse => format!("{cause:?}: {what}; there is no other node to try"),
             FinalReason::BackoffLimitExceeded => {
-                format!("{cause:?}: {what}; all {} restarts of spec.runPolicy.backoffLimit are spent", self.world.job.backoff_limit)
+                format!(
+                    "{cause:?}: {what}; all {} restarts of spec.runPolicy.backoffLimit are spent",
+                    self.world.job.backoff_limit
+                )
             }
             FinalReason::DeadlineExceeded => format!("DeadlineExceeded: {what}"),
         };

@@ -14,9 +14,9 @@ pub(crate) fn seconds(backoff: Backoff, streak: u32, uid: &str, attempt: u32) ->
 
 /// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), of the UID and the attempt: spreads well and never changes.
 fn hash(uid: &str, attempt: u32) -> u64 {
-    uid.bytes().chain(attempt.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    uid.bytes()
+        .chain(attempt.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -26,7 +26,9 @@ mod tests {
     #[test]
     fn it_doubles_up_to_its_bound_and_jitters_by_a_fifth_at_most() {
         let backoff = Backoff { first_seconds: 10, most_seconds: 300 };
-        for (streak, base) in [(1, 10), (2, 20), (3, 40), (4, 80), (5, 160), (6, 300), (7, 300), (64, 300), (4_000, 300)] {
+        for (streak, base) in
+            [(1, 10), (2, 20), (3, 40), (4, 80), (5, 160), (6, 300), (7, 300), (64, 300), (4_000, 300)]
+        {
             for attempt in 1..50 {
                 let seconds = seconds(backoff, streak, "uid", attempt);
                 assert!((base..=base + base / 5).contains(&seconds), "streak {streak}: {seconds}");

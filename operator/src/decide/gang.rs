@@ -5,7 +5,7 @@ use crds::reasons::reason;
 use crds::status::Phase;
 
 use super::{Draft, after, backoff, policy};
-use crate::observe::{Attempt, FinalReason, Failure, Gang, Member, MemberId, MemberState, Stage};
+use crate::observe::{Attempt, Failure, FinalReason, Gang, Member, MemberId, MemberState, Stage};
 
 /// Seconds that the other members of a gang get to end by themselves once its leader has completed.
 const LINGER_SECONDS: u64 = 30;
@@ -28,7 +28,9 @@ impl Draft<'_> {
         let mut members: Vec<&Member> = of_gang().filter(|member| member.id.attempt == record.attempt).collect();
         members.sort_by_key(|member| member.id.index);
         match &record.stage {
-            Stage::Waiting { .. } => members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member)),
+            Stage::Waiting { .. } => {
+                members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member))
+            }
             Stage::Failing { failure } => {
                 let refined = members
                     .iter()

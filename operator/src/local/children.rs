@@ -17,7 +17,7 @@ use super::error::RunError;
 use super::folder::JobFolder;
 use crate::build::member::COMMAND;
 use crate::decide::How;
-use crate::observe::{End, Ledger, Job, Member, MemberId, MemberState, Stage};
+use crate::observe::{End, Job, Ledger, Member, MemberId, MemberState, Stage};
 
 /// The processes of a job.
 #[derive(Debug, Default)]

@@ -20,7 +20,8 @@ pub(crate) struct Place {
 /// Number of GPUs that the driver shows to this machine or container: `/dev/nvidia0`, `/dev/nvidia1` and so on.
 pub(crate) fn gpus(dev: &Path) -> u32 {
     let is_gpu = |name: &str| {
-        name.strip_prefix("nvidia").is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+        name.strip_prefix("nvidia")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
     };
     let entries = fs::read_dir(dev).into_iter().flatten().flatten();
     u32::try_from(entries.filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()).unwrap_or(u32::MAX)
@@ -36,7 +37,11 @@ pub(crate) fn place(wish: &Infrastructure, members: u32, gpus: u32) -> Result<Pl
     let (device, reason) = match wish.device {
         Device::Gpu if enough => (Device::Gpu, "asked for by spec.infrastructure.device".to_owned()),
         Device::Gpu => {
-            let members = if members > 1 { format!(" ({members} members with {} each)", wish.gpus_per_node) } else { String::new() };
+            let members = if members > 1 {
+                format!(" ({members} members with {} each)", wish.gpus_per_node)
+            } else {
+                String::new()
+            };
             return Err(RunError::NoGpu(format!("{needed} GPUs are asked for{members}; this machine has {gpus}")));
         }
         Device::Cpu => (Device::Cpu, "asked for by spec.infrastructure.device".to_owned()),

@@ -33,7 +33,9 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// Another process runs the job.
-    #[error("{job} is run by the process {pid} already: wait for it, or stop it by `kill {pid}`, which commits a checkpoint")]
+    #[error(
+        "{job} is run by the process {pid} already: wait for it, or stop it by `kill {pid}`, which commits a checkpoint"
+    )]
     Locked {
         /// The job.
         job: String,

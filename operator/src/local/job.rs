@@ -108,7 +108,13 @@ impl LocalJob {
     }
 
     /// Its status.
-    pub(crate) fn status(&self, ledger: &Ledger, placement: Option<&Placement>, before: &Value, now: Timestamp) -> Value {
+    pub(crate) fn status(
+        &self,
+        ledger: &Ledger,
+        placement: Option<&Placement>,
+        before: &Value,
+        now: Timestamp,
+    ) -> Value {
         let known: Vec<Condition> =
             before.get("conditions").cloned().and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
         if self.trains() {

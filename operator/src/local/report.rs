@@ -28,7 +28,13 @@ pub struct Outcome {
 }
 
 /// How a run ended, from what its job remembers. `stopped_by` is the signal that stopped it; `again` the command that goes on.
-pub(crate) fn outcome(title: &str, memory: &Memory, folder: &JobFolder, stopped_by: Option<i32>, again: &str) -> Outcome {
+pub(crate) fn outcome(
+    title: &str,
+    memory: &Memory,
+    folder: &JobFolder,
+    stopped_by: Option<i32>,
+    again: &str,
+) -> Outcome {
     let ledger = &memory.ledger;
     match (ledger.phase, &ledger.failure) {
         (Phase::Succeeded, _) => Outcome { exit_code: 0, text: done(title, ledger.result.as_ref()), done: true },

@@ -67,7 +67,9 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
     match &beginning {
         Beginning::New => {}
         Beginning::Resumed => view.say(&format!("{} goes on after attempt {}", job.title(), memory.ledger.attempt)),
-        Beginning::Again { message } => view.say(&format!("{} has failed before ({message}); trying again", job.title())),
+        Beginning::Again { message } => {
+            view.say(&format!("{} has failed before ({message}); trying again", job.title()))
+        }
         Beginning::Finished => {
             view.end();
             let outcome = report::outcome(&job.title(), &memory, &folder, None, &options.again);
@@ -78,7 +80,8 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
     let spec = assignment::resolve(&job.spec, place.status.device, &inputs.mounts, &inputs.models);
     let children = Children::left_over(&folder, &wished, &memory.ledger, now);
     let status = folder.status::<Value>()?.unwrap_or_default();
-    let mut runner = Runner { job, folder, memory, status, children, polls: Polls::default(), place, spec, options, view };
+    let mut runner =
+        Runner { job, folder, memory, status, children, polls: Polls::default(), place, spec, options, view };
     let stopped_by = runner.until_the_end(signals);
     runner.view.end();
     let title = runner.job.title();
@@ -124,7 +127,8 @@ impl Runner<'_> {
             match signals.recv_timeout(TICK) {
                 Ok(signal) if stopped_by.is_none() => {
                     stopped_by = Some(signal);
-                    self.view.say("Stopping: the step is finished and a checkpoint committed. Once more kills it at once");
+                    self.view
+                        .say("Stopping: the step is finished and a checkpoint committed. Once more kills it at once");
                 }
                 Ok(_) => self.children.kill(now),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -15,7 +15,10 @@ const NAME: &str = "trainer";
 pub fn find(given: Option<&Path>) -> Result<PathBuf, RunError> {
     if let Some(path) = given {
         let missing = || RunError::Trainer(format!("the trainer {} is not there", path.display()));
-        return path.is_file().then(|| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())).ok_or_else(missing);
+        return path
+            .is_file()
+            .then(|| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+            .ok_or_else(missing);
     }
     let beside = env::current_exe().ok().and_then(|own| own.parent().map(|folder| folder.join(NAME)));
     let path = env::var_os("PATH").unwrap_or_default();

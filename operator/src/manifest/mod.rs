@@ -17,6 +17,8 @@ mod tests;
 pub use fault::{LocatedFault, Place};
 pub use set::{SetError, Setting};
 
+use std::sync::LazyLock;
+
 use crds::check::{self, Resource};
 use crds::fault::Fault;
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
@@ -71,7 +73,8 @@ impl File {
     /// # Errors
     /// [`SetError`] if none has.
     pub fn set(&mut self, settings: &[Setting]) -> Result<(), SetError> {
-        let kinds: Vec<(String, Value)> = self.documents.iter().map(|node| schema_of(&node.value())).collect();
+        let values: Vec<Value> = self.documents.iter().map(Node::value).collect();
+        let kinds: Vec<(&str, &Value)> = values.iter().map(schema_of).collect();
         for setting in settings {
             let mut fits = false;
             for (node, (_, schema)) in self.documents.iter_mut().zip(&kinds) {
@@ -153,7 +156,7 @@ pub(crate) fn value_of(text: &str) -> Result<Value, String> {
 fn locate(file: &str, text: &str, node: &Node, value: &Value, mut fault: Fault) -> LocatedFault {
     let steps = path::steps(&fault.path).unwrap_or_default();
     let ours = matches!(steps.first(), Some(path::Step::Field(first)) if first == "spec" );
-    let known = !ours || path::in_schema(&schema_of(value).1, &steps).is_some();
+    let known = !ours || path::in_schema(schema_of(value).1, &steps).is_some();
     let place = path::locate(node, &fault.path, known);
     if let Some(path) = fault.path.strip_prefix('.') {
         fault.path = path.to_owned();
@@ -162,13 +165,15 @@ fn locate(file: &str, text: &str, node: &Node, value: &Value, mut fault: Fault) 
 }
 
 /// The kind that a manifest says it is, and the schema of that kind; one that fits nothing if it is none of ours.
-fn schema_of(value: &Value) -> (String, Value) {
+fn schema_of(value: &Value) -> (&str, &'static Value) {
+    static SCHEMAS: LazyLock<[(&str, Value); 3]> = LazyLock::new(|| {
+        [
+            ("TrainingJob", crds::manifest::schema::<TrainingJob>()),
+            ("ScoringJob", crds::manifest::schema::<ScoringJob>()),
+            ("ModelEndpoint", crds::manifest::schema::<ModelEndpoint>()),
+        ]
+    });
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or("a manifest without a kind");
-    let schema = match kind {
-        "TrainingJob" => crds::manifest::schema::<TrainingJob>(),
-        "ScoringJob" => crds::manifest::schema::<ScoringJob>(),
-        "ModelEndpoint" => crds::manifest::schema::<ModelEndpoint>(),
-        _ => Value::Null,
-    };
-    (kind.to_owned(), schema)
+    let schema = SCHEMAS.iter().find(|(known, _)| *known == kind).map_or(&Value::Null, |(_, schema)| schema);
+    (kind, schema)
 }

@@ -22,7 +22,8 @@ pub(crate) fn steps(path: &str) -> Option<Vec<Step>> {
     while !rest.is_empty() {
         if let Some(inner) = rest.strip_prefix('[') {
             let (name, after) = inner.split_once(']')?;
-            steps.push(name.parse().map_or_else(|_| Step::Field(name.trim_matches(['\'', '"']).to_owned()), Step::Item));
+            steps
+                .push(name.parse().map_or_else(|_| Step::Field(name.trim_matches(['\'', '"']).to_owned()), Step::Item));
             rest = after;
         } else {
             let name = rest.strip_prefix('.').filter(|_| !steps.is_empty()).unwrap_or(rest);

@@ -63,7 +63,8 @@ impl Setting {
         let form = || SetError::Form(text.to_owned());
         let (path, value) = text.split_once('=').ok_or_else(form)?;
         let steps = path::steps(path).filter(|steps| !steps.is_empty()).ok_or_else(form)?;
-        let nodes = tree::parse(value).map_err(|fault| SetError::Value { text: text.to_owned(), fault: fault.message })?;
+        let nodes =
+            tree::parse(value).map_err(|fault| SetError::Value { text: text.to_owned(), fault: fault.message })?;
         let place = Place { line: 1, column: 1, width: 1, set_by: Some(text.to_owned()) };
         let null = Node { place: place.clone(), content: Content::Scalar(Value::Null) };
         let value = relocated(nodes.into_iter().next().unwrap_or(null), &place);
@@ -80,8 +81,8 @@ impl Setting {
     }
 
     /// The fault of fitting none of the documents, whose kinds and schemas these are.
-    pub(super) fn unknown(&self, kinds: &[(String, Value)]) -> SetError {
-        let names: Vec<&str> = kinds.iter().map(|(kind, _)| kind.as_str()).collect();
+    pub(super) fn unknown(&self, kinds: &[(&str, &Value)]) -> SetError {
+        let names: Vec<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
         let hint = kinds.iter().find_map(|(_, schema)| self.near(schema)).unwrap_or_default();
         SetError::Unknown { text: self.text.clone(), path: self.path.clone(), kinds: names.join(" or "), hint }
     }

@@ -235,7 +235,9 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>, place: &Place
     let refuse = |message: String, hint| SyntaxError { place: place.clone(), message, hint };
     let Some(tag) = tag else {
         let typed = if style == ScalarStyle::Plain { scalar::plain(text) } else { Some(text.into()) };
-        return typed.ok_or_else(|| refuse(format!("{text} is no number that a manifest can have"), "Put it in quotes if it is a text"));
+        return typed.ok_or_else(|| {
+            refuse(format!("{text} is no number that a manifest can have"), "Put it in quotes if it is a text")
+        });
     };
     let wanted = tag.suffix();
     let typed = match wanted {
@@ -244,7 +246,12 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>, place: &Place
         "float" => scalar::plain(text).and_then(|value| value.as_f64()).and_then(Number::from_f64).map(Value::Number),
         "bool" => scalar::plain(text).filter(Value::is_boolean),
         "null" => scalar::plain(text).filter(Value::is_null),
-        _ => return Err(refuse(format!("the tag {wanted} is unknown"), "There are !!str, !!int, !!float, !!bool and !!null")),
+        _ => {
+            return Err(refuse(
+                format!("the tag {wanted} is unknown"),
+                "There are !!str, !!int, !!float, !!bool and !!null",
+            ));
+        }
     };
     typed.ok_or_else(|| refuse(format!("{text:?} is no {wanted}"), ""))
 }

@@ -107,17 +107,19 @@ impl End {
                 ..end
             },
             None if cause == Cause::Completed => end,
-            None => End { message: unexplained(exit_code), ..end },
+            None => End { message: unexplained(exit_code, cause), ..end },
         }
     }
 }
 
 /// What can be said of an exit code that came without a message.
-fn unexplained(exit_code: i32) -> String {
+fn unexplained(exit_code: i32, cause: Cause) -> String {
     match exit_code {
         137 => "killed (SIGKILL), by a person or for want of memory".to_owned(),
         143 => "stopped (SIGTERM)".to_owned(),
-        code if code > 128 => format!("ended by signal {} without a word", code - 128),
+        code if cause == Cause::OtherRetryable && (129..192).contains(&code) => {
+            format!("ended by signal {} without a word", code - 128)
+        }
         code => format!("exited with code {code} without a word"),
     }
 }

@@ -1,0 +1,177 @@
+//! Worlds in a few words: `training(2).open(1).member(0, running()).member(1, ended(161))`.
+
+use crds::contract::{JobResult, Progress, TerminationMessage};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::decide::{How, Plan, decide};
+use crate::observe::{Backoff, End, Gang, Job, Ledger, Member, MemberId, MemberState, Phase, Stage, World};
+
+/// Where the clock stands in a test unless it was moved.
+pub(super) fn noon() -> Timestamp {
+    "2026-07-01T12:00:00Z".parse().expect("a time")
+}
+
+/// A clock so many seconds after noon.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    noon() + SignedDuration::from_secs(seconds)
+}
+
+/// A TrainingJob of that many nodes.
+pub(super) fn training(nodes: u32) -> World {
+    world("TrainingJob", 1, nodes, 1)
+}
+
+/// A ScoringJob of that many shards, so many at a time.
+pub(super) fn scoring(shards: u32, parallelism: u32) -> World {
+    world("ScoringJob", shards, 1, parallelism)
+}
+
+fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
+    World {
+        job: Job {
+            kind: kind.to_owned(),
+            namespace: "n".to_owned(),
+            name: "a".to_owned(),
+            uid: "u".to_owned(),
+            generation: 1,
+            gangs,
+            gang_size,
+            parallelism,
+            suspend: false,
+            elsewhere: true,
+            backoff_limit: 3,
+            active_deadline_seconds: None,
+            stall_deadline_seconds: None,
+            backoff: Backoff { first_seconds: 10, most_seconds: 300 },
+            grace_seconds: None,
+        },
+        ledger: Ledger::default(),
+        members: Vec::new(),
+        progress: None,
+    }
+}
+
+impl World {
+    /// The ledger remembers that the only gang runs this attempt since noon.
+    pub(super) fn running_attempt(self, attempt: u32) -> World {
+        self.gang(0, attempt, Stage::Running)
+    }
+
+    /// The ledger remembers a gang at this stage since noon.
+    pub(super) fn gang(mut self, gang: u32, attempt: u32, stage: Stage) -> World {
+        self.ledger.gangs.insert(gang, Gang { attempt, since: noon(), stage });
+        self.ledger.attempt = self.ledger.attempt.max(attempt);
+        self.ledger.phase = Phase::Running;
+        self.ledger.start_time = Some(noon());
+        self.ledger.active_since = Some(noon());
+        self.ledger.observed_generation = 1;
+        self
+    }
+
+    /// There is a member of the attempt that the ledger remembers last.
+    pub(super) fn member(self, index: u32, state: MemberState) -> World {
+        let attempt = self.ledger.attempt.max(1);
+        self.member_of(attempt, index, state)
+    }
+
+    /// There is a member of this attempt.
+    pub(super) fn member_of(mut self, attempt: u32, index: u32, state: MemberState) -> World {
+        let id = MemberId { attempt, index };
+        let uid = format!("uid-{attempt}-{index}");
+        self.members.push(Member { id, uid, state, stopping_since: None, node: None });
+        self
+    }
+
+    /// Rank 0 says that it is at this step of 100.
+    pub(super) fn at_step(mut self, step: u64) -> World {
+        self.progress = Some(progress(self.ledger.attempt, step));
+        self
+    }
+
+    /// Changes what the job wishes.
+    pub(super) fn wishing(mut self, change: impl FnOnce(&mut Job)) -> World {
+        change(&mut self.job);
+        self
+    }
+
+    /// Changes what the ledger remembers.
+    pub(super) fn remembering(mut self, change: impl FnOnce(&mut Ledger)) -> World {
+        change(&mut self.ledger);
+        self
+    }
+
+    /// The same world after the plan was written down, its members untouched.
+    pub(super) fn then(mut self, plan: &Plan) -> World {
+        if let Some(ledger) = &plan.ledger {
+            self.ledger = ledger.clone();
+        }
+        self
+    }
+
+    /// What is decided so many seconds after noon.
+    pub(super) fn decided(&self, seconds: i64) -> Plan {
+        decide(self, at(seconds))
+    }
+}
+
+pub(super) fn progress(attempt: u32, step: u64) -> Progress {
+    Progress { attempt, step, total_steps: 100, ..Progress::default() }
+}
+
+pub(super) fn pending() -> MemberState {
+    MemberState::Pending
+}
+
+pub(super) fn running() -> MemberState {
+    MemberState::Running
+}
+
+/// Ended at noon with this exit code and no message.
+pub(super) fn ended(code: i32) -> MemberState {
+    MemberState::Ended(End::from_exit(code, None, noon()))
+}
+
+/// Ended at noon with code 0 and this result.
+pub(super) fn completed(rows: u64, metric: f64) -> MemberState {
+    let result = JobResult {
+        uri: "file:///out".to_owned(),
+        metric_name: Some("accuracy".to_owned()),
+        metric: Some(metric),
+        rows_in: Some(rows),
+        rows_out: Some(rows),
+        rows_failed: Some(0),
+        digest: None,
+    };
+    let said = TerminationMessage {
+        contract_version: 1,
+        cause: crds::contract::Cause::Completed,
+        rank: None,
+        node: None,
+        step: None,
+        message: String::new(),
+        hint: String::new(),
+        result: Some(result),
+    };
+    MemberState::Ended(End::from_exit(0, Some(said), noon()))
+}
+
+/// The members that a plan starts, as `attempt/index`.
+pub(super) fn starts(plan: &Plan) -> Vec<String> {
+    plan.start.iter().map(|id| format!("{}/{}", id.attempt, id.index)).collect()
+}
+
+/// The members that a plan stops, as `attempt/index how`.
+pub(super) fn stops(plan: &Plan) -> Vec<String> {
+    let how = |how| match how {
+        How::Clear => "clear",
+        How::Gracefully => "gracefully",
+        How::ByForce => "by force",
+    };
+    plan.stop.iter().map(|stop| format!("{}/{} {}", stop.id.attempt, stop.id.index, how(stop.how))).collect()
+}
+
+/// Phase, attempt, restarts and failures that a plan writes down; those of the world if it writes nothing.
+pub(super) fn stands(world: &World, plan: &Plan) -> (Phase, u32, u32, u32) {
+    let ledger = plan.ledger.as_ref().unwrap_or(&world.ledger);
+    (ledger.phase, ledger.attempt, ledger.restarts, ledger.failures)
+}

@@ -1,0 +1,5 @@
+//! Decisions: tables that read as sentences, and properties of whole histories.
+
+mod builders;
+mod histories;
+mod tables;

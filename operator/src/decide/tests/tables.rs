@@ -1,0 +1,314 @@
+//! One decision each: this world, that plan.
+
+use super::builders::*;
+use crate::observe::{FinalReason, Phase, Stage};
+
+fn waiting(seconds: i64) -> Stage {
+    Stage::Waiting { not_before: at(seconds) }
+}
+
+#[test]
+fn a_new_job_starts_all_members_of_its_first_attempt() {
+    let world = training(3);
+    let plan = world.decided(0);
+    assert_eq!(starts(&plan), ["1/0", "1/1", "1/2"]);
+    assert_eq!(stands(&world, &plan), (Phase::Starting, 1, 0, 0));
+    assert_eq!(plan.events.len(), 1);
+}
+
+#[test]
+fn a_gang_runs_when_all_of_it_does() {
+    let starting = training(2).gang(0, 1, Stage::Starting).remembering(|ledger| ledger.phase = Phase::Starting);
+    for (world, phase, started) in [
+        (starting.clone(), Phase::Starting, vec!["1/0", "1/1"]),
+        (starting.clone().member(0, running()), Phase::Starting, vec!["1/1"]),
+        (starting.clone().member(0, running()).member(1, pending()), Phase::Starting, vec![]),
+        (starting.clone().member(0, running()).member(1, running()), Phase::Running, vec![]),
+    ] {
+        let plan = world.decided(1);
+        assert_eq!(starts(&plan), started);
+        assert_eq!(stands(&world, &plan).0, phase);
+    }
+}
+
+#[test]
+fn members_made_before_a_crash_are_adopted() {
+    let first = training(2).member_of(1, 0, running());
+    let plan = first.decided(1);
+    assert_eq!((starts(&plan), stands(&first, &plan)), (vec!["1/1".to_owned()], (Phase::Starting, 1, 0, 0)));
+
+    let second = training(2).gang(0, 1, waiting(0)).member_of(1, 0, ended(162)).member_of(2, 1, pending());
+    let plan = second.decided(1);
+    assert_eq!(starts(&plan), ["2/0"]);
+    assert_eq!(stops(&plan), ["1/0 clear"]);
+    assert_eq!(stands(&second, &plan), (Phase::Starting, 2, 1, 0));
+}
+
+#[test]
+fn each_cause_has_its_end() {
+    // One node, one member that ended with this code; 3 failures are allowed.
+    for (code, elsewhere, phase, failures, why) in [
+        (64, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (65, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (66, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (69, true, Phase::Restarting, 1, None),
+        (69, false, Phase::Failed, 1, Some(FinalReason::NowhereElse)),
+        (70, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (71, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (72, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (73, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (77, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (1, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
+        (143, true, Phase::Starting, 0, None),
+        (160, true, Phase::Restarting, 1, None),
+        (160, false, Phase::Failed, 1, Some(FinalReason::NowhereElse)),
+        (161, false, Phase::Restarting, 1, None),
+        (162, false, Phase::Restarting, 1, None),
+        (137, false, Phase::Restarting, 1, None),
+        (255, false, Phase::Restarting, 1, None),
+    ] {
+        let world = training(1).running_attempt(1).member(0, ended(code)).wishing(|job| job.elsewhere = elsewhere);
+        let plan = world.decided(5);
+        let ledger = plan.ledger.clone().expect("an end is written down");
+        let got = (ledger.phase, ledger.failures, ledger.failure.as_ref().map(|(why, _)| *why));
+        assert_eq!(got, (phase, failures, why), "exit code {code}, elsewhere {elsewhere}: {}", ledger.message);
+    }
+}
+
+#[test]
+fn a_preempted_gang_starts_again_at_once() {
+    let world = training(1).running_attempt(1).member(0, ended(143));
+    let plan = world.decided(5);
+    assert_eq!(starts(&plan), ["2/0"]);
+    assert_eq!(stands(&world, &plan), (Phase::Starting, 2, 1, 0));
+}
+
+#[test]
+fn when_one_member_fails_the_rest_is_stopped_and_the_most_telling_cause_counts() {
+    let world = training(3).running_attempt(1).member(0, ended(161)).member(1, running()).member(2, ended(161));
+    let plan = world.decided(5);
+    assert_eq!(stops(&plan), ["1/1 gracefully"]);
+    assert_eq!(stands(&world, &plan), (Phase::Restarting, 1, 0, 0), "nothing counts before all of it has ended");
+
+    // Member 1 had run out of memory all the while: its peers only lost it.
+    let mut later = world.then(&plan);
+    later.members[1].state = ended(71);
+    let plan = later.decided(6);
+    let ledger = plan.ledger.as_ref().expect("the end is written down");
+    assert_eq!(ledger.failure.as_ref().map(|(why, failure)| (*why, failure.member)), Some((FinalReason::Permanent, 1)));
+    assert_eq!(stands(&later, &plan), (Phase::Failed, 1, 0, 1));
+}
+
+#[test]
+fn a_member_that_we_stop_does_not_make_a_failure_free_of_charge() {
+    let world = training(2).running_attempt(1).member(0, ended(161)).member(1, running());
+    let plan = world.decided(5);
+    let mut later = world.then(&plan);
+    later.members[1].state = ended(143);
+    assert_eq!(stands(&later, &later.decided(6)), (Phase::Restarting, 1, 0, 1));
+}
+
+#[test]
+fn a_member_that_vanishes_fails_its_gang_once_it_had_run() {
+    let world = training(2).running_attempt(1).member(0, running());
+    let plan = world.decided(5);
+    assert_eq!(stops(&plan), ["1/0 gracefully"]);
+    assert!(starts(&plan).is_empty());
+    assert_eq!(stands(&world, &plan).0, Phase::Restarting);
+}
+
+#[test]
+fn the_next_attempt_waits_for_its_time_and_for_the_last_member_of_the_old_one() {
+    let world = training(2).gang(0, 1, waiting(60)).member(0, ended(162)).member(1, ended(161));
+    let plan = world.decided(59);
+    assert_eq!((starts(&plan), plan.wake), (vec![], Some(at(60))));
+    assert_eq!(starts(&world.decided(60)), ["2/0", "2/1"]);
+
+    let lives_on = training(2).gang(0, 1, waiting(60)).member(0, ended(162)).member(1, running());
+    let plan = lives_on.decided(60);
+    assert_eq!((starts(&plan), stops(&plan)), (vec![], vec!["1/1 gracefully".to_owned()]));
+
+    let cut_off =
+        training(2).gang(0, 1, waiting(60)).member(0, ended(162)).member(1, crate::observe::MemberState::Unreachable);
+    let plan = cut_off.decided(60);
+    assert_eq!(
+        (starts(&plan), stops(&plan)),
+        (vec!["2/0".to_owned(), "2/1".to_owned()], vec![]),
+        "its number fences it off"
+    );
+    assert_eq!(stops(&cut_off.then(&plan).decided(61)), ["1/0 clear", "1/1 by force"]);
+}
+
+#[test]
+fn failures_are_counted_up_to_the_limit_and_messages_say_so() {
+    for (before, phase) in [(0, Phase::Restarting), (2, Phase::Restarting), (3, Phase::Failed)] {
+        let world = training(1).running_attempt(4).member(0, ended(162)).remembering(|ledger| ledger.failures = before);
+        let plan = world.decided(5);
+        let ledger = plan.ledger.expect("an end is written down");
+        assert_eq!((ledger.phase, ledger.failures), (phase, before + 1));
+        if phase == Phase::Failed {
+            assert!(
+                ledger.message.contains("all 3 restarts of spec.runPolicy.backoffLimit are spent"),
+                "{}",
+                ledger.message
+            );
+        }
+    }
+}
+
+#[test]
+fn the_waiting_time_doubles_and_begins_anew_after_progress() {
+    let failed = |streak, streak_step, step| {
+        let world = training(1).running_attempt(2).member(0, ended(162)).at_step(step).remembering(|ledger| {
+            (ledger.streak, ledger.streak_step) = (streak, streak_step);
+        });
+        let wake = world.decided(0).wake.expect("it waits");
+        (
+            wake.as_second() - noon().as_second(),
+            world.decided(0).ledger.map(|ledger| (ledger.streak, ledger.streak_step)),
+        )
+    };
+    for (streak, streak_step, step, least, after) in
+        [(0, 0, 0, 10, (1, 0)), (1, 0, 0, 20, (2, 0)), (3, 50, 50, 80, (4, 50)), (3, 50, 51, 10, (1, 51))]
+    {
+        let (wait, remembered) = failed(streak, streak_step, step);
+        assert!((least..=least + least / 5).contains(&wait), "streak {streak}: {wait} s");
+        assert_eq!(remembered, Some(after));
+    }
+}
+
+#[test]
+fn a_gang_is_done_when_its_leader_has_completed_and_nothing_lives() {
+    let world = training(2).running_attempt(1).member(0, completed(0, 0.99)).member(1, ended(161));
+    let plan = world.decided(5);
+    let ledger = plan.ledger.as_ref().expect("the end is written down");
+    assert_eq!(ledger.phase, Phase::Succeeded);
+    assert_eq!(ledger.message, "Done: accuracy 0.9900");
+    assert_eq!(ledger.result.as_ref().and_then(|result| result.metric), Some(0.99));
+
+    let lingers = training(2).running_attempt(1).member(0, completed(0, 0.99)).member(1, running());
+    assert_eq!((stops(&lingers.decided(5)), lingers.decided(5).wake), (vec![], Some(at(30))));
+    assert_eq!(stops(&lingers.decided(30)), ["1/1 gracefully"]);
+}
+
+#[test]
+fn a_suspended_job_stops_keeps_its_budget_and_goes_on_with_the_next_attempt() {
+    let world = training(2).running_attempt(1).member(0, running()).member(1, running()).at_step(40);
+    let suspended = world.wishing(|job| job.suspend = true);
+    let plan = suspended.decided(10);
+    assert_eq!(stops(&plan), ["1/0 gracefully", "1/1 gracefully"]);
+
+    let mut stopped = suspended.then(&plan);
+    stopped.members[0].state = ended(143);
+    stopped.members[1].state = ended(137);
+    let plan = stopped.decided(20);
+    let ledger = plan.ledger.as_ref().expect("the end is written down");
+    assert_eq!(
+        (ledger.phase, ledger.failures, ledger.active_seconds, ledger.active_since),
+        (Phase::Suspended, 0, 20, None)
+    );
+
+    let resumed = stopped.then(&plan).wishing(|job| job.suspend = false);
+    let plan = resumed.decided(1000);
+    assert_eq!(starts(&plan), ["2/0", "2/1"]);
+    let ledger = plan.ledger.expect("the start is written down");
+    assert_eq!((ledger.active_seconds, ledger.active_since), (20, Some(at(1000))));
+}
+
+#[test]
+fn a_job_that_is_suspended_before_it_starts_starts_nothing() {
+    let world = training(1).wishing(|job| job.suspend = true);
+    let plan = world.decided(0);
+    assert_eq!((starts(&plan), stands(&world, &plan)), (vec![], (Phase::Suspended, 0, 0, 0)));
+    assert!(world.then(&plan).decided(1).is_empty());
+}
+
+#[test]
+fn the_deadline_counts_time_not_suspended_and_does_not_start_anew() {
+    let world =
+        training(1).running_attempt(2).member(0, running()).wishing(|job| job.active_deadline_seconds = Some(100));
+    let world = world.remembering(|ledger| ledger.active_seconds = 60);
+    assert_eq!(world.decided(39).wake, Some(at(40)));
+    let plan = world.decided(40);
+    let ledger = plan.ledger.as_ref().expect("the end is written down");
+    assert_eq!(ledger.failure.as_ref().map(|(why, _)| *why), Some(FinalReason::DeadlineExceeded));
+    assert_eq!(stops(&plan), ["2/0 gracefully"]);
+}
+
+#[test]
+fn a_gang_that_stands_still_is_restarted() {
+    let world = training(1).running_attempt(1).member(0, running()).at_step(7);
+    let world = world.wishing(|job| job.stall_deadline_seconds = Some(60));
+    let plan = world.decided(0);
+    let seen = world.then(&plan);
+    assert_eq!((stops(&seen.decided(59)), seen.decided(59).wake), (vec![], Some(at(60))));
+    let plan = seen.decided(60);
+    assert_eq!(stops(&plan), ["1/0 gracefully"]);
+    assert_eq!(stands(&seen, &plan).0, Phase::Restarting);
+    assert!(stops(&seen.clone().at_step(8).decided(60)).is_empty(), "it moved");
+}
+
+#[test]
+fn a_terminal_phase_is_a_latch() {
+    for phase in [Phase::Succeeded, Phase::Failed] {
+        let world = training(2).running_attempt(1).member(0, running()).member(1, ended(65));
+        let world = world.remembering(|ledger| ledger.phase = phase).wishing(|job| job.suspend = true);
+        let plan = world.decided(99);
+        assert_eq!(
+            (plan.ledger.clone(), starts(&plan), stops(&plan)),
+            (None, vec![], vec!["1/0 gracefully".to_owned()])
+        );
+    }
+}
+
+#[test]
+fn shards_restart_alone_under_their_parallelism() {
+    let world = scoring(5, 2);
+    let plan = world.decided(0);
+    assert_eq!(starts(&plan), ["1/0", "1/1"]);
+
+    let world = world.then(&plan).member_of(1, 0, ended(162)).member_of(1, 1, running());
+    let plan = world.decided(1);
+    assert_eq!(starts(&plan), ["1/2"], "shard 0 waits and leaves its place to shard 2");
+    assert_eq!(stops(&plan), Vec::<String>::new(), "shard 1 has nothing to do with it");
+
+    let mut world = world.then(&plan).member_of(1, 2, running());
+    world.members[1].state = completed(10, 0.5);
+    let plan = world.decided(100);
+    assert_eq!(starts(&plan), ["2/0"], "the one that has to be tried again goes first");
+}
+
+#[test]
+fn results_of_shards_add_up() {
+    let world = scoring(2, 2).gang(0, 1, Stage::Running).gang(1, 1, Stage::Running);
+    let world = world.member_of(1, 0, completed(30, 1.0)).member_of(1, 1, completed(10, 0.0));
+    let ledger = world.decided(1).ledger.expect("the end is written down");
+    let result = ledger.result.expect("a result");
+    assert_eq!(ledger.phase, Phase::Succeeded);
+    assert_eq!((result.rows_in, result.rows_out, result.metric), (Some(40), Some(40), Some(0.75)));
+}
+
+#[test]
+fn a_member_that_does_not_stop_is_killed_after_its_grace() {
+    let world = training(1).running_attempt(1).member(0, running()).wishing(|job| {
+        job.suspend = true;
+        job.grace_seconds = Some(40);
+    });
+    let mut world =
+        world.then(&training(1).running_attempt(1).member(0, running()).wishing(|job| job.suspend = true).decided(0));
+    world.members[0].stopping_since = Some(at(0));
+    assert_eq!((stops(&world.decided(39)), world.decided(39).wake), (vec![], Some(at(40))));
+    assert_eq!(stops(&world.decided(40)), ["1/0 by force"]);
+}
+
+#[test]
+fn progress_is_written_down_twice_a_minute_and_only_when_it_moved() {
+    let world = training(1).running_attempt(1).member(0, running()).at_step(1);
+    let plan = world.decided(0);
+    assert!(plan.ledger.is_some(), "the first word");
+    let seen = world.then(&plan);
+    for (seconds, step, written) in [(29, 2, false), (30, 1, false), (30, 2, true), (300, 1, false)] {
+        let plan = seen.clone().at_step(step).decided(seconds);
+        assert_eq!(plan.ledger.is_some(), written, "step {step} at {seconds} s");
+    }
+}

@@ -1,0 +1,74 @@
+//! `trainyard validate`, `crds` and `completions`.
+
+#![expect(missing_docs, reason = "the names of tests are their docs")]
+
+mod yard;
+
+use serde_json::json;
+use yard::Yard;
+
+#[test]
+fn validate_tells_each_fault_at_its_place() {
+    let yard = Yard::training(&[]);
+    let good = yard.trainyard(&["validate", "-f", "job.yaml"]);
+    assert_eq!((good.code, good.out.as_str()), (0, "1 manifest is valid\n"));
+
+    yard.edit("epochs: 2", "epochs: none");
+    let bad = yard.trainyard(&["validate", "-f", "job.yaml"]);
+    assert_eq!(bad.code, 64);
+    assert!(bad.err.starts_with("job.yaml:9:13: spec.training.epochs: "), "{bad:?}");
+    assert!(bad.err.contains("\n  9 |     epochs: none\n    |             ^^^^"), "{bad:?}");
+}
+
+#[test]
+fn validate_writes_json_for_programs() {
+    let yard = Yard::training(&[]);
+    yard.edit("epochs: 2", "epocs: 2");
+    let bad = yard.trainyard(&["validate", "-f", "job.yaml", "-o", "json"]);
+    let faults: serde_json::Value = serde_json::from_str(&bad.out).expect("JSON");
+    assert_eq!(bad.code, 64);
+    assert_eq!(
+        faults,
+        json!([{
+            "file": "job.yaml", "line": 9, "column": 5, "severity": "error", "path": "spec.training.epocs",
+            "message": "is not a field", "hint": "Did you mean epochs?",
+        }])
+    );
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let yard = Yard::training(&[]);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/examples");
+    let mut examples: Vec<_> =
+        std::fs::read_dir(folder).expect("examples").flatten().map(|entry| entry.path()).collect();
+    examples.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    assert!(!examples.is_empty());
+    for example in examples {
+        let ran = yard.trainyard(&["validate", "-f", &example.display().to_string()]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+}
+
+#[test]
+fn crds_prints_what_lies_in_the_folder() {
+    let yard = Yard::training(&[]);
+    let ran = yard.trainyard(&["crds"]);
+    assert_eq!(ran.out.matches("\nkind: CustomResourceDefinition\n").count(), 3, "{}", &ran.out[..200]);
+    let documents = ran.out.split("---\n").skip(1).map(str::to_owned);
+    for (document, name) in documents.zip(["modelendpoints", "scoringjobs", "trainingjobs"]) {
+        let path = format!("{}/../crds/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(document, std::fs::read_to_string(path).expect("the definition"));
+    }
+}
+
+#[test]
+fn completions_are_there_for_each_shell() {
+    let yard = Yard::training(&[]);
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = yard.trainyard(&["completions", shell]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("trainyard"), "{shell}");
+    }
+    assert_eq!(yard.trainyard(&["completions", "tcsh"]).code, 2);
+}
