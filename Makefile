@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools libtorch crds bench-training bench-loading
+.PHONY: help run test lint fmt build tools libtorch bench-loading
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -42,9 +42,6 @@ libtorch: # libtorch for CPUs, from PyPI, once
 
 $(digits): | build
 	$(bin)/digits $@
-
-bench-training: build ## Times training steps against Python's DistributedDataParallel
-	tests/parity/bench_training.sh
 
 bench-loading: build ## Times loading of images against torchvision's recipe
 	cargo bench -p trainer --bench loading

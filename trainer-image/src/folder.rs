@@ -39,7 +39,8 @@ impl Folder {
     /// [`Cause::BadSpec`] if another job has claimed it; [`Cause::Storage`] or [`Cause::Permission`] if it can't be
     /// written; [`Cause::Bug`] if a newer attempt of the same job has.
     pub fn claim(path: &Path, owner: Owner) -> Result<Folder, Fault> {
-        fs::create_dir_all(path).map_err(|error| Fault::io(format_args!("create the output folder {}", path.display()), error))?;
+        fs::create_dir_all(path)
+            .map_err(|error| Fault::io(format_args!("create the output folder {}", path.display()), error))?;
         let folder = Folder { path: path.to_owned(), owner };
         let claim = serde_json::to_vec_pretty(&folder.owner).expect("an owner is plain data");
         let file = path.join(CLAIM);
@@ -92,7 +93,10 @@ impl Folder {
             return Ok(());
         }
         let (own, newer) = (self.owner.attempt, holder.attempt);
-        Err(Fault::new(Cause::Bug, format!("attempt {own} was superseded by attempt {newer}: it stops without writing")))
+        Err(Fault::new(
+            Cause::Bug,
+            format!("attempt {own} was superseded by attempt {newer}: it stops without writing"),
+        ))
     }
 
     fn holder(&self) -> Result<Option<Owner>, Fault> {
@@ -107,7 +111,8 @@ impl Folder {
     /// Writes a file below the folder whole or not at all, and durably. Returns its digest.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<String, Fault> {
         let target = self.path.join(name);
-        write_atomically(&target, bytes, self.owner.attempt).map_err(|error| Fault::io(format_args!("write {}", target.display()), error))?;
+        write_atomically(&target, bytes, self.owner.attempt)
+            .map_err(|error| Fault::io(format_args!("write {}", target.display()), error))?;
         Ok(digest(bytes))
     }
 }

@@ -58,9 +58,9 @@ impl Place {
         };
         let number = |name: &str| {
             let value = text(name)?;
-            value
-                .parse::<u32>()
-                .map_err(|_| Fault::new(Cause::BadSpec, format!("the environment variable {name} is {value:?}, not a number")))
+            value.parse::<u32>().map_err(|_| {
+                Fault::new(Cause::BadSpec, format!("the environment variable {name} is {value:?}, not a number"))
+            })
         };
         let port = number(env::MASTER_PORT)?;
         Ok(Place {

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::fault::Fault;
@@ -82,7 +82,8 @@ pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Option<Checkp
 }
 
 fn is_whole(path: &Path) -> bool {
-    let record = fs::read(path.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<Record<IgnoredAny>>(&bytes).ok());
+    let record =
+        fs::read(path.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<Record<IgnoredAny>>(&bytes).ok());
     let state = fs::read(path.join(STATE)).ok();
     matches!((record, state), (Some(record), Some(state)) if folder::digest(&state) == record.state_digest)
 }
@@ -109,12 +110,8 @@ pub fn commit<Position: Serialize>(
     let attempt = output.owner().attempt;
     let staged = folder.join(format!(".{}.attempt-{attempt}", name(checkpoint.step)));
     let state = write_safetensors(&checkpoint.tensors)?;
-    let record = Record {
-        step: checkpoint.step,
-        attempt,
-        state_digest: folder::digest(&state),
-        position: &checkpoint.position,
-    };
+    let record =
+        Record { step: checkpoint.step, attempt, state_digest: folder::digest(&state), position: &checkpoint.position };
     let record = serde_json::to_vec_pretty(&record).expect("a position is plain data");
     let write = || {
         fs::create_dir_all(&staged)?;
@@ -145,10 +142,13 @@ fn prune(output: &Path, keep: usize) -> Result<(), Fault> {
     let complete = list(output)?;
     let surplus = complete.len().saturating_sub(keep.max(1));
     for (_, path) in &complete[..surplus] {
-        fs::remove_dir_all(path).map_err(|error| Fault::io(format_args!("remove the old checkpoint {}", path.display()), error))?;
+        fs::remove_dir_all(path)
+            .map_err(|error| Fault::io(format_args!("remove the old checkpoint {}", path.display()), error))?;
     }
     let folder = output.join(FOLDER);
-    for entry in fs::read_dir(&folder).map_err(|error| Fault::io(format_args!("list {}", folder.display()), error))?.flatten() {
+    for entry in
+        fs::read_dir(&folder).map_err(|error| Fault::io(format_args!("list {}", folder.display()), error))?.flatten()
+    {
         if entry.file_name().to_string_lossy().starts_with(".step-") {
             // Another attempt's litter is no reason to fail this one.
             let _ = fs::remove_dir_all(entry.path());

@@ -129,8 +129,7 @@ pub fn open(path: &Path) -> Result<Saved, Fault> {
             .hint("score with the version of the trainer that trained the model, or retrain"));
     }
     let weights = path.join(WEIGHTS);
-    let content =
-        fs::read(&weights).map_err(|error| Fault::io(format_args!("read {}", weights.display()), error))?;
+    let content = fs::read(&weights).map_err(|error| Fault::io(format_args!("read {}", weights.display()), error))?;
     if card.files.get(WEIGHTS).is_none_or(|recorded| *recorded != digest(&content)) {
         return Err(bad(format!("the digest of {WEIGHTS} is not the recorded one: the file was damaged or changed")));
     }

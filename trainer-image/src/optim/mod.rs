@@ -44,17 +44,15 @@ impl Slots {
 
 impl Optimizer {
     /// An optimizer that has done no step. Put the parameters on their device and in their memory format first.
-    pub fn new(
-        settings: OptimizerSettings,
-        parameters: Vec<(String, Tensor)>,
-    ) -> Result<Optimizer, UnknownOptimizer> {
+    pub fn new(settings: OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Result<Optimizer, UnknownOptimizer> {
         let (names, parameters): (Vec<String>, Vec<Tensor>) = parameters.into_iter().unzip();
         let zeros = || -> Vec<Tensor> { parameters.iter().map(|parameter| parameter.detach().zeros_like()).collect() };
         let state = match settings.algorithm {
             Algorithm::Sgd { momentum: 0.0, .. } => Slots::Sgd { momentum_buffers: Vec::new() },
             Algorithm::Sgd { .. } => Slots::Sgd { momentum_buffers: zeros() },
             Algorithm::Adam { .. } | Algorithm::AdamW { .. } => {
-                let counters = parameters.iter().map(|p| Tensor::zeros([0_i64; 0], (Kind::Float, p.device()))).collect();
+                let counters =
+                    parameters.iter().map(|p| Tensor::zeros([0_i64; 0], (Kind::Float, p.device()))).collect();
                 Slots::Adam { exp_avgs: zeros(), exp_avg_sqs: zeros(), steps: counters }
             }
             other => return Err(UnknownOptimizer(other)),

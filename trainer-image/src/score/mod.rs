@@ -55,14 +55,18 @@ pub fn run(
     };
     let listed = open(&source, Labels::Optional(&classes))?;
     if spec.evaluate && listed.samples.iter().all(|sample| sample.label.is_none()) {
-        return Err(Fault::new(Cause::BadData, format!("evaluate is set and no image of {} has a label", spec.data.uri))
-            .hint("lay the images out in class folders named as the model's classes, or give a table with labels"));
+        return Err(Fault::new(
+            Cause::BadData,
+            format!("evaluate is set and no image of {} has a label", spec.data.uri),
+        )
+        .hint("lay the images out in class folders named as the model's classes, or give a table with labels"));
     }
     let inputs: Vec<Image> =
         listed.samples.iter().map(|sample| Image { path: sample.path.clone(), label: sample.label }).collect();
     let folder = local_path(&spec.output.uri)?;
     let job_owner = owner(job);
-    let (shard, shards) = (job.member * place.local_world_size + place.local_rank, job.members * place.local_world_size);
+    let (shard, shards) =
+        (job.member * place.local_world_size + place.local_rank, job.members * place.local_world_size);
     let request = Request {
         folder: &folder,
         job: &job_owner,
@@ -79,7 +83,9 @@ pub fn run(
         Output::Finished { manifest, .. } => Some(manifest),
         Output::Resume(mut writer) => {
             if writer.inputs_changed() {
-                tracing::warn!("the data has changed since the job started: the images of the first listing are scored");
+                tracing::warn!(
+                    "the data has changed since the job started: the images of the first listing are scored"
+                );
             }
             let samples = writer.inputs().iter();
             let samples = samples.map(|image| Sample { path: image.path.clone(), label: image.label }).collect();

@@ -1,6 +1,5 @@
 //! The course of a training, epoch by epoch and step by step, from where a checkpoint left it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::contract::{Cause, Progress};
@@ -119,8 +118,7 @@ impl Course<'_> {
         if first >= steps {
             return Ok(());
         }
-        let requests =
-            setup.sampler.batches(epoch, first, rank).map(move |samples| Request { epoch, samples });
+        let requests = setup.sampler.batches(epoch, first, rank).map(move |samples| Request { epoch, samples });
         let mut loader = Loader::start(setup.training.clone(), requests, self.loading())?;
         let seconds_before = self.position.seconds;
         for _ in first..steps {
@@ -251,7 +249,6 @@ impl Course<'_> {
         let Some(images) = &self.setup.validation else { return Ok(None) };
         self.replica.ddp.share_buffers()?;
         let control = &self.control;
-        let images = Arc::clone(images);
         let threads = self.loading().threads;
         let evaluated = evaluate(&self.replica, self.group, images, threads, || control.is_signalled())?;
         match evaluated {
@@ -308,7 +305,8 @@ pub(super) fn prime(replica: &mut Replica<'_>, group: &Group, image_size: u32) -
         return Ok(());
     }
     let before = replica.model.state().snapshot();
-    let images = Tensor::zeros([2, 3, i64::from(image_size), i64::from(image_size)], (Kind::Float, replica.input.device()));
+    let images =
+        Tensor::zeros([2, 3, i64::from(image_size), i64::from(image_size)], (Kind::Float, replica.input.device()));
     let images = crate::torch::to_channels_last(&images)?;
     let model = &replica.model;
     let logits = replica.ddp.forward(crate::ddp::GradSync::Average, || model.forward(&images, true))?;

@@ -27,7 +27,7 @@ pub(super) struct Evaluated {
 pub(super) fn evaluate(
     replica: &Replica<'_>,
     group: &Group,
-    images: Arc<Images>,
+    images: &Arc<Images>,
     threads: usize,
     stop: impl Fn() -> bool,
 ) -> Result<Option<Evaluated>, Fault> {
@@ -35,10 +35,10 @@ pub(super) fn evaluate(
     let classes = dataset.classes.len();
     let part = evaluation_part(dataset.samples.len(), group.rank() as usize, group.world_size() as usize);
     let batch_size = replica.settings.batch_size;
-    let requests = part.clone().step_by(batch_size).map(move |first| Request {
-        epoch: 0,
-        samples: (first..(first + batch_size).min(part.end)).collect(),
-    });
+    let requests = part
+        .clone()
+        .step_by(batch_size)
+        .map(move |first| Request { epoch: 0, samples: (first..(first + batch_size).min(part.end)).collect() });
     let mut loader = Loader::start(images.clone(), requests, Options::new(threads))?;
     let mut evaluation = Evaluation::new(classes);
     let mut worst = Worst::new(WORST);

@@ -104,11 +104,7 @@ pub fn run(
 
 /// The job as the owner of its output.
 pub(crate) fn owner<Spec>(job: &Assignment<Spec>) -> Owner {
-    Owner {
-        uid: job.uid.clone(),
-        name: format!("{} {}/{}", job.kind, job.namespace, job.name),
-        attempt: job.attempt,
-    }
+    Owner { uid: job.uid.clone(), name: format!("{} {}/{}", job.kind, job.namespace, job.name), attempt: job.attempt }
 }
 
 /// Makes sure that all ranks have listed the same images; returns the digest of the list.

@@ -67,7 +67,8 @@ impl Replica<'_> {
             let _autocast = Autocast::enter(device, settings.precision)?;
             let logits = self.ddp.forward(sync, || model.forward(&input, true))?.f_to_kind(Kind::Float)?;
             let weights = None::<&Tensor>;
-            let loss = logits.f_cross_entropy_loss(&labels, weights, Reduction::Mean, -100, settings.label_smoothing)?;
+            let loss =
+                logits.f_cross_entropy_loss(&labels, weights, Reduction::Mean, -100, settings.label_smoothing)?;
             (logits, loss)
         };
         let share = count / images as f64;

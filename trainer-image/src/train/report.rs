@@ -20,6 +20,7 @@ const THUMBNAIL: u32 = 160;
 
 /// Renders the report of a training that has ended.
 pub(super) fn render(
+    name: &str,
     card: &Card,
     setup: &Setup,
     position: &Position,
@@ -34,7 +35,7 @@ pub(super) fn render(
     );
     let report = Report {
         kind: "Training report",
-        title: &card.origin.job,
+        title: name,
         lead: &lead,
         finished: &card.origin.finished,
         classes: &card.classes,

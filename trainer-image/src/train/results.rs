@@ -38,7 +38,7 @@ pub(super) fn leave_behind(
         Some(images) => {
             let threads = default_threads(place.local_world_size as usize);
             // A signal now would come too late to save anything: the end is near.
-            evaluate(&replica, group, images.clone(), threads, || false)?
+            evaluate(&replica, group, images, threads, || false)?
         }
     };
     drop(control);
@@ -82,7 +82,7 @@ impl Files {
         let summary = evaluated.and_then(|evaluated| evaluated.evaluation.summary());
         let history = History { epochs: position.history.epochs.clone(), evaluation: summary.clone() };
         let card = card(job, setup, place, summary.as_ref());
-        let report = super::report::render(&card, setup, position, &history, evaluated)?;
+        let report = super::report::render(&job.name, &card, setup, position, &history, evaluated)?;
         Ok(Files {
             card,
             weights: write_safetensors(&model.state().snapshot())?,
@@ -129,7 +129,7 @@ fn card(job: &Assignment<TrainingJobSpec>, setup: &Setup, place: &Place, summary
             trainer: env!("CARGO_PKG_VERSION").to_owned(),
             libtorch: "2.11.0".to_owned(),
             retrained_from: setup.parent.as_ref().map(|parent| parent.digest.clone()),
-            finished: jiff::Timestamp::now().to_string(),
+            finished: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default().to_string(),
         },
         files: std::collections::BTreeMap::new(),
     }

@@ -53,8 +53,7 @@ impl Setup {
         let seed = u64::from(recipe.training.seed);
         let accumulation = recipe.training.gradient_accumulation as usize;
         let batch_size = recipe.training.batch_size as usize;
-        let sampler =
-            Sampler::new(seed, training.samples.len(), batch_size * accumulation, place.world_size as usize);
+        let sampler = Sampler::new(seed, training.samples.len(), batch_size * accumulation, place.world_size as usize);
         let settings = recipe.training.optimizer.settings();
         let steps_per_epoch = sampler.steps_per_epoch() as u64;
         let schedule = Schedule {
@@ -77,8 +76,8 @@ impl Setup {
         let augmentation = Augmentation::from(&recipe.data.augmentation);
         let view = View::training(preprocessing.clone(), augmentation, seed);
         let training = Arc::new(Images::new(Arc::new(training), view));
-        let validation = validation
-            .map(|data| Arc::new(Images::new(Arc::new(data), View::evaluation(preprocessing.clone()))));
+        let validation =
+            validation.map(|data| Arc::new(Images::new(Arc::new(data), View::evaluation(preprocessing.clone()))));
         Ok(Setup { recipe, parent, training, validation, preprocessing, sampler, schedule, step, device, notes })
     }
 
@@ -101,7 +100,8 @@ impl Setup {
         if let Some((weights, source)) = self.first_weights()? {
             let head = network.head().to_owned();
             let whole = network.state_mut().adopt(&weights, &head)?;
-            let fate = if whole { "taken whole" } else { "taken but for the head, which starts anew: the classes differ" };
+            let fate =
+                if whole { "taken whole" } else { "taken but for the head, which starts anew: the classes differ" };
             tracing::info!(source, "initial weights {fate}");
         }
         match model.fine_tuning.strategy {
@@ -117,7 +117,7 @@ impl Setup {
         Ok(network)
     }
 
-    fn first_weights(&self) -> Result<Option<(BTreeMap<String, Tensor>, String)>, Fault> {
+    fn first_weights(&self) -> Result<Option<FirstWeights>, Fault> {
         if let Some(initial) = &self.recipe.model.initial_weights
             && self.parent.is_none()
         {
@@ -129,6 +129,9 @@ impl Setup {
         }))
     }
 }
+
+/// Weights by name, and where they come from.
+type FirstWeights = (BTreeMap<String, Tensor>, String);
 
 /// Lists the images and splits them.
 fn list(recipe: &Recipe, notes: &mut Vec<String>) -> Result<(Dataset, Option<Dataset>), Fault> {
@@ -170,8 +173,11 @@ pub(crate) fn local_path(uri: &str) -> Result<PathBuf, Fault> {
     if parsed.scheme() == Scheme::File {
         return Ok(PathBuf::from(parsed.path()));
     }
-    Err(Fault::new(Cause::BadSpec, format!("{uri}: this version of the trainer reads and writes file:// and pvc:// alone"))
-        .hint("copy the data to a volume and name it by pvc://claim/path"))
+    Err(Fault::new(
+        Cause::BadSpec,
+        format!("{uri}: this version of the trainer reads and writes file:// and pvc:// alone"),
+    )
+    .hint("copy the data to a volume and name it by pvc://claim/path"))
 }
 
 fn reference_path(uri: Option<&str>) -> Result<PathBuf, Fault> {

@@ -99,9 +99,7 @@ impl Linear {
     /// Weight and bias uniform in ±1/√inputs, PyTorch's default.
     pub(super) fn new(state: &mut State, name: &str, inputs: i64, outputs: i64) -> Linear {
         let bound = 1.0 / (inputs as f64).sqrt();
-        let draw = |size: &[i64]| {
-            Tensor::empty(size, (Kind::Float, state.device())).uniform_(-bound, bound)
-        };
+        let draw = |size: &[i64]| Tensor::empty(size, (Kind::Float, state.device())).uniform_(-bound, bound);
         let (weight, bias) = (draw(&[outputs, inputs]), draw(&[outputs]));
         Linear {
             weight: state.parameter(format!("{name}.weight"), &weight),

@@ -234,8 +234,9 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 pub fn write_safetensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, WeightsError> {
     let mut views = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let dtype = dtype_of(tensor.kind())
-            .ok_or_else(|| WeightsError::Mismatch(vec![format!("{name} has the unsupported type {:?}", tensor.kind())]))?;
+        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
+            WeightsError::Mismatch(vec![format!("{name} has the unsupported type {:?}", tensor.kind())])
+        })?;
         let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
         let shape: Vec<usize> = tensor.size().iter().map(|&extent| extent as usize).collect();
