@@ -146,7 +146,7 @@ fn with_type_meta(mut schema: Value) -> Value {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("apiVersion".into(), serde_json::json!({"type": "string"}));
         properties.insert("kind".into(), serde_json::json!({"type": "string"}));
-        properties.insert("metadata".into(), serde_json::json!({"type": "object"}));
+        properties["metadata"]["x-kubernetes-preserve-unknown-fields"] = Value::Bool(true);
     }
     schema
 }

@@ -17,6 +17,7 @@
 //!
 //! The feature `kube` has what checks manifests and writes YAML; the trainer does without it.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns have their types in common")]
 #![expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, `pub` and all")]
 
 #[cfg(feature = "kube")]

@@ -1,7 +1,7 @@
 //! The custom resource definitions, as they lie beside the sources and as `trainyard crds` prints them.
 
 use kube::CustomResourceExt;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use crate::{ModelEndpoint, ScoringJob, TrainingJob};
 
@@ -9,6 +9,9 @@ const HEADER: &str = "\
 # Generated from the Rust types in crds/src; a test compares the two.
 # To write it anew: UPDATE_CRDS=1 cargo test -p crds --test manifests
 ";
+
+/// Longest name: a pod's is that of its resource, its attempt and its number, and a host name has 63 characters at most.
+const NAME_CHARACTERS: u32 = 48;
 
 /// A custom resource definition as a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,9 @@ pub fn definition<K: CustomResourceExt>() -> Value {
     let mut definition = serde_json::to_value(K::crd()).unwrap_or_default();
     if let Some(schema) = definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         tidy(schema);
+        schema["properties"]["metadata"] = json!({"type": "object", "properties": {"name": {
+            "type": "string", "maxLength": NAME_CHARACTERS, "pattern": crate::schema::OWN_NAME,
+        }}});
         if let Some(status) = schema.pointer_mut("/properties/status") {
             drop_defaults(status);
         }
@@ -54,7 +60,8 @@ fn yaml(definition: &Value) -> String {
 }
 
 /// Brings a derived schema to what is meant: no nulls (absent is absent), whole numbers as such, formats that Kubernetes
-/// knows, descriptions in one line, and defaults of blocks that don't repeat those of their fields.
+/// knows, descriptions in one line. Defaults of blocks stay whole: the API server judges each one by the rules of its block
+/// before it fills in those of the fields.
 fn tidy(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
     fields.remove("nullable");
@@ -82,12 +89,6 @@ fn tidy(schema: &mut Value) {
             tidy(child);
         }
     }
-    if let Some(mut default) = fields.remove("default") {
-        if let Some(Value::Object(properties)) = fields.get("properties") {
-            shorten(&mut default, properties);
-        }
-        fields.insert("default".into(), default);
-    }
 }
 
 /// A status says what is; nothing in it is filled in.
@@ -100,18 +101,6 @@ fn drop_defaults(schema: &mut Value) {
     if let Some(items) = fields.get_mut("items") {
         drop_defaults(items);
     }
-}
-
-/// Removes from a block's default what the defaults of its fields say anyway.
-fn shorten(default: &mut Value, properties: &Map<String, Value>) {
-    let Value::Object(values) = default else { return };
-    values.retain(|name, value| {
-        let Some(property) = properties.get(name) else { return true };
-        if let Some(Value::Object(inner)) = property.get("properties") {
-            shorten(value, inner);
-        }
-        property.get("default") != Some(value)
-    });
 }
 
 /// Writes 1.0 as 1, here and below.

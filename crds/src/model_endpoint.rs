@@ -37,8 +37,7 @@ use crate::training::Precision;
     printcolumn(name = "Model", type_ = "string", json_path = ".status.model.digest", priority = 1),
     printcolumn(name = "Runtime", type_ = "string", json_path = ".status.placement.runtime", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = crate::rules::name_fits()
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -2,13 +2,6 @@
 
 use kube::core::Rule;
 
-/// Names become part of the names of pods and services, which are host names: shorter than a resource's name may be.
-pub(crate) fn name_fits() -> Rule {
-    Rule::new("size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("the name becomes part of host names: it has a-z, 0-9 and -, begins with a letter and ends with a letter or digit, and has at most 48 characters")
-        .field_path(".metadata.name")
-}
-
 /// A required or defaulted field of the spec can't change once the job has started.
 pub(crate) fn frozen_field(field: &str) -> Rule {
     frozen(field, &format!("self.spec.{field} == oldSelf.spec.{field}"))

@@ -8,6 +8,9 @@ use crate::uri;
 
 /// DNS-1123 subdomain, the name of most objects.
 pub(crate) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Name of one of our resources: it becomes part of names of pods and services, which are host names.
+#[cfg(feature = "kube")]
+pub(crate) const OWN_NAME: &str = r"^[a-z]([-a-z0-9]*[a-z0-9])?$";
 const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
 const CONTROLLER: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$";
@@ -186,14 +189,20 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// What a pattern stands for, in words.
+#[cfg(feature = "kube")]
 pub(crate) struct Format {
     pub(crate) what: &'static str,
     pub(crate) example: &'static str,
 }
 
 /// The words for the patterns of this file.
+#[cfg(feature = "kube")]
 pub(crate) fn format_of(pattern: &str) -> Option<Format> {
     let (what, example) = match pattern {
+        OWN_NAME => (
+            "a name that pods can have",
+            "Names have a-z, 0-9 and -, begin with a letter and end with a letter or digit",
+        ),
         NAME => ("a name", "Names have a-z, 0-9, - and ., and begin and end with a letter or digit"),
         LABEL_VALUE => {
             ("a label's value", "Values have letters, digits, -, _ and ., and begin and end with a letter or digit")

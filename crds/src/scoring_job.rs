@@ -35,7 +35,6 @@ use crate::training::Precision;
     printcolumn(name = "Node", type_ = "string", json_path = ".status.placement.node", priority = 1, description = "Node of shard 0"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = crate::rules::name_fits(),
     validation = crate::rules::frozen_field("model"),
     validation = crate::rules::frozen_field("data"),
     validation = crate::rules::frozen_field("output"),

@@ -363,10 +363,9 @@ pub fn bounded(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(MESSAGE_BYTES - ELLIPSIS.len_utf8());
-    let mut cut = text[..end].to_owned();
-    cut.push(ELLIPSIS);
-    cut
+    let room = MESSAGE_BYTES - ELLIPSIS.len_utf8();
+    let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}{ELLIPSIS}", &text[..end])
 }
 
 /// Adds an ended attempt, keeping the first one and the last nine. One whose number is already there replaces it, so that an

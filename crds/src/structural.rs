@@ -44,8 +44,6 @@ fn object(schema: &Value, fields: &Map<String, Value>, path: &str, faults: &mut 
             (Some(property), _) => check(property, value, &below, faults),
             (None, Some(values)) => check(values, value, &below, faults),
             (None, None) if open => {}
-            // The API server knows the fields of metadata by itself.
-            (None, None) if properties.is_empty() => {}
             (None, None) => faults.push(unknown(name, properties, below)),
         }
     }

@@ -34,7 +34,6 @@ use crate::training::Training;
     printcolumn(name = "Node", type_ = "string", json_path = ".status.placement.node", priority = 1, description = "Node of rank 0"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = crate::rules::name_fits(),
     validation = crate::rules::frozen_field("task"),
     validation = crate::rules::frozen_block("model"),
     validation = crate::rules::frozen_block("data"),

@@ -18,10 +18,10 @@ use process::{Ranks, python};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, mode, folder, rank, port, run] = arguments.as_slice() {
-        if mode == "rank" {
-            std::process::exit(rank::main(Path::new(folder), rank.parse().unwrap(), port.parse().unwrap(), run));
-        }
+    if let [_, mode, folder, rank, port, run] = arguments.as_slice()
+        && mode == "rank"
+    {
+        std::process::exit(rank::main(Path::new(folder), rank.parse().unwrap(), port.parse().unwrap(), run));
     }
     let mut arguments = Arguments::from_args();
     // Each test has a process for each rank already.
@@ -42,7 +42,7 @@ fn jobs() -> Vec<(&'static str, Job)> {
         ("100 steps of SGD, channels-last", Job { channels_last: true, ..Job::new(100) }),
         ("SGD, NCHW", sgd.clone()),
         ("AdamW", adamw.clone()),
-        ("AdamW, channels-last, gradients clipped", Job { channels_last: true, clip: Some(0.5), ..adamw.clone() }),
+        ("AdamW, channels-last, gradients clipped", Job { channels_last: true, clip: Some(0.5), ..adamw }),
         ("gradients accumulated over 3 passes", Job { passes: 3, steps: 6, ..sgd.clone() }),
         ("buckets of 200 KiB", Job { bucket_mib: Some(0.2), ..sgd.clone() }),
         ("search for unused parameters", Job { find_unused: true, ..sgd.clone() }),

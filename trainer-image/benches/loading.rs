@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
-use trainer::data::{Augmentation, Images, Labels, Loader, Options, Preprocessing, RandomCrop, Request, Source, View, open};
+use trainer::data::{
+    Augmentation, Images, Labels, Loader, Options, Preprocessing, RandomCrop, Request, Source, View, open,
+};
 
 /// Turns that each side takes.
 const TURNS: usize = 7;
@@ -62,7 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
     ];
     let mut peer = Peer::start(root)?;
-    println!("{:<42} {:>9} {:>9} {:>7} {:>7} {:>9}", "images a second on one core", "ours", "peer", "ratio", "worst", "goal");
+    println!(
+        "{:<42} {:>9} {:>9} {:>7} {:>7} {:>9}",
+        "images a second on one core", "ours", "peer", "ratio", "worst", "goal"
+    );
     let mut results = Vec::new();
     for figure in figures {
         let images = images(&figure)?;
@@ -94,7 +99,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The folder's images as training sees them.
 fn images(figure: &Figure) -> Result<Arc<Images>, Box<dyn Error>> {
     let dataset = open(&Source::new(&figure.folder), Labels::Discover)?;
-    let augmentation = Augmentation { crop: Some(RandomCrop::default()), horizontal_flip: 0.5, ..Augmentation::default() };
+    let augmentation =
+        Augmentation { crop: Some(RandomCrop::default()), horizontal_flip: 0.5, ..Augmentation::default() };
     let preprocessing = Preprocessing { resize_size: figure.size, ..Preprocessing::for_size(figure.size) };
     let images = Images::new(Arc::new(dataset), View::training(preprocessing, augmentation, 1));
     // Photos are decoded each time: a data set worth the name doesn't fit into memory.
@@ -157,7 +163,9 @@ impl Peer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let (Some(ask), Some(answers)) = (process.stdin.take(), process.stdout.take()) else { return Err("no pipes".into()) };
+        let (Some(ask), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err("no pipes".into());
+        };
         Ok(Self { process, ask, answers: BufReader::new(answers) })
     }
 

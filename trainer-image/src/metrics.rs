@@ -10,6 +10,7 @@
 mod curve;
 mod evaluation;
 mod history;
+mod sparse;
 mod summary;
 #[cfg(test)]
 mod tests;

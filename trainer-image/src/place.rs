@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        for missing in 2..6 {
-            let rest: Vec<_> = COMPLETE.iter().enumerate().filter(|(i, _)| *i != missing).map(|(_, p)| *p).collect();
+        for (missing, _) in &COMPLETE[2..6] {
+            let rest: Vec<_> = COMPLETE.into_iter().filter(|(name, _)| name != missing).collect();
             let fault = read(&rest).unwrap_err().to_string();
-            assert!(fault.contains(COMPLETE[missing].0), "{fault}");
+            assert!(fault.contains(missing), "{fault}");
         }
         let mut wrong = COMPLETE;
         wrong[5].1 = "99999";

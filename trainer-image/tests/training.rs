@@ -267,11 +267,16 @@ fn what_can_not_be_done_is_said_with_its_cause() {
         ("spoilt", broken, Cause::BadData, "spoilt"),
         ("bucket", with("data.uri", json!("s3://bucket/images")), Cause::BadSpec, "s3"),
         ("gpu", with("infrastructure.device", json!("Gpu")), Cause::GpuUnsupported, "GPU"),
-        ("explosion", {
-            let mut spec = with("training.optimizer", json!({"name": "Sgd", "learningRate": 1e30}));
-            spec["output"]["uri"] = json!(bench.uri("explosion"));
-            spec
-        }, Cause::NotFinite, "loss"),
+        (
+            "explosion",
+            {
+                let mut spec = with("training.optimizer", json!({"name": "Sgd", "learningRate": 1e30}));
+                spec["output"]["uri"] = json!(bench.uri("explosion"));
+                spec
+            },
+            Cause::NotFinite,
+            "loss",
+        ),
     ];
     for (name, spec, cause, says) in table {
         let (code, message) = bench.start("TrainingJob", name, &spec, 1).end();

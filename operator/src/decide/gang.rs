@@ -29,13 +29,14 @@ impl Draft<'_> {
         members.sort_by_key(|member| member.id.index);
         match &record.stage {
             Stage::Waiting { .. } => {
-                members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member))
+                members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member));
             }
             Stage::Failing { failure } => {
                 let refined = members
                     .iter()
                     .filter_map(|member| failure_of(member))
-                    .filter(|other| other.cause != Cause::Preempted)
+                    // One that we stopped is news only where stopping was all that happened: it tells the step.
+                    .filter(|other| other.cause != Cause::Preempted || failure.cause == Cause::Preempted)
                     .chain([failure.clone()])
                     .min_by_key(|failure| policy::rank(failure.cause));
                 self.tear_down(gang, &record, &members, refined.unwrap_or_else(|| failure.clone()));

@@ -158,6 +158,7 @@ fn parts(resource: &mut Resource) -> Option<(&mut ObjectMeta, &Infrastructure)> 
 /// # Errors
 /// [`RunError::Changed`] if the job has started with another spec; [`RunError::State`], [`RunError::Io`].
 pub(crate) fn take_up(
+    job: &LocalJob,
     manifest: &Manifest,
     folder: &JobFolder,
     now: Timestamp,
@@ -170,7 +171,8 @@ pub(crate) fn take_up(
     let mut memory = memory;
     if old.get("spec") != manifest.value.get("spec") {
         if memory.ledger.phase == Phase::Failed && trained_nothing(&memory.ledger) {
-            memory.ledger = Ledger { attempt: memory.ledger.attempt, ..Ledger::default() };
+            let gangs = job.wishes(&memory, false).gangs;
+            memory.ledger.gangs.retain(|number, _| *number < gangs);
         } else {
             let mut old = old;
             old["status"] = folder.status::<Value>()?.unwrap_or_default();

@@ -43,7 +43,7 @@ impl Polls {
     /// The newest progress of all gangs, summed up; `None` as long as none has answered.
     pub(crate) fn newest(&self) -> Option<Progress> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.values().cloned().reduce(add)
+        newest.values().cloned().reduce(|sum, gang| add(sum, &gang))
     }
 }
 
@@ -59,7 +59,7 @@ fn ask(agent: &ureq::Agent, address: &str) -> Option<Progress> {
     serde_json::from_str(&text).ok()
 }
 
-fn add(a: Progress, b: Progress) -> Progress {
+fn add(a: Progress, b: &Progress) -> Progress {
     Progress {
         attempt: a.attempt.max(b.attempt),
         step: a.step + b.step,

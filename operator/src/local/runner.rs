@@ -63,12 +63,12 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
     }
     let folder = JobFolder::open(job.folder(&options.state), &job.title())?;
     let now = Timestamp::now();
-    let (memory, beginning) = job::take_up(manifest, &folder, now)?;
+    let (memory, beginning) = job::take_up(&job, manifest, &folder, now)?;
     match &beginning {
         Beginning::New => {}
         Beginning::Resumed => view.say(&format!("{} goes on after attempt {}", job.title(), memory.ledger.attempt)),
         Beginning::Again { message } => {
-            view.say(&format!("{} has failed before ({message}); trying again", job.title()))
+            view.say(&format!("{} has failed before ({message}); trying again", job.title()));
         }
         Beginning::Finished => {
             view.end();
@@ -120,8 +120,7 @@ impl Runner<'_> {
             self.act(plan, &world, now)?;
             let ledger = &self.memory.ledger;
             self.view.show(ledger.phase, &ledger.message, ledger.attempt, world.progress.as_ref());
-            let ended = ledger.phase.is_terminal() || ledger.phase == Phase::Suspended;
-            if ended && settled && !self.children.any_live() {
+            if self.has_ended() && settled && !self.children.any_live() {
                 return Ok(stopped_by);
             }
             match signals.recv_timeout(TICK) {
@@ -135,6 +134,11 @@ impl Runner<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
             }
         }
+    }
+
+    /// Whether the job has come to its end, or stands still.
+    fn has_ended(&self) -> bool {
+        self.memory.ledger.phase.is_terminal() || self.memory.ledger.phase == Phase::Suspended
     }
 
     /// Carries a plan out: members, then the memory and the status, then what there is to tell.
@@ -159,7 +163,10 @@ impl Runner<'_> {
         }
         for event in plan.events {
             self.folder.tell(now, &event)?;
-            self.view.say(&event.note);
+            // The end is told by the report.
+            if !self.has_ended() {
+                self.view.say(&event.note);
+            }
         }
         Ok(())
     }

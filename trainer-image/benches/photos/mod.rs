@@ -53,7 +53,8 @@ fn photo(width: usize, height: usize, seed: u32) -> Vec<u8> {
     let mut octave = 0;
     while spacing >= 1 {
         // Amplitudes fall with the frequency, as in photos; the sensor's noise is at the end.
-        let amplitude = if spacing == 1 { 5.0 } else { (90.0 * (spacing as f32 / width.max(height) as f32).sqrt()).min(48.0) };
+        let amplitude =
+            if spacing == 1 { 5.0 } else { (90.0 * (spacing as f32 / width.max(height) as f32).sqrt()).min(48.0) };
         for y in 0..height {
             for x in 0..width {
                 for channel in 0..3 {

@@ -25,6 +25,8 @@ mod random;
 mod sampler;
 mod split;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod view;
 

@@ -27,8 +27,10 @@ pub struct RocPoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Curve {
     /// Examples of the class in each bin, by rising probability.
+    #[serde(with = "super::sparse")]
     pub(super) positives: Vec<u64>,
     /// Examples of other classes in each bin.
+    #[serde(with = "super::sparse")]
     pub(super) negatives: Vec<u64>,
 }
 

@@ -48,6 +48,7 @@ pub enum MetricsError {
 pub struct Evaluation {
     classes: usize,
     /// Examples by label (row) and prediction (column), row by row.
+    #[serde(with = "super::sparse")]
     confusion: Vec<u64>,
     /// Examples whose label is among the five most probable classes.
     top5: u64,

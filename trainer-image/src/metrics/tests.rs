@@ -169,6 +169,7 @@ fn ranks_that_count_apart_and_merge_count_as_one() {
     assert_near(summed.sums(), &whole.sums(), 1e-12);
     let text = serde_json::to_string(&merged).unwrap();
     assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), merged);
+    assert!(text.len() < 30_000, "{} bytes: zeros are not written", text.len());
     assert_eq!(
         merged.merge(&Evaluation::new(3)).unwrap_err().to_string(),
         "the model gave 3 probabilities for 7 classes: it was made for other data"

@@ -23,7 +23,7 @@ fn a_gang_runs_when_all_of_it_does() {
         (starting.clone(), Phase::Starting, vec!["1/0", "1/1"]),
         (starting.clone().member(0, running()), Phase::Starting, vec!["1/1"]),
         (starting.clone().member(0, running()).member(1, pending()), Phase::Starting, vec![]),
-        (starting.clone().member(0, running()).member(1, running()), Phase::Running, vec![]),
+        (starting.member(0, running()).member(1, running()), Phase::Running, vec![]),
     ] {
         let plan = world.decided(1);
         assert_eq!(starts(&plan), started);
@@ -245,7 +245,7 @@ fn a_gang_that_stands_still_is_restarted() {
     let plan = seen.decided(60);
     assert_eq!(stops(&plan), ["1/0 gracefully"]);
     assert_eq!(stands(&seen, &plan).0, Phase::Restarting);
-    assert!(stops(&seen.clone().at_step(8).decided(60)).is_empty(), "it moved");
+    assert!(stops(&seen.at_step(8).decided(60)).is_empty(), "it moved");
 }
 
 #[test]

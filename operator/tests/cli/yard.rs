@@ -14,16 +14,16 @@ use tempfile::TempDir;
 /// Longest time that a test waits for something.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Yard {
+pub(crate) struct Yard {
     dir: TempDir,
 }
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Ran {
@@ -38,7 +38,7 @@ impl From<Output> for Ran {
 
 impl Yard {
     /// A TrainingJob whose n-th attempt does what the n-th word says.
-    pub fn training(plan: &[&str]) -> Yard {
+    pub(crate) fn training(plan: &[&str]) -> Yard {
         let yard = Yard { dir: tempfile::tempdir().expect("a folder") };
         fs::create_dir(yard.path("data")).expect("a folder");
         yard.write("job.yaml", &format!(
@@ -50,62 +50,62 @@ impl Yard {
         yard
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().expect("the folder").join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("a file");
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"))
     }
 
-    pub fn plan(&self, words: &[&str]) {
+    pub(crate) fn plan(&self, words: &[&str]) {
         self.write("plan", &(words.join("\n") + "\n"));
     }
 
-    pub fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let text = self.read("job.yaml");
         assert!(text.contains(from), "{from:?} is not in the manifest");
         self.write("job.yaml", &text.replace(from, to));
     }
 
     /// The job's status as its folder has it.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.status_of("local.TrainingJob.digits")
     }
 
-    pub fn status_of(&self, job: &str) -> Value {
+    pub(crate) fn status_of(&self, job: &str) -> Value {
         serde_json::from_str(&self.read(&format!(".trainyard/jobs/{job}/status.json"))).expect("JSON")
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
         command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null()).env_remove("CUDA_VISIBLE_DEVICES");
         command.env("TRAINYARD_TRAINER", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trainers/planned.sh"));
         command
     }
 
-    pub fn trainyard(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn trainyard(&self, arguments: &[&str]) -> Ran {
         self.command(arguments).output().expect("trainyard runs").into()
     }
 
     /// `trainyard run` with these arguments besides.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         self.trainyard(&[&["run", "-f", "job.yaml"], arguments].concat())
     }
 
     /// The same, not waited for.
-    pub fn start(&self, arguments: &[&str]) -> Started {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Started {
         let arguments = [&["run", "-f", "job.yaml"], arguments].concat();
         let child = self.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Started { child: Some(child.expect("trainyard starts")) }
     }
 
     /// Waits until the trainer has made this file.
-    pub fn wait_for(&self, name: &str) -> String {
+    pub(crate) fn wait_for(&self, name: &str) -> String {
         let since = Instant::now();
         while since.elapsed() < PATIENCE {
             match fs::read_to_string(self.path(name)) {
@@ -118,21 +118,21 @@ impl Yard {
 }
 
 /// A run under way; killed if the test ends before it.
-pub struct Started {
+pub(crate) struct Started {
     child: Option<Child>,
 }
 
 impl Started {
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it can be signalled");
     }
 
-    pub fn wait(mut self) -> Ran {
+    pub(crate) fn wait(mut self) -> Ran {
         self.child.take().expect("it runs").wait_with_output().expect("it ends").into()
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 }
@@ -147,6 +147,6 @@ impl Drop for Started {
 }
 
 /// Whether a process lives (and is no zombie).
-pub fn lives(pid: &str) -> bool {
+pub(crate) fn lives(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
 }

@@ -1,12 +1,8 @@
 //! `trainyard run` against a trainer that ends as planned: what is restarted, what is said, what is left.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "a test may stop where it fails, and its names are its docs")]
-
-mod yard;
-
+use crate::yard::{Yard, lives};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use yard::{Yard, lives};
 
 #[test]
 fn a_job_that_completes_prints_its_figure_and_its_model() {

@@ -1,0 +1,7 @@
+//! Tests of the data module as a whole, on files that they make.
+
+mod datasets;
+mod decoding;
+mod loading;
+mod made;
+mod views;
