@@ -74,7 +74,7 @@ pub struct Gang {
 
 /// Where a gang's newest attempt stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "name")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "name")]
 pub enum Stage {
     /// Its members are being started; what is missing is to be made.
     Starting,

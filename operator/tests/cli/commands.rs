@@ -55,15 +55,15 @@ fn the_examples_are_valid_but_for_what_this_version_does_not_have() {
 }
 
 #[test]
-fn crds_prints_what_lies_in_the_folder() {
+fn crds_prints_the_three_definitions() {
     let yard = Yard::training(&[]);
     let ran = yard.trainyard(&["crds"]);
-    assert_eq!(ran.out.matches("\nkind: CustomResourceDefinition\n").count(), 3, "{}", &ran.out[..200]);
-    let documents = ran.out.split("---\n").skip(1).map(str::to_owned);
-    for (document, name) in documents.zip(["modelendpoints", "scoringjobs", "trainingjobs"]) {
-        let path = format!("{}/../crds/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(document, std::fs::read_to_string(path).expect("the definition"));
-    }
+    let names: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("  name: ")).collect();
+    assert_eq!(
+        names,
+        ["modelendpoints", "scoringjobs", "trainingjobs"].map(|name| format!("  name: {name}.trainyard.dev"))
+    );
+    assert_eq!(ran.out.matches("\n---\n").count(), 2, "one document each");
 }
 
 #[test]

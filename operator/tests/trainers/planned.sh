@@ -6,20 +6,23 @@
 say() { printf '%s' "$1" > "$TRAINYARD_TERMINATION_LOG"; }
 attempt=$(printf '%s' "$TRAINYARD_ASSIGNMENT" | sed 's/.*"attempt":\([0-9]*\).*/\1/')
 member=$(printf '%s' "$TRAINYARD_ASSIGNMENT" | sed 's/.*"member":\([0-9]*\).*/\1/')
-echo "$$" > "started-$attempt-$member"
+started() { echo "$$" > "started-$attempt-$member"; }
 echo "attempt $attempt of member $member, arguments $*"
 env | sort > "environment-$attempt-$member"
 case "$(sed -n "${attempt}p" plan)" in
 ok)
+    started
     say '{"contractVersion":1,"cause":"Completed","message":"","result":{"uri":"file:///out/model","metricName":"accuracy","metric":0.99}}'
     exit 0
     ;;
 wait)
     trap 'say "{\"contractVersion\":1,\"cause\":\"Preempted\",\"step\":42,\"message\":\"stopped at step 42\"}"; exit 143' TERM
+    started
     while :; do sleep 0.05; done
     ;;
 stubborn)
     trap '' TERM
+    started
     while :; do sleep 0.05; done
     ;;
 65)

@@ -44,9 +44,7 @@ enum Content<'a> {
 impl Decoder {
     /// A decoder that refuses images of more than `max_pixels` pixels.
     pub fn new(max_pixels: u64) -> Self {
-        let mut jpeg = Decompressor::new().expect("libjpeg-turbo takes a kilobyte of memory");
-        jpeg.set_scan_limit(MAX_SCANS).expect("a limit in range");
-        Self { jpeg, max_pixels, cmyk: Vec::new() }
+        Self { jpeg: decompressor(), max_pixels, cmyk: Vec::new() }
     }
 
     /// The whole image, upright: width, height, and 3 bytes for each pixel.
@@ -61,13 +59,19 @@ impl Decoder {
         Ok((image.width(), image.height(), image.into_bytes()))
     }
 
+    /// A decompressor keeps some of what a damaged file told it: the next file gets a new one.
+    fn recover(&mut self, error: &turbojpeg::Error) -> ImageFault {
+        self.jpeg = decompressor();
+        jpeg_fault(error)
+    }
+
     /// Reads the header.
     pub(super) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Opened<'a>, ImageFault> {
         if bytes.is_empty() {
             return Err(ImageFault::Empty);
         }
         if bytes.starts_with(b"\xFF\xD8\xFF") {
-            let header = self.jpeg.read_header(bytes).map_err(|error| jpeg_fault(&error))?;
+            let header = self.jpeg.read_header(bytes).map_err(|error| self.recover(&error))?;
             let size = (clamp(header.width), clamp(header.height));
             self.check_pixels(size)?;
             return Ok(Opened {
@@ -143,7 +147,7 @@ impl Decoder {
         let pixels = pixels.unwrap_or(&mut self.cmyk);
         let pitch = width * format.size();
         match self.jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
-            Err(error) if !is_harmless(&error) => Err(jpeg_fault(&error)),
+            Err(error) if !is_harmless(&error) => Err(self.recover(&error)),
             _ => Ok(()),
         }
     }
@@ -193,8 +197,19 @@ fn is_harmless(error: &turbojpeg::Error) -> bool {
     matches!(error, turbojpeg::Error::TurboJpegError(text) if HARMLESS.iter().any(|known| text.contains(known)))
 }
 
+fn decompressor() -> Decompressor {
+    let mut jpeg = Decompressor::new().expect("libjpeg-turbo takes a kilobyte of memory");
+    jpeg.set_scan_limit(MAX_SCANS).expect("a limit in range");
+    jpeg
+}
+
 fn jpeg_fault(error: &turbojpeg::Error) -> ImageFault {
-    let turbojpeg::Error::TurboJpegError(text) = error else { return ImageFault::Unsupported(error.to_string()) };
+    let text = match error {
+        turbojpeg::Error::TurboJpegError(text) => text,
+        // The library leaves the size at -1 where the file ends before it.
+        turbojpeg::Error::IntegerOverflow(_) => return ImageFault::Truncated,
+        other => return ImageFault::Unsupported(other.to_string()),
+    };
     // The library puts the name of the function before the words.
     let text = text.split_once("(): ").map_or(text.as_str(), |(_, words)| words);
     let truncated = ["Premature end", "premature end", "Input file read error", "Could not determine"];

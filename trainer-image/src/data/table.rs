@@ -49,7 +49,12 @@ pub(super) fn csv(source: &Source) -> Result<Vec<Listed>, DataError> {
     let mut rows = Vec::new();
     for record in lines.records() {
         let record = record.map_err(fault)?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |start| {
+            // The library's place of a record is before the blank lines that precede it.
+            let rest = &text[start.byte() as usize..];
+            let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n');
+            start.line() + blank.count() as u64
+        });
         let class = label.map(|label| record[label].to_owned()).filter(|class| !class.is_empty());
         rows.push(row(path, line, record[image].to_owned(), class)?);
     }
