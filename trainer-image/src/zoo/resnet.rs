@@ -89,10 +89,6 @@ impl Block {
     }
 
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
-        let identity = match &self.downsample {
-            Some((conv, norm)) => norm.forward(&conv.forward(input)?, train)?,
-            None => input.shallow_clone(),
-        };
         let mut output = input.shallow_clone();
         for (index, (conv, norm)) in self.layers.iter().enumerate() {
             output = norm.forward(&conv.forward(&output)?, train)?;
@@ -100,6 +96,12 @@ impl Block {
                 output = output.f_relu_()?;
             }
         }
+        // After the layers, as torchvision does: the order in which gradients come decides which share a bucket, and with
+        // it the order of their sums over more than two ranks.
+        let identity = match &self.downsample {
+            Some((conv, norm)) => norm.forward(&conv.forward(input)?, train)?,
+            None => input.shallow_clone(),
+        };
         output.f_add_(&identity)?.f_relu_()
     }
 
