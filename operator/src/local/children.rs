@@ -29,6 +29,8 @@ pub(crate) struct Children {
 struct Process {
     /// `None` for one of an earlier run.
     child: Option<Child>,
+    /// Its share of the machine's GPUs: no two that live have the same.
+    slot: u32,
     member: Member,
 }
 
@@ -52,13 +54,24 @@ impl Children {
                 }
                 let state = MemberState::Ended(end);
                 let member = Member { id, uid: String::new(), state, stopping_since: None, node: None };
-                members.insert(id, Process { child: None, member });
+                members.insert(id, Process { child: None, slot: 0, member });
             }
         }
         Children { members }
     }
 
-    /// Starts a member, unless there is one already.
+    /// Whether there is such a member.
+    pub(crate) fn has(&self, id: MemberId) -> bool {
+        self.members.contains_key(&id)
+    }
+
+    /// The first share of the machine that no living member has.
+    pub(crate) fn free_slot(&self) -> u32 {
+        let taken = |slot: u32| self.members.values().any(|process| process.member.is_live() && process.slot == slot);
+        (0..).find(|slot| !taken(*slot)).unwrap_or_default()
+    }
+
+    /// Starts a member.
     ///
     /// # Errors
     /// [`RunError::Io`] if the process or its files can't be made.
@@ -68,10 +81,8 @@ impl Children {
         folder: &JobFolder,
         trainer: &Path,
         environment: BTreeMap<&'static str, String>,
+        slot: u32,
     ) -> Result<(), RunError> {
-        if self.members.contains_key(&id) {
-            return Ok(());
-        }
         let attempt = folder.attempt(id.attempt);
         fs::create_dir_all(&attempt).map_err(RunError::io("make the folder", &attempt))?;
         let termination = absolute(&folder.termination(id))?;
@@ -98,7 +109,7 @@ impl Children {
             .map_err(RunError::io("start", trainer))?;
         let uid = child.id().to_string();
         let member = Member { id, uid, state: MemberState::Running, stopping_since: None, node: None };
-        self.members.insert(id, Process { child: Some(child), member });
+        self.members.insert(id, Process { child: Some(child), slot, member });
         Ok(())
     }
 

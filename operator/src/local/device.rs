@@ -56,10 +56,10 @@ pub(crate) fn place(wish: &Infrastructure, members: u32, gpus: u32) -> Result<Pl
     Ok(Place { status: Placement { device, gpus, runtime: None, node: None, reason }, processes })
 }
 
-/// What a member with this rank in its gang sees of the machine's GPUs, as `CUDA_VISIBLE_DEVICES` says it.
+/// What the member with this share sees of the machine's GPUs, as `CUDA_VISIBLE_DEVICES` says it.
 ///
 /// The numbers are taken from `visible`, the variable as this process has it, where it is set.
-pub(crate) fn visible_gpus(place: &Place, rank: u32, visible: Option<&str>) -> String {
+pub(crate) fn visible_gpus(place: &Place, slot: u32, visible: Option<&str>) -> String {
     if place.status.gpus == 0 {
         return String::new();
     }
@@ -67,7 +67,7 @@ pub(crate) fn visible_gpus(place: &Place, rank: u32, visible: Option<&str>) -> S
         Some(list) => list.split(',').map(|gpu| gpu.trim().to_owned()).collect(),
         None => (0..place.status.gpus).map(|gpu| gpu.to_string()).collect(),
     };
-    let first = usize::try_from(rank * place.processes).unwrap_or(usize::MAX);
+    let first = usize::try_from(slot * place.processes).unwrap_or(usize::MAX);
     let count = usize::try_from(place.processes).unwrap_or(usize::MAX);
     all.into_iter().skip(first).take(count).collect::<Vec<_>>().join(",")
 }

@@ -9,6 +9,7 @@ use crds::contract::STOP_SECONDS;
 use crds::fault::Fault;
 use crds::infrastructure::Infrastructure;
 use crds::status::{Phase, Placement};
+use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::ObjectMeta;
@@ -35,9 +36,15 @@ const SETTING: Setting = Setting {
 /// A TrainingJob or a ScoringJob, with the metadata that the API server would have given it.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalJob {
-    resource: Resource,
+    work: Work,
     /// The spec as it was given.
     pub(crate) spec: Value,
+}
+
+#[derive(Clone, Debug)]
+enum Work {
+    Training(Box<TrainingJob>),
+    Scoring(Box<ScoringJob>),
 }
 
 /// How a run begins.
@@ -65,46 +72,40 @@ impl LocalJob {
         let refuse = |path: &str, message: String, hint: &str| {
             RunError::Manifest(vec![manifest.locate(Fault::error(path, message, hint))])
         };
-        let mut resource = manifest.resource.clone();
-        let Some((metadata, infrastructure)) = parts(&mut resource) else {
-            let message = "a ModelEndpoint can't be run here yet: serving on one machine comes with a later version";
-            return Err(refuse("kind", message.to_owned(), "Apply it to a cluster"));
+        let mut work = match manifest.resource.clone() {
+            Resource::TrainingJob(job) => Work::Training(job),
+            Resource::ScoringJob(job) => Work::Scoring(job),
+            Resource::ModelEndpoint(_) => {
+                let message =
+                    "a ModelEndpoint can't be run here yet: serving on one machine comes with a later version";
+                return Err(refuse("kind", message.to_owned(), "Apply it to a cluster"));
+            }
         };
-        if infrastructure.image.is_some() {
+        if work.infrastructure().image.is_some() {
             let message = "a custom image needs a cluster: trainyard run starts Trainyard's own trainer";
             return Err(refuse("spec.infrastructure.image", message.to_owned(), "Leave it out"));
         }
-        let namespace = metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+        let namespace = work.metadata_mut().namespace.get_or_insert_with(|| NAMESPACE.to_owned());
         let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if namespace.is_empty() || namespace.len() > 63 || !namespace.chars().all(label) {
             let message = format!("{namespace:?} is not a name that a namespace can have");
             return Err(refuse("metadata.namespace", message, "Names have a-z, 0-9 and -, and at most 63 characters"));
         }
-        Ok(LocalJob { resource, spec: manifest.value["spec"].clone() })
+        Ok(LocalJob { work, spec: manifest.value["spec"].clone() })
     }
 
     /// The job as `decide` sees it.
     pub(crate) fn wishes(&self, memory: &Memory, suspend: bool) -> Job {
-        let job = match &self.resource {
-            Resource::TrainingJob(job) => Job::of_training(job, SETTING),
-            Resource::ScoringJob(job) => Job::of_scoring(job, SETTING),
-            Resource::ModelEndpoint(_) => unreachable!("refused when the job was made"),
+        let job = match &self.work {
+            Work::Training(job) => Job::of_training(job, SETTING),
+            Work::Scoring(job) => Job::of_scoring(job, SETTING),
         };
         Job { uid: memory.uid.clone(), generation: memory.generation, suspend: job.suspend || suspend, ..job }
     }
 
     /// Where it runs.
     pub(crate) fn infrastructure(&self) -> &Infrastructure {
-        match &self.resource {
-            Resource::TrainingJob(job) => &job.spec.infrastructure,
-            Resource::ScoringJob(job) => &job.spec.infrastructure,
-            Resource::ModelEndpoint(_) => unreachable!("refused when the job was made"),
-        }
-    }
-
-    /// Whether it trains.
-    pub(crate) fn trains(&self) -> bool {
-        matches!(self.resource, Resource::TrainingJob(_))
+        self.work.infrastructure()
     }
 
     /// Its status.
@@ -117,39 +118,59 @@ impl LocalJob {
     ) -> Value {
         let known: Vec<Condition> =
             before.get("conditions").cloned().and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-        if self.trains() {
-            json!(status::training(ledger, placement, &known, now))
-        } else {
-            json!(status::scoring(ledger, placement, &known, now))
+        match self.work {
+            Work::Training(_) => json!(status::training(ledger, placement, &known, now)),
+            Work::Scoring(_) => json!(status::scoring(ledger, placement, &known, now)),
         }
     }
 
     /// Kind and name, for people.
     pub(crate) fn title(&self) -> String {
-        format!("{} {}", self.resource.kind(), self.resource.name())
+        format!("{} {}", self.kind(), self.name())
     }
 
     /// Namespace.
     pub(crate) fn namespace(&self) -> &str {
-        let metadata = match &self.resource {
-            Resource::TrainingJob(job) => &job.metadata,
-            Resource::ScoringJob(job) => &job.metadata,
-            Resource::ModelEndpoint(endpoint) => &endpoint.metadata,
-        };
-        metadata.namespace.as_deref().unwrap_or(NAMESPACE)
+        self.work.metadata().namespace.as_deref().unwrap_or(NAMESPACE)
+    }
+
+    fn name(&self) -> &str {
+        self.work.metadata().name.as_deref().unwrap_or_default()
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.work {
+            Work::Training(_) => "TrainingJob",
+            Work::Scoring(_) => "ScoringJob",
+        }
     }
 
     /// Its folder.
     pub(crate) fn folder(&self, state: &Path) -> PathBuf {
-        folder::path_of(state, self.namespace(), self.resource.kind(), self.resource.name())
+        folder::path_of(state, self.namespace(), self.kind(), self.name())
     }
 }
 
-fn parts(resource: &mut Resource) -> Option<(&mut ObjectMeta, &Infrastructure)> {
-    match resource {
-        Resource::TrainingJob(job) => Some((&mut job.metadata, &job.spec.infrastructure)),
-        Resource::ScoringJob(job) => Some((&mut job.metadata, &job.spec.infrastructure)),
-        Resource::ModelEndpoint(_) => None,
+impl Work {
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Work::Training(job) => &job.metadata,
+            Work::Scoring(job) => &job.metadata,
+        }
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Work::Training(job) => &mut job.metadata,
+            Work::Scoring(job) => &mut job.metadata,
+        }
+    }
+
+    fn infrastructure(&self) -> &Infrastructure {
+        match self {
+            Work::Training(job) => &job.spec.infrastructure,
+            Work::Scoring(job) => &job.spec.infrastructure,
+        }
     }
 }
 

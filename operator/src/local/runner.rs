@@ -172,18 +172,20 @@ impl Runner<'_> {
     }
 
     fn start(&mut self, id: MemberId, world: &World, port: u16) -> Result<(), RunError> {
+        if self.children.has(id) {
+            return Ok(());
+        }
         let job = &world.job;
         let rank = id.index % job.gang_size;
         let rendezvous = Rendezvous { address: "127.0.0.1".to_owned(), port, processes: self.place.processes };
         let mut variables = environment(job, id, &self.spec, &rendezvous);
-        // Members on one machine share its GPUs; a gang's members are told apart by rank, gangs at a time by their number.
-        let slot = if job.gangs > 1 { id.index % job.parallelism } else { rank };
+        let slot = self.children.free_slot();
         let visible = std::env::var(CUDA_VISIBLE_DEVICES).ok();
         variables.insert(CUDA_VISIBLE_DEVICES, device::visible_gpus(&self.place, slot, visible.as_deref()));
         variables.insert(env::PROGRESS_ADDR, "127.0.0.1".to_owned());
         let progress_port = if rank == 0 { free_port()? } else { 0 };
         variables.insert(env::PROGRESS_PORT, progress_port.to_string());
-        self.children.start(id, &self.folder, &self.options.trainer, variables)?;
+        self.children.start(id, &self.folder, &self.options.trainer, variables, slot)?;
         if rank == 0 {
             self.polls.ask(job.gang_of(id.index), progress_port);
         }
