@@ -275,7 +275,7 @@ fn what_can_not_be_done_is_said_with_its_cause() {
                 spec
             },
             Cause::NotFinite,
-            "loss",
+            "NaN",
         ),
     ];
     for (name, spec, cause, says) in table {
