@@ -107,7 +107,7 @@ pub fn commit<Position: Serialize>(
 ) -> Result<PathBuf, Fault> {
     let folder = output.path().join(FOLDER);
     let target = folder.join(name(checkpoint.step));
-    let attempt = output.owner().attempt;
+    let attempt = output.attempt();
     let staged = folder.join(format!(".{}.attempt-{attempt}", name(checkpoint.step)));
     let state = write_safetensors(&checkpoint.tensors)?;
     let record =
@@ -133,12 +133,12 @@ pub fn commit<Position: Serialize>(
         folder::sync_folder(&folder)
     };
     rename().map_err(|error| Fault::io(format_args!("commit the checkpoint {}", target.display()), error))?;
-    prune(output.path(), keep)?;
+    prune(output.path(), keep, attempt)?;
     Ok(target)
 }
 
-/// Removes the oldest checkpoints beyond `keep`, and what attempts that were killed left half written.
-fn prune(output: &Path, keep: usize) -> Result<(), Fault> {
+/// Removes the oldest checkpoints beyond `keep`, and what attempts up to this one left half written.
+fn prune(output: &Path, keep: usize, attempt: u32) -> Result<(), Fault> {
     let complete = list(output)?;
     let surplus = complete.len().saturating_sub(keep.max(1));
     for (_, path) in &complete[..surplus] {
@@ -149,8 +149,11 @@ fn prune(output: &Path, keep: usize) -> Result<(), Fault> {
     for entry in
         fs::read_dir(&folder).map_err(|error| Fault::io(format_args!("list {}", folder.display()), error))?.flatten()
     {
-        if entry.file_name().to_string_lossy().starts_with(".step-") {
-            // Another attempt's litter is no reason to fail this one.
+        let name = entry.file_name();
+        let staged_by =
+            name.to_str().and_then(|name| name.strip_prefix(".step-")?.split_once(".attempt-")?.1.parse().ok());
+        if staged_by.is_some_and(|writer: u32| writer <= attempt) {
+            // Litter that can't be removed is no reason to fail.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -93,7 +93,7 @@ pub fn commit(folder: &Folder, mut card: Card, files: &[(&str, &[u8])]) -> Resul
         card.files.insert((*name).to_owned(), folder.write(name, bytes)?);
     }
     let bytes = serde_json::to_vec_pretty(&card).expect("a card is plain data");
-    folder.write(CARD, &bytes)
+    Ok(folder.write(CARD, &bytes)?)
 }
 
 /// A model folder that was read and found whole.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::output::{Manifest, Row};
 use crate::data::Sample;
 use crate::fault::Fault;
-use crate::folder::write_atomically;
+use crate::folder::Disk;
 use crate::metrics::{Evaluation, Summary, Worst};
 use crate::model::Card;
 use crate::report::{FactGroup, Report, render};
@@ -34,13 +34,12 @@ struct Note {
 pub(super) struct Judge {
     folder: PathBuf,
     shard: u32,
-    attempt: u32,
     card: Card,
 }
 
 impl Judge {
-    pub(super) fn new(folder: &Path, shard: u32, attempt: u32, card: &Card) -> Judge {
-        Judge { folder: folder.to_owned(), shard, attempt, card: card.clone() }
+    pub(super) fn new(folder: &Path, shard: u32, card: &Card) -> Judge {
+        Judge { folder: folder.to_owned(), shard, card: card.clone() }
     }
 
     /// Keeps the figures of a range of inputs.
@@ -53,6 +52,7 @@ impl Judge {
                 note.worst.offer(label, &prediction.probabilities, || sample.path.to_string_lossy().into_owned());
             }
         }
+        Disk::default().create_folder(&self.folder.join(NOTES))?;
         let name = format!("shard-{:05}-{:012}.json", self.shard, range.start);
         self.write(&format!("{NOTES}/{name}"), &serde_json::to_vec(&note).expect("plain data"))
     }
@@ -118,8 +118,6 @@ impl Judge {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Fault> {
-        let path = self.folder.join(name);
-        write_atomically(&path, bytes, self.attempt)
-            .map_err(|error| Fault::io(format_args!("write {}", path.display()), error))
+        Ok(Disk::default().put(&self.folder.join(name), |file| file.write_all(bytes))?)
     }
 }

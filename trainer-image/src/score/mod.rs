@@ -78,7 +78,7 @@ pub fn run(
         shard,
         shards,
     };
-    let judge = spec.evaluate.then(|| Judge::new(&folder, shard, job.attempt, &saved.card));
+    let judge = spec.evaluate.then(|| Judge::new(&folder, shard, &saved.card));
     let manifest = match Output::open(&request)? {
         Output::Finished { manifest, .. } => Some(manifest),
         Output::Resume(mut writer) => {

@@ -25,8 +25,6 @@
 //!
 //! One process writes a shard at a time. Two of the same attempt don't harm each other: their parts have the same ranges.
 
-mod claim;
-mod disk;
 mod error;
 mod freeze;
 mod manifest;
@@ -42,9 +40,7 @@ use std::path::{Path, PathBuf};
 
 use crds::scoring_job::RowFormat;
 
-use crate::folder::Owner;
-use claim::Claim;
-use disk::Disk;
+use crate::folder::{Claim, Disk, FolderError, Owner};
 pub use error::OutputError;
 use freeze::Frozen;
 pub use freeze::{Input, Layout};
@@ -252,8 +248,8 @@ impl Writer {
         let attempt = self.claim.attempt();
         let number = plan::part_number(&self.range, self.frozen.header.part_rows, range.start);
         let path = self.shard_folder().join(plan::part_name(number, attempt));
-        let written =
-            self.claim.check(&self.disk).and_then(|()| Part::write(&self.disk, &path, attempt, range, failed, &bytes));
+        let claimed = self.claim.check(&self.disk).map_err(OutputError::from);
+        let written = claimed.and_then(|()| Part::write(&self.disk, &path, attempt, range, failed, &bytes));
         match written {
             Ok(part) => {
                 self.parts.insert(number, part);
@@ -305,7 +301,7 @@ impl Writer {
 
     /// The last shard to finish removes the work folder under the feet of its peers: then their rows are in the output.
     fn unless_finished(&mut self, error: OutputError) -> Result<(), OutputError> {
-        if matches!(error, OutputError::Superseded { .. }) {
+        if matches!(error, OutputError::Folder(FolderError::Superseded { .. })) {
             return Err(error);
         }
         match Manifest::read(&self.disk, &self.folder) {

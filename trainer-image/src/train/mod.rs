@@ -52,7 +52,7 @@ pub fn run(
     let setup = Setup::new(job, place, device)?;
     // Only now: a job that can't start leaves the folder to one that can.
     let folder = match place.is_first() {
-        true => Some(Folder::claim(&output, owner(job))?),
+        true => Some(Folder::claim(&output, &owner(job))?),
         false => None,
     };
     if place.is_first() {

@@ -10,9 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use crds::scoring_job::RowFormat;
 use serde::{Deserialize, Serialize};
 
-use super::disk::Disk;
 use super::{OutputError, Request, plan};
-use crate::folder;
+use crate::folder::{self, Disk};
 
 const NAME: &str = "inputs.jsonl";
 /// Version of this file's form.
@@ -153,7 +152,7 @@ impl Frozen {
             file.extend(lines);
             disk.put_new(&path, &file)?;
         }
-        let damaged = |why: String| OutputError::Damaged { path: path.clone(), why };
+        let damaged = |why: String| OutputError::damaged(&path, why);
         let bytes = disk.read(&path)?.ok_or_else(|| damaged("it is gone".into()))?;
         let frozen = Self::parse(&bytes).map_err(damaged)?;
         frozen.check(request.folder, &wanted)?;

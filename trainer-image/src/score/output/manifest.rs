@@ -8,12 +8,11 @@ use crds::scoring_job::RowFormat;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::disk::Disk;
 use super::freeze::{Frozen, Header};
 use super::part::Part;
 use super::rows::Encoder;
 use super::{OutputError, Request, WORK, plan};
-use crate::folder::{self, Owner};
+use crate::folder::{self, Disk, Owner};
 
 const NAME: &str = "manifest.json";
 /// Version of the manifest's form.
@@ -99,7 +98,7 @@ impl Manifest {
     pub(super) fn read(disk: &Disk, folder: &Path) -> Result<Option<Self>, OutputError> {
         let path = folder.join(NAME);
         let Some(bytes) = disk.read(&path)? else { return Ok(None) };
-        let damaged = |error: serde_json::Error| OutputError::Damaged { path, why: error.to_string() };
+        let damaged = |error: serde_json::Error| OutputError::damaged(path, error.to_string());
         serde_json::from_slice(&bytes).map(Some).map_err(damaged)
     }
 
@@ -147,7 +146,7 @@ fn record_path(folder: &Path, shard: u32) -> PathBuf {
 fn read_record(disk: &Disk, folder: &Path, shard: u32) -> Result<Option<RowsFile>, OutputError> {
     let path = record_path(folder, shard);
     let Some(bytes) = disk.read(&path)? else { return Ok(None) };
-    let damaged = |error: serde_json::Error| OutputError::Damaged { path, why: error.to_string() };
+    let damaged = |error: serde_json::Error| OutputError::damaged(path, error.to_string());
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 

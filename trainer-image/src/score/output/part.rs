@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::OutputError;
-use super::disk::Disk;
-use crate::folder;
+use crate::folder::{self, Disk};
 
 /// A committed part.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +59,7 @@ impl Part {
 
     /// The rows.
     pub(super) fn rows(&self, disk: &Disk) -> Result<Vec<u8>, OutputError> {
-        let damaged = |why: &str| OutputError::Damaged { path: self.path.clone(), why: why.into() };
+        let damaged = |why: &str| OutputError::damaged(&self.path, why);
         let bytes = disk.read(&self.path)?.ok_or_else(|| damaged("it is gone"))?;
         let (header, rows) = split(&bytes).ok_or_else(|| damaged("its digest does not fit its rows"))?;
         if (header.start..header.end) != self.range {

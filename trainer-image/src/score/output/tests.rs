@@ -145,7 +145,7 @@ fn rows(range: Range<usize>) -> Vec<Row> {
 
 /// A disk whose process dies after so many steps.
 fn dying_after(steps: i64) -> Disk {
-    Disk { fate: disk::Fate(Some(std::sync::Arc::new(steps.into()))) }
+    Disk { fate: crate::folder::Fate(Some(std::sync::Arc::new(steps.into()))) }
 }
 
 const FORMATS: [RowFormat; 3] = [RowFormat::Csv, RowFormat::JsonLines, RowFormat::Parquet];

@@ -50,7 +50,7 @@ fn a_ghost_that_was_ready_to_finish_leaves_the_newer_attempt_its_work() {
     let mut ghost = job.writer(1);
     ghost.commit(0..10, &rows(0..10)).unwrap();
     let newer = job.writer(7);
-    assert!(matches!(ghost.finish(), Err(OutputError::Superseded { attempt: 1, newer: 7 })));
+    assert!(matches!(ghost.finish(), Err(OutputError::Folder(FolderError::Superseded { attempt: 1, newer: 7 }))));
     assert_eq!(newer.finish().unwrap().manifest.unwrap().job.attempt, 7);
 }
 
@@ -225,7 +225,10 @@ fn a_claim_without_content_is_nobodys() {
     std::fs::create_dir_all(job.folder()).unwrap();
     std::fs::write(job.folder().join("claim.json"), "").unwrap();
     job.run_all(1);
-    assert!(matches!(job.open_as(&Disk::default(), 0, &owner("b", 1)), Err(OutputError::Owned { .. })));
+    assert!(matches!(
+        job.open_as(&Disk::default(), 0, &owner("b", 1)),
+        Err(OutputError::Folder(FolderError::Owned { .. }))
+    ));
 }
 
 #[test]
@@ -240,7 +243,7 @@ fn each_trouble_of_the_file_system_ends_the_job_as_the_contract_says() {
         (ErrorKind::NotADirectory, 64, ""),
     ];
     for (kind, code, hint) in cases {
-        let error = OutputError::io("write", "/out/a", Error::from(kind));
+        let error = OutputError::from(FolderError::io("write", "/out/a", Error::from(kind)));
         assert_eq!((error.cause().exit_code(), error.category()), (code, "io"), "{error}");
         let fault = crate::fault::Fault::from(error);
         assert!(fault.to_string().starts_with("can't write /out/a: ") && fault.advice().contains(hint), "{fault}");

@@ -1,16 +1,16 @@
 //! Whose the folder is. The claim is the file that every job of Trainyard leaves in its output.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::OutputError;
-use super::disk::{Disk, is_staged_for};
-use crate::folder::Owner;
+use super::disk::{Disk, is_staged};
+use super::{FolderError, Owner};
 
 const NAME: &str = "claim.json";
 
 /// A claim that this process has taken.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     folder: PathBuf,
     owner: Owner,
 }
@@ -18,19 +18,25 @@ pub(super) struct Claim {
 impl Claim {
     /// Takes the folder for a job, or for a newer attempt of the job that has it. Of two jobs that come at the same time
     /// one gets it.
-    pub(super) fn take(disk: &Disk, folder: &Path, owner: &Owner) -> Result<Self, OutputError> {
+    pub(crate) fn take(disk: &Disk, folder: &Path, owner: &Owner) -> Result<Self, FolderError> {
         let claim = Self { folder: folder.to_owned(), owner: owner.clone() };
         let bytes = serde_json::to_vec_pretty(owner).expect("an owner is plain data");
         let path = folder.join(NAME);
-        if disk.read(&path)?.is_none() && disk.put_new(&path, &bytes)? {
-            return Ok(claim);
+        if disk.read(&path)?.is_none() {
+            match disk.put_new(&path, &bytes) {
+                Ok(true) => return Ok(claim),
+                // Somebody was faster, and has tidied up already.
+                Err(FolderError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Ok(false) => {}
+                Err(error) => return Err(error),
+            }
         }
         match claim.holder(disk)? {
             Some(holder) if holder.uid != owner.uid => {
-                return Err(OutputError::Owned { folder: folder.to_owned(), owner: holder.name, uid: holder.uid });
+                return Err(FolderError::Owned { folder: folder.to_owned(), owner: holder.name, uid: holder.uid });
             }
             Some(holder) if holder.attempt > owner.attempt => {
-                return Err(OutputError::Superseded { attempt: owner.attempt, newer: holder.attempt });
+                return Err(FolderError::Superseded { attempt: owner.attempt, newer: holder.attempt });
             }
             Some(holder) if holder.attempt == owner.attempt => return Ok(claim),
             // An older attempt; or a claim without content, which a kill leaves where there are no links: it is nobody's.
@@ -43,43 +49,43 @@ impl Claim {
     }
 
     /// Fails if the folder is no longer this attempt's.
-    pub(super) fn check(&self, disk: &Disk) -> Result<(), OutputError> {
+    pub(crate) fn check(&self, disk: &Disk) -> Result<(), FolderError> {
         let path = self.folder.join(NAME);
         let holder =
-            self.holder(disk)?.ok_or_else(|| OutputError::Damaged { path, why: "it is gone or empty".into() })?;
+            self.holder(disk)?.ok_or_else(|| FolderError::Damaged { path, why: "it is gone or empty".into() })?;
         if holder.uid != self.owner.uid {
-            return Err(OutputError::Owned { folder: self.folder.clone(), owner: holder.name, uid: holder.uid });
+            return Err(FolderError::Owned { folder: self.folder.clone(), owner: holder.name, uid: holder.uid });
         }
         if holder.attempt > self.owner.attempt {
-            return Err(OutputError::Superseded { attempt: self.owner.attempt, newer: holder.attempt });
+            return Err(FolderError::Superseded { attempt: self.owner.attempt, newer: holder.attempt });
         }
         Ok(())
     }
 
-    pub(super) fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         self.owner.attempt
     }
 
-    pub(super) fn owner(&self) -> &Owner {
+    pub(crate) fn owner(&self) -> &Owner {
         &self.owner
     }
 
     /// Removes what killed processes have staged in the folder.
-    pub(super) fn tidy(&self, disk: &Disk) -> Result<(), OutputError> {
+    pub(crate) fn tidy(&self, disk: &Disk) -> Result<(), FolderError> {
         for name in disk.list(&self.folder)? {
-            if is_staged_for(&name, NAME) {
+            if is_staged(&name) {
                 disk.remove(&self.folder.join(name))?;
             }
         }
         Ok(())
     }
 
-    fn holder(&self, disk: &Disk) -> Result<Option<Owner>, OutputError> {
+    fn holder(&self, disk: &Disk) -> Result<Option<Owner>, FolderError> {
         let path = self.folder.join(NAME);
         let Some(bytes) = disk.read(&path)?.filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
         match serde_json::from_slice(&bytes) {
             Ok(owner) => Ok(Some(owner)),
-            Err(error) => Err(OutputError::Damaged { path, why: error.to_string() }),
+            Err(error) => Err(FolderError::Damaged { path, why: error.to_string() }),
         }
     }
 }

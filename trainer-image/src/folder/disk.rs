@@ -8,23 +8,22 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::OutputError;
-use crate::folder::sync_folder;
+use super::FolderError;
 
 /// Names of staged files differ within the process by this.
 static STAGED: AtomicU64 = AtomicU64::new(0);
 
 /// The file system.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     #[cfg(test)]
-    pub(super) fate: Fate,
+    pub(crate) fate: Fate,
 }
 
 /// How many more steps a process of a test lives.
 #[cfg(test)]
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fate(pub(super) Option<std::sync::Arc<std::sync::atomic::AtomicI64>>);
+pub(crate) struct Fate(pub(crate) Option<std::sync::Arc<std::sync::atomic::AtomicI64>>);
 
 impl Disk {
     /// Fails from the step on at which the test's process dies.
@@ -43,14 +42,14 @@ impl Disk {
     }
 
     /// Creates a folder and those above it.
-    pub(super) fn create_folder(&self, path: &Path) -> Result<(), OutputError> {
+    pub(crate) fn create_folder(&self, path: &Path) -> Result<(), FolderError> {
         self.step()
             .and_then(|()| fs::create_dir_all(path))
-            .map_err(|error| OutputError::io("create the folder", path, error))
+            .map_err(|error| FolderError::io("create the folder", path, error))
     }
 
     /// Removes a folder with all that is in it; it need not be there, and others may remove it at the same time.
-    pub(super) fn remove_folder(&self, path: &Path) -> Result<(), OutputError> {
+    pub(crate) fn remove_folder(&self, path: &Path) -> Result<(), FolderError> {
         let remove = || -> io::Result<()> {
             let entries = match fs::read_dir(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -71,27 +70,27 @@ impl Disk {
                 removed => absent_is_fine(removed),
             }
         };
-        remove().map_err(|error| OutputError::io("remove the folder", path, error))
+        remove().map_err(|error| FolderError::io("remove the folder", path, error))
     }
 
     /// Removes a file; it need not be there.
-    pub(super) fn remove(&self, path: &Path) -> Result<(), OutputError> {
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), FolderError> {
         self.step()
             .and_then(|()| absent_is_fine(fs::remove_file(path)))
-            .map_err(|error| OutputError::io("remove", path, error))
+            .map_err(|error| FolderError::io("remove", path, error))
     }
 
     /// A whole file; `None` if it is not there.
-    pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         match fs::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(OutputError::io("read", path, error)),
+            Err(error) => Err(FolderError::io("read", path, error)),
         }
     }
 
     /// Names in a folder, in their order.
-    pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, OutputError> {
+    pub(crate) fn list(&self, folder: &Path) -> Result<Vec<String>, FolderError> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(folder)? {
@@ -100,25 +99,25 @@ impl Disk {
             names.sort();
             Ok(names)
         };
-        list().map_err(|error| OutputError::io("list", folder, error))
+        list().map_err(|error| FolderError::io("list", folder, error))
     }
 
     /// Puts a file in its place, over what was there.
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         path: &Path,
         write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
-    ) -> Result<(), OutputError> {
+    ) -> Result<(), FolderError> {
         self.put_staged(path, folder_of(path), write)
     }
 
     /// As [`put`](Self::put), staged in another folder of the same file system: what a kill leaves is cleared away with it.
-    pub(super) fn put_staged(
+    pub(crate) fn put_staged(
         &self,
         path: &Path,
         staging: &Path,
         write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
-    ) -> Result<(), OutputError> {
+    ) -> Result<(), FolderError> {
         let put = || -> io::Result<()> {
             let staged = self.stage(path, staging, write)?;
             self.step()?;
@@ -126,11 +125,11 @@ impl Disk {
             self.step()?;
             sync_folder(folder_of(path))
         };
-        put().map_err(|error| OutputError::io("write", path, error))
+        put().map_err(|error| FolderError::io("write", path, error))
     }
 
     /// Puts a file in its place if there is none, and says whether it did.
-    pub(super) fn put_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, OutputError> {
+    pub(crate) fn put_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FolderError> {
         let put = || -> io::Result<bool> {
             let staged = self.stage(path, folder_of(path), |file| file.write_all(bytes))?;
             self.step()?;
@@ -148,7 +147,7 @@ impl Disk {
             sync_folder(folder_of(path))?;
             Ok(created)
         };
-        put().map_err(|error| OutputError::io("write", path, error))
+        put().map_err(|error| FolderError::io("write", path, error))
     }
 
     /// Writes a file beside the place it is meant for, down to the disk.
@@ -184,9 +183,21 @@ fn staged_name(path: &Path) -> String {
     format!(".{name}.staged-{}-{number}-{:016x}", std::process::id(), u64::from_le_bytes(random))
 }
 
-/// Whether a name in a folder is that of a file staged for `name`.
-pub(super) fn is_staged_for(staged: &str, name: &str) -> bool {
-    staged.strip_prefix('.').and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(".staged-"))
+/// Whether a name in a folder is that of a staged file.
+pub(crate) fn is_staged(name: &str) -> bool {
+    name.starts_with('.') && name.contains(".staged-")
+}
+
+/// Writes a file and waits until it is on the disk.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Waits until the names in a folder are on the disk.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn folder_of(path: &Path) -> &Path {
