@@ -54,6 +54,8 @@ pub struct Group {
 const RUN: &str = "trainyard/run";
 /// Number of ranks as rank 0 was told.
 const WORLD_SIZE: &str = "world_size";
+/// Longest time for which rank 0 keeps the store open after a meeting that failed.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 impl Group {
     /// Meets the other ranks and connects to each. A world of one needs no network.
@@ -212,9 +214,22 @@ fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start:
                     missing.push(other);
                 }
             }
+            let told = store.add("told", 1).during(DURING)?;
+            if *is_host {
+                // The store ends with this process: the others get the time to see who is missing.
+                let here = i64::from(*world_size) - i64::try_from(missing.len()).unwrap_or(0);
+                wait_for(FAREWELL, || store.add("told", 0).is_ok_and(|now| now.max(told) >= here));
+            }
             Err(DdpError::Missing { missing, world_size: *world_size, waited: *join_timeout })
         }
         Err(source) => Err(DdpError::Torch { during: DURING, source }),
+    }
+}
+
+fn wait_for(most: Duration, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() && start.elapsed() < most {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
