@@ -125,15 +125,37 @@ impl<'g> Ddp<'g> {
         sync: GradSync,
         model: impl FnOnce() -> Result<Tensor, E>,
     ) -> Result<Tensor, DdpError> {
+        self.prepare(sync)?;
+        self.forward_prepared(sync, model)
+    }
+
+    /// The first half of [`forward`](Self::forward): all ranks get rank 0's buffers, if it is time. What they say may then
+    /// be looked at before anything is computed.
+    ///
+    /// # Errors
+    /// A rank is gone; the last averaged backward did not reach every parameter.
+    pub fn prepare(&mut self, sync: GradSync) -> Result<(), DdpError> {
         const DURING: &str = "preparing a forward pass";
-        let averages = sync == GradSync::Average;
-        if averages {
+        if sync == GradSync::Average {
             self.reducer.before_forward().during(DURING)?;
         }
         self.reducer.rebuild_buckets().during(DURING)?;
         if self.broadcast_next && self.options.broadcast_buffers {
             self.share_buffers()?;
         }
+        Ok(())
+    }
+
+    /// The second half of [`forward`](Self::forward), after [`prepare`](Self::prepare) with the same `sync`.
+    ///
+    /// # Errors
+    /// Memory ran out.
+    pub fn forward_prepared<E: Into<TorchError>>(
+        &mut self,
+        sync: GradSync,
+        model: impl FnOnce() -> Result<Tensor, E>,
+    ) -> Result<Tensor, DdpError> {
+        let averages = sync == GradSync::Average;
         let output = model().map_err(Into::into).during("forward pass")?;
         self.broadcast_next = averages;
         if averages {

@@ -1,5 +1,6 @@
-//! What all ranks do after a step, decided by rank 0 alone: stop, or save a checkpoint. The decision travels as one more
-//! buffer of the model in the broadcast that precedes each forward pass, so that it costs no collective of its own.
+//! What all ranks do with a step, decided by rank 0 alone: stop before it, or save a checkpoint after it. The decision
+//! travels as one more buffer of the model in the broadcast that precedes each forward pass, so that it costs no collective
+//! of its own, and is known before anything of the step is computed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,12 @@ const STOP: &str = "stop";
 /// How often rank 0 looks for that key.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What all ranks do after a step.
+/// What all ranks do with a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Orders {
-    /// Save a checkpoint.
+    /// Save a checkpoint after it.
     pub(super) save: bool,
-    /// Save a checkpoint and end.
+    /// Save a checkpoint in its place, and end.
     pub(super) stop: bool,
 }
 
@@ -72,7 +73,7 @@ impl Control {
         Ok(())
     }
 
-    /// After a step: its orders, the same on all ranks.
+    /// Once a forward pass is prepared: the step's orders, the same on all ranks.
     pub(super) fn orders(&self) -> Orders {
         let bits = self.buffer.int64_value(&[0]);
         Orders { save: bits & 1 != 0, stop: bits & 2 != 0 }

@@ -6,7 +6,7 @@ use crds::contract::{Cause, Progress};
 use crds::training_job::CheckpointInterval;
 use tch::{Kind, Tensor};
 
-use super::control::{Control, Orders};
+use super::control::Control;
 use super::evaluate::{Evaluated, evaluate};
 use super::position::{Best, Position, Sums};
 use super::replica::Replica;
@@ -130,7 +130,12 @@ impl Course<'_> {
             self.control.prepare(self.group, due)?;
             self.seed_step();
             let rate = setup.schedule.rate(self.position.step);
-            let sums = self.replica.step(&batch, rate).map_err(|fault| fault.at_step(self.position.step))?;
+            let (replica, control) = (&mut self.replica, &self.control);
+            let stepped = replica.step(&batch, rate, || control.orders().stop);
+            let Some(sums) = stepped.map_err(|fault| fault.at_step(self.position.step))? else {
+                self.save()?;
+                return Err(self.stopped()?);
+            };
             loader.recycle(batch);
             let position = &mut self.position;
             position.sums.add(sums);
@@ -146,8 +151,7 @@ impl Course<'_> {
             }
             self.meter.add(position.step, sums.images as u64 * u64::from(self.place.world_size));
             self.report("Training", Some(sums.mean_loss()));
-            let orders = self.control.orders();
-            self.obey(orders)?;
+            self.after_step()?;
         }
         Ok(())
     }
@@ -180,14 +184,14 @@ impl Course<'_> {
         self.place.is_first() && !(busy && may_wait) && self.policy.is_due(self.saved, next)
     }
 
-    fn obey(&mut self, orders: Orders) -> Result<(), Fault> {
+    fn after_step(&mut self) -> Result<(), Fault> {
         if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::poll)? {
             self.tell_saved(step);
         }
-        if orders.save || orders.stop {
+        if self.control.orders().save {
             self.save()?;
         }
-        if orders.stop { Err(self.stopped()?) } else { Ok(()) }
+        Ok(())
     }
 
     /// Adds up this epoch's sums over all ranks. From then on rank 0 holds them for all.
@@ -204,7 +208,9 @@ impl Course<'_> {
     /// Hands a checkpoint to the writer. All ranks take part in the sums.
     fn save(&mut self) -> Result<(), Fault> {
         self.shared_sums()?;
-        if self.saved.step == self.position.step && self.position.step_in_epoch < self.setup.sampler.steps_per_epoch() {
+        let (step, in_epoch) = (self.position.step, self.position.step_in_epoch);
+        // Step 0 has no checkpoint to begin with, and the end of an epoch is more than its last step.
+        if self.saved.step == step && step > 0 && in_epoch < self.setup.sampler.steps_per_epoch() {
             return Ok(());
         }
         self.saved = Clock { step: self.position.step, now: Instant::now() };

@@ -35,8 +35,13 @@ pub(super) struct Replica<'g> {
 
 impl Replica<'_> {
     /// One optimizer step over a batch, which may be of several forward passes whose gradients add up to the mean over
-    /// all images. Returns this rank's sums.
-    pub(super) fn step(&mut self, batch: &Batch, learning_rate: f64) -> Result<Sums, Fault> {
+    /// all images. Returns this rank's sums; `None`, with nothing done, if `stops` says so once rank 0's buffers are here.
+    pub(super) fn step(
+        &mut self,
+        batch: &Batch,
+        learning_rate: f64,
+        stops: impl Fn() -> bool,
+    ) -> Result<Option<Sums>, Fault> {
         self.ddp.clear_gradients()?;
         let images = batch.labels.len();
         let image_bytes = batch.pixels.len() / images;
@@ -45,6 +50,10 @@ impl Replica<'_> {
         while first < images {
             let end = (first + self.settings.batch_size).min(images);
             let sync = if end == images { GradSync::Average } else { GradSync::Accumulate };
+            self.ddp.prepare(sync)?;
+            if first == 0 && stops() {
+                return Ok(None);
+            }
             let pixels = &batch.pixels[first * image_bytes..end * image_bytes];
             sums.add(self.pass(pixels, &batch.labels[first..end], sync, images)?);
             first = end;
@@ -53,10 +62,10 @@ impl Replica<'_> {
             self.optimizer.clip(norm)?;
         }
         self.optimizer.step(learning_rate)?;
-        Ok(sums)
+        Ok(Some(sums))
     }
 
-    /// Forward and backward over a part of a step's `images`.
+    /// Forward, which has been prepared, and backward over a part of a step's `images`.
     fn pass(&mut self, pixels: &[u8], labels: &[i64], sync: GradSync, images: usize) -> Result<Sums, Fault> {
         let device = self.input.device();
         let count = labels.len() as f64;
@@ -65,7 +74,7 @@ impl Replica<'_> {
         let (model, settings) = (&self.model, &self.settings);
         let (logits, loss) = {
             let _autocast = Autocast::enter(device, settings.precision)?;
-            let logits = self.ddp.forward(sync, || model.forward(&input, true))?.f_to_kind(Kind::Float)?;
+            let logits = self.ddp.forward_prepared(sync, || model.forward(&input, true))?.f_to_kind(Kind::Float)?;
             let weights = None::<&Tensor>;
             let loss =
                 logits.f_cross_entropy_loss(&labels, weights, Reduction::Mean, -100, settings.label_smoothing)?;
