@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools libtorch bench-loading
+.PHONY: help run test lint fmt build tools libtorch bench-loading bench-training
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,3 +45,6 @@ $(digits): | build
 
 bench-loading: build ## Times loading of images against torchvision's recipe
 	cargo bench -p trainer --bench loading
+
+bench-training: build ## Times training against Python's DistributedDataParallel, and how fast it starts and stops
+	cargo bench -p trainer --bench training

@@ -3,6 +3,10 @@
 //!
 //! Both sides are measured by their CPU time, so that what else runs on the machine counts for neither.
 
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
+#[path = "common/figures.rs"]
+mod figures;
+#[path = "common/photos.rs"]
 mod photos;
 
 use std::error::Error;
@@ -12,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
+use figures::{Figures, Goal};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 use trainer::data::{
@@ -57,18 +62,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         Figure {
             name: "8x8 PNG digit to RandomResizedCrop 32",
-            folder: photos::digits(&folder)?,
+            folder: digits(&folder)?,
             size: 32,
             epochs: (20, 2),
             goal: 10_000.0,
         },
     ];
     let mut peer = Peer::start(root)?;
-    println!(
-        "{:<42} {:>9} {:>9} {:>7} {:>7} {:>9}",
-        "images a second on one core", "ours", "peer", "ratio", "worst", "goal"
-    );
-    let mut results = Vec::new();
+    let mut table = Figures::new("loading");
     for figure in figures {
         let images = images(&figure)?;
         // A turn for nothing: caches are filled, libraries loaded.
@@ -78,22 +79,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         for _ in 0..TURNS {
             turns.push((ours(&images, figure.epochs.0)?, peer.measure(&figure, figure.epochs.1)?));
         }
-        let (mine, other) = (median(turns.iter().map(|turn| turn.0)), median(turns.iter().map(|turn| turn.1)));
-        let worst = turns.iter().map(|turn| turn.0 / turn.1).fold(f64::INFINITY, f64::min);
-        let (ratio, holds) = (mine / other, mine >= figure.goal);
-        let Figure { name, goal, .. } = figure;
-        let mark = if holds { "" } else { "  MISSED" };
-        println!("{name:<42} {mine:>9.1} {other:>9.1} {ratio:>7.2} {worst:>7.2} {goal:>9}{mark}");
         let method = format!(
-            "one thread, flip, floats normalised; medians of {TURNS} turns by CPU time; peer: torchvision, PIL; worst ratio of a pair of turns {worst:.2}"
+            "one thread, flip, floats normalised; medians of {TURNS} turns by CPU time; peer: torchvision, PIL"
         );
-        results.push(json!({
-            "figure": format!("loading: {name}"), "ours": mine, "peer": other, "ratio": ratio, "goal": goal, "holds": holds,
-            "unit": "images/s per core", "method": method,
-        }));
+        table.pairs(figure.name, "images/s per core", &turns, Goal::AtLeast(figure.goal), &method);
     }
-    fs::write(bench.join("loading.json"), serde_json::to_string_pretty(&results)?)?;
-    Ok(())
+    table.write(root)
+}
+
+/// The training part of the handwritten digits.
+fn digits(parent: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = parent.join("digits");
+    if folder.exists() {
+        return Ok(folder.join("train"));
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let arguments = ["run", "--quiet", "-p", "tests", "--bin", "digits", "--"];
+    let status = Command::new(cargo).args(arguments).arg(&folder).status()?;
+    if status.success() { Ok(folder.join("train")) } else { Err("the digits were not made".into()) }
 }
 
 /// The folder's images as training sees them.
@@ -139,12 +142,6 @@ fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// torchvision, in a Python process that waits for its turns.

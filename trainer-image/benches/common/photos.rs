@@ -4,7 +4,6 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
@@ -32,18 +31,6 @@ pub(crate) fn folder(parent: &Path, width: usize, height: usize, count: usize) -
     println!("{}: {count} images made, {} KB each", folder.display(), bytes / count / 1000);
     fs::rename(partial, &folder)?;
     Ok(folder)
-}
-
-/// The training part of the handwritten digits.
-pub(crate) fn digits(parent: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let folder = parent.join("digits");
-    if folder.exists() {
-        return Ok(folder.join("train"));
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let arguments = ["run", "--quiet", "-p", "tests", "--bin", "digits", "--"];
-    let status = Command::new(cargo).args(arguments).arg(&folder).status()?;
-    if status.success() { Ok(folder.join("train")) } else { Err("the digits were not made".into()) }
 }
 
 /// Noise at scales from the whole image down to single pixels, the finer the weaker, in three related colours.
