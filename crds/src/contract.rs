@@ -10,6 +10,9 @@ pub const VERSION: &str = "v1alpha1";
 /// Version of the documents below. Readers ignore fields they don't know; a document of a later version is still read.
 pub const CONTRACT_VERSION: u32 = 1;
 
+/// Name of Trainyard's controller in `spec.managedBy`.
+pub const MANAGER: &str = "trainyard.dev/operator";
+
 /// Labels on what the operator creates.
 pub mod labels {
     /// Name of the owning resource.

@@ -34,6 +34,12 @@ pub mod reason {
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
     /// The job waits for the job whose model it needs.
     pub const WAITING_FOR_MODEL: &str = "WaitingForModel";
+    /// The model that the job needs will never be there.
+    pub const MODEL_MISSING: &str = "ModelMissing";
+    /// A pod can't start.
+    pub const POD_NOT_STARTING: &str = "PodNotStarting";
+    /// A node was left out of the next attempts.
+    pub const NODE_EXCLUDED: &str = "NodeExcluded";
     /// The job waits in its queue.
     pub const QUEUED: &str = "Queued";
     /// No node can ever give what the job needs.

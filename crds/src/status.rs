@@ -119,6 +119,11 @@ pub struct TrainingJobStatus {
     /// The trained model, once the job has succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelStatus>,
+    /// What the operator remembers between two decisions and nobody else needs, as JSON: the gangs under way, the shards
+    /// that are done, failures in a row.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65_536))]
+    pub memory: String,
 }
 
 /// Where a ScoringJob stands.
@@ -184,6 +189,11 @@ pub struct ScoringJobStatus {
     /// The rows, once the job has succeeded, and the figure that evaluate asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<ModelStatus>,
+    /// What the operator remembers between two decisions and nobody else needs, as JSON: the gangs under way, the shards
+    /// that are done, failures in a row.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65_536))]
+    pub memory: String,
 }
 
 /// Where a ModelEndpoint stands.

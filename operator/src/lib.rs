@@ -9,16 +9,19 @@
 //! - [`manifest`]: YAML with positions, and every fault in it at its line.
 //! - [`observe`]: the world as plain data.
 //! - [`decide`]: what to do about it, without client, clock, environment or waiting.
+//! - [`placement`]: which nodes, device and runtime a job may have, and why not others.
 //! - [`build`]: what a member is given: environment and command, as pure functions.
 //! - [`local`]: the job as processes of this machine, their state in a folder that a person can read.
 //! - [`cli`]: what was typed.
 
 pub mod build;
 pub mod cli;
+pub mod cluster;
 pub mod decide;
 pub mod local;
 pub mod manifest;
 pub mod observe;
+pub mod placement;
 
 #[cfg(test)]
 mod purity;

@@ -2,8 +2,12 @@
 //!
 //! - [`member`]: environment and command of one member, by the contract.
 //! - [`assignment`]: the spec as the trainer gets it: every URI one that it can open, every model one with a URI.
+//! - [`names`], [`pod`], [`gang`]: the pods of a job, and what a gang of several needs beside them.
 //! - [`status`]: the one status of a job, from its ledger.
 
 pub mod assignment;
+pub mod gang;
 pub mod member;
+pub mod names;
+pub mod pod;
 pub mod status;

@@ -2,8 +2,7 @@
 
 use crds::reasons::{condition, reason};
 use crds::status::{
-    AttemptRecord, ModelStatus, Phase, Placement, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus,
-    bounded,
+    AttemptRecord, ModelStatus, Phase, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus, bounded,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,12 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::observe::{FinalReason, Ledger};
 
 /// The status of a TrainingJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn training(
-    ledger: &Ledger,
-    placement: Option<&Placement>,
-    before: &[Condition],
-    now: Timestamp,
-) -> TrainingJobStatus {
+pub fn training(ledger: &Ledger, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
     TrainingJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),
@@ -30,20 +24,16 @@ pub fn training(
         active_seconds: ledger.active_seconds.cast_signed(),
         active_since: ledger.active_since.map(Time),
         progress: progress(ledger),
-        placement: placement.cloned(),
+        placement: ledger.placement.clone(),
         attempts: attempts(ledger),
-        excluded_nodes: Vec::new(),
+        excluded_nodes: ledger.excluded.keys().cloned().collect(),
         model: result(ledger),
+        memory: ledger.memory(),
     }
 }
 
 /// The status of a ScoringJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn scoring(
-    ledger: &Ledger,
-    placement: Option<&Placement>,
-    before: &[Condition],
-    now: Timestamp,
-) -> ScoringJobStatus {
+pub fn scoring(ledger: &Ledger, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
     ScoringJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),
@@ -63,10 +53,11 @@ pub fn scoring(
             failed: result.rows_failed.unwrap_or(0).cast_signed(),
         }),
         shards_done: u32::try_from(ledger.done.len()).unwrap_or(u32::MAX),
-        placement: placement.cloned(),
+        placement: ledger.placement.clone(),
         attempts: attempts(ledger),
-        excluded_nodes: Vec::new(),
+        excluded_nodes: ledger.excluded.keys().cloned().collect(),
         output: result(ledger),
+        memory: ledger.memory(),
     }
 }
 
@@ -128,6 +119,13 @@ fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Cond
         (condition::RUNNING, phase == Phase::Running, running.to_owned()),
         (condition::SUSPENDED, phase == Phase::Suspended, suspended.to_owned()),
     ];
+    match &ledger.obstacle {
+        Some(obstacle) => wanted.push((condition::SCHEDULABLE, false, obstacle.reason.clone())),
+        None if ledger.placement.is_some() => {
+            wanted.push((condition::SCHEDULABLE, true, reason::PODS_CREATED.to_owned()));
+        }
+        None => {}
+    }
     match (phase, &ledger.failure) {
         (Phase::Succeeded, _) => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
         (Phase::Failed, failure) => {
@@ -143,7 +141,7 @@ fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Cond
     }
     // A job that was never suspended says nothing of it.
     let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
-    wanted.retain(|(kind, holds, _)| *holds || *kind == condition::RUNNING || known(kind));
+    wanted.retain(|(kind, holds, _)| *holds || *kind != condition::SUSPENDED || known(kind));
     wanted
         .into_iter()
         .map(|(kind, holds, reason)| {

@@ -36,14 +36,10 @@ impl Draft<'_> {
                     "active for {active} s of the {deadline} s that spec.runPolicy.activeDeadlineSeconds allows"
                 );
                 let failure = Failure {
-                    cause: Cause::OtherPermanent,
-                    member: 0,
-                    exit_code: None,
-                    rank: None,
-                    node: None,
                     step: self.ledger.progress.as_ref().map(|progress| progress.step),
                     message,
                     hint: "raise it, or leave it out".to_owned(),
+                    ..Failure::of_job()
                 };
                 self.ledger.failure.get_or_insert((FinalReason::DeadlineExceeded, failure));
             } else {
@@ -180,8 +176,14 @@ impl Draft<'_> {
         let ledger = &self.ledger;
         let attempt = ledger.attempt;
         match ledger.phase {
+            Phase::Pending | Phase::Restarting if ledger.obstacle.is_some() => {
+                ledger.obstacle.as_ref().map(|obstacle| obstacle.message.clone()).unwrap_or_default()
+            }
             Phase::Pending => "Waits to be started".to_owned(),
-            Phase::Starting => format!("Attempt {attempt} starts"),
+            Phase::Starting => match self.world.members.iter().find(|member| !member.waiting.is_empty()) {
+                Some(member) => format!("Attempt {attempt} starts: {}", member.waiting),
+                None => format!("Attempt {attempt} starts"),
+            },
             Phase::Running if self.world.job.suspend => "Commits a checkpoint, then stops".to_owned(),
             Phase::Running => match &ledger.progress {
                 Some(progress) if progress.attempt == attempt && !progress.stage.is_empty() => progress.stage.clone(),

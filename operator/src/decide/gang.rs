@@ -2,13 +2,15 @@
 
 use crds::contract::Cause;
 use crds::reasons::reason;
-use crds::status::Phase;
+use crds::status::{NODES_KEPT, Phase};
 
 use super::{Draft, after, backoff, policy};
 use crate::observe::{Attempt, Failure, FinalReason, Gang, Member, MemberId, MemberState, Stage};
 
 /// Seconds that the other members of a gang get to end by themselves once its leader has completed.
 const LINGER_SECONDS: u64 = 30;
+/// Seconds for which a node at fault is left out.
+const EXCLUSION_SECONDS: u64 = 3600;
 /// Ended attempts that the history keeps besides the first.
 const ATTEMPTS_KEPT: usize = crds::status::ATTEMPTS_KEPT - 1;
 
@@ -132,6 +134,9 @@ impl Draft<'_> {
             _ if costs && self.ledger.failures >= limit => Some(FinalReason::BackoffLimitExceeded),
             _ => None,
         };
+        if policy.retry == policy::Retry::Elsewhere && last.is_none() {
+            self.exclude(&failure);
+        }
         let mut wait = 0;
         if costs {
             let step = failure.step.unwrap_or(0).max(self.ledger.progress.as_ref().map_or(0, |progress| progress.step));
@@ -149,6 +154,17 @@ impl Draft<'_> {
             self.tell(true, reason::RESTARTING, note);
         }
         self.restage(gang, record, Stage::Waiting { not_before: after(self.now, wait) });
+    }
+
+    /// Leaves the node that a failure came from out of the attempts to come: for good where it does not fit, for a while
+    /// where it may recover.
+    fn exclude(&mut self, failure: &Failure) {
+        let Some(node) = failure.node.clone() else { return };
+        let until = (failure.cause != Cause::GpuUnsupported).then(|| after(self.now, EXCLUSION_SECONDS));
+        if self.ledger.excluded.len() < NODES_KEPT || self.ledger.excluded.contains_key(&node) {
+            self.tell(true, reason::NODE_EXCLUDED, format!("Node {node} is left out: {:?}", failure.cause));
+            self.ledger.excluded.insert(node, until);
+        }
     }
 
     /// Writes down that a gang is done, and adds what it left behind to the job's result.
@@ -190,7 +206,7 @@ pub(super) fn what_happened(attempt: u32, failure: &Failure) -> String {
 fn failure_of(member: &Member) -> Option<Failure> {
     let node = member.node.clone();
     match &member.state {
-        MemberState::Ended(end) if end.cause != Cause::Completed => Some(Failure {
+        MemberState::Ended(end) | MemberState::Stuck(end) if end.cause != Cause::Completed => Some(Failure {
             cause: end.cause,
             member: member.id.index,
             exit_code: end.exit_code,
@@ -220,16 +236,7 @@ fn suspended(gang: u32) -> Failure {
 }
 
 fn blank(member: u32) -> Failure {
-    Failure {
-        cause: Cause::Completed,
-        member,
-        exit_code: None,
-        rank: None,
-        node: None,
-        step: None,
-        message: String::new(),
-        hint: String::new(),
-    }
+    Failure { cause: Cause::Completed, member, ..Failure::of_job() }
 }
 
 impl Draft<'_> {

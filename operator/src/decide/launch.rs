@@ -3,11 +3,44 @@
 use crds::reasons::reason;
 
 use super::Draft;
-use crate::observe::{MemberId, Stage};
+use crate::observe::{Failure, FinalReason, MemberId, Stage};
 
 impl Draft<'_> {
+    /// Lets nodes be used again whose time has come.
+    pub(super) fn readmit(&mut self) {
+        let now = self.now;
+        self.ledger.excluded.retain(|_, until| until.is_none_or(|until| until > now));
+    }
+
+    /// Whether there is a place for what is to start: if not, the job waits for it, or fails if waiting can't help.
+    pub(super) fn check_place(&mut self) {
+        let known = self.ledger.obstacle.take();
+        let job = &self.world.job;
+        let wants_to_start = (0..job.gangs).any(|gang| match self.ledger.gangs.get(&gang) {
+            Some(record) => matches!(record.stage, Stage::Waiting { .. }),
+            None => !self.ledger.done.contains(&gang),
+        });
+        let (Err(obstacle), true, false, None) = (&self.world.place, wants_to_start, job.suspend, &self.ledger.failure)
+        else {
+            return;
+        };
+        if let Some(cause) = obstacle.fails_by {
+            let failure = Failure { cause, message: obstacle.message.clone(), ..Failure::of_job() };
+            self.ledger.failure = Some((FinalReason::Permanent, failure));
+            return;
+        }
+        if known.as_ref() != Some(obstacle) {
+            self.tell(true, &obstacle.reason, obstacle.message.clone());
+        }
+        if let Some(end) = self.ledger.excluded.values().flatten().min() {
+            self.wake_at(*end);
+        }
+        self.ledger.obstacle = Some(obstacle.clone());
+    }
+
     /// Starts gangs while there is room under `parallelism`: first those that have to be tried again, then new ones in order.
     pub(super) fn launch(&mut self) {
+        let Ok(placement) = &self.world.place else { return };
         let job = &self.world.job;
         let mut room = self.ledger.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. })).count();
         let waiting: Vec<(u32, u32)> = self
@@ -40,6 +73,7 @@ impl Draft<'_> {
             }
             room += 1;
             self.open(gang, attempt);
+            self.ledger.placement = Some(placement.clone());
             for index in job.members_of(gang) {
                 self.start(MemberId { attempt, index });
             }

@@ -35,11 +35,13 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
         draft.clear_away();
         return draft.finish();
     }
+    draft.readmit();
     draft.take_progress();
     for gang in 0..world.job.gangs {
         draft.settle(gang);
     }
     draft.check_deadlines();
+    draft.check_place();
     draft.conclude();
     if draft.ledger.phase.is_terminal() {
         draft.clear_away();

@@ -53,7 +53,8 @@ impl Children {
                     end.message = "trainyard was ended, and its processes with it".to_owned();
                 }
                 let state = MemberState::Ended(end);
-                let member = Member { id, uid: String::new(), state, stopping_since: None, node: None };
+                let member =
+                    Member { id, uid: String::new(), state, stopping_since: None, node: None, waiting: String::new() };
                 members.insert(id, Process { child: None, slot: 0, member });
             }
         }
@@ -108,7 +109,8 @@ impl Children {
             .spawn()
             .map_err(RunError::io("start", trainer))?;
         let uid = child.id().to_string();
-        let member = Member { id, uid, state: MemberState::Running, stopping_since: None, node: None };
+        let member =
+            Member { id, uid, state: MemberState::Running, stopping_since: None, node: None, waiting: String::new() };
         self.members.insert(id, Process { child: Some(child), slot, member });
         Ok(())
     }

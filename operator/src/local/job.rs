@@ -8,7 +8,7 @@ use crds::check::Resource;
 use crds::contract::STOP_SECONDS;
 use crds::fault::Fault;
 use crds::infrastructure::Infrastructure;
-use crds::status::{Phase, Placement};
+use crds::status::Phase;
 use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -109,19 +109,18 @@ impl LocalJob {
     }
 
     /// Its status.
-    pub(crate) fn status(
-        &self,
-        ledger: &Ledger,
-        placement: Option<&Placement>,
-        before: &Value,
-        now: Timestamp,
-    ) -> Value {
+    pub(crate) fn status(&self, ledger: &Ledger, before: &Value, now: Timestamp) -> Value {
         let known: Vec<Condition> =
             before.get("conditions").cloned().and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
-        match self.work {
-            Work::Training(_) => json!(status::training(ledger, placement, &known, now)),
-            Work::Scoring(_) => json!(status::scoring(ledger, placement, &known, now)),
+        let mut status = match self.work {
+            Work::Training(_) => json!(status::training(ledger, &known, now)),
+            Work::Scoring(_) => json!(status::scoring(ledger, &known, now)),
+        };
+        // The job's folder has the whole memory in a file of its own.
+        if let Some(fields) = status.as_object_mut() {
+            fields.remove("memory");
         }
+        status
     }
 
     /// Kind and name, for people.

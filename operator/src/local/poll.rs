@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crds::contract::Progress;
 
+use crate::observe::progress;
+
 /// Time between two questions.
 const EVERY: Duration = Duration::from_millis(250);
 /// Time for an answer.
@@ -43,7 +45,7 @@ impl Polls {
     /// The newest progress of all gangs, summed up; `None` as long as none has answered.
     pub(crate) fn newest(&self) -> Option<Progress> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.values().cloned().reduce(|sum, gang| add(sum, &gang))
+        progress::sum(newest.values())
     }
 }
 
@@ -57,15 +59,4 @@ impl Drop for Polls {
 fn ask(agent: &ureq::Agent, address: &str) -> Option<Progress> {
     let text = agent.get(address).call().ok()?.body_mut().read_to_string().ok()?;
     serde_json::from_str(&text).ok()
-}
-
-fn add(a: Progress, b: &Progress) -> Progress {
-    Progress {
-        attempt: a.attempt.max(b.attempt),
-        step: a.step + b.step,
-        total_steps: a.total_steps + b.total_steps,
-        images_per_second: a.images_per_second + b.images_per_second,
-        eta_seconds: a.eta_seconds.max(b.eta_seconds),
-        ..a
-    }
 }

@@ -114,6 +114,7 @@ impl Runner<'_> {
                 ledger: self.memory.ledger.clone(),
                 members: self.children.members(),
                 progress: self.polls.newest(),
+                place: Ok(self.place.status.clone()),
             };
             let plan = decide(&world, now);
             let settled = plan.is_empty();
@@ -158,7 +159,7 @@ impl Runner<'_> {
         }
         if let Some(ledger) = plan.ledger {
             self.memory.ledger = ledger;
-            self.status = self.job.status(&self.memory.ledger, Some(&self.place.status), &self.status, now);
+            self.status = self.job.status(&self.memory.ledger, &self.status, now);
             self.folder.keep(&self.memory, &self.status)?;
         }
         for event in plan.events {

@@ -17,6 +17,13 @@ pub struct Setting {
     pub grace_seconds: Option<u64>,
 }
 
+impl Setting {
+    /// A cluster: restarts go anywhere, and the kubelet sees to the end of a grace period.
+    pub fn anywhere(backoff: Backoff) -> Setting {
+        Setting { elsewhere: true, backoff, grace_seconds: None }
+    }
+}
+
 impl Job {
     /// A TrainingJob: one gang of `nodes` members.
     pub fn of_training(job: &TrainingJob, setting: Setting) -> Job {

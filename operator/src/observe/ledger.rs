@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::contract::{Cause, JobResult, Progress};
+use crds::status::Placement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,28 @@ pub struct Ledger {
     /// Why the job failed for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<(FinalReason, Failure)>,
+    /// Nodes that no attempt goes to, with the time from which they may be used again; `None`: never again.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub excluded: BTreeMap<String, Option<Timestamp>>,
+    /// Why no attempt can start now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<Obstacle>,
+    /// Where the newest attempt was placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// Why no attempt can start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    /// Reason of the condition `Schedulable`.
+    pub reason: String,
+    /// The same in a sentence.
+    pub message: String,
+    /// What the job fails by, if waiting can't help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fails_by: Option<Cause>,
 }
 
 /// The memory of one gang.
@@ -143,6 +166,22 @@ pub struct Attempt {
     pub end: Timestamp,
     /// Why; the cause `Completed` where it was done.
     pub failure: Failure,
+}
+
+impl Failure {
+    /// A failure of the job as a whole, of which nothing is known yet but that it is one.
+    pub fn of_job() -> Failure {
+        Failure {
+            cause: Cause::OtherPermanent,
+            member: 0,
+            exit_code: None,
+            rank: None,
+            node: None,
+            step: None,
+            message: String::new(),
+            hint: String::new(),
+        }
+    }
 }
 
 impl Ledger {

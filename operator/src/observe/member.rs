@@ -25,6 +25,8 @@ pub struct Member {
     pub stopping_since: Option<Timestamp>,
     /// Name of its node, where known.
     pub node: Option<String>,
+    /// Why it does not run yet, as the platform says; empty where there is nothing to say.
+    pub waiting: String,
 }
 
 /// How a member fares.
@@ -34,6 +36,8 @@ pub enum MemberState {
     Pending,
     /// It runs.
     Running,
+    /// It is there and will never run: it failed, and is to be stopped.
+    Stuck(End),
     /// Its node can't be reached, beyond the bound: whether it lives is unknown, a newer attempt fences it off.
     Unreachable,
     /// It has ended.
@@ -64,7 +68,7 @@ pub struct End {
 impl Member {
     /// Whether it may still do something. An unreachable member is fenced off by the next attempt's number instead.
     pub fn is_live(&self) -> bool {
-        matches!(self.state, MemberState::Pending | MemberState::Running)
+        matches!(self.state, MemberState::Pending | MemberState::Running | MemberState::Stuck(_))
     }
 
     /// How it ended, if it did.

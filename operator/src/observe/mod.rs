@@ -12,14 +12,20 @@
 mod kinds;
 mod ledger;
 mod member;
+mod memory;
+pub mod node;
+pub mod pod;
+pub mod progress;
 
 pub use kinds::Setting;
-pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Stage};
+pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Stage};
 pub use member::{End, Member, MemberId, MemberState};
+pub use node::NodeFacts;
 
 pub use crds::status::Phase;
 
 use crds::contract::Progress;
+use crds::status::Placement;
 
 /// All that `decide` knows, apart from the time.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +38,8 @@ pub struct World {
     pub members: Vec<Member>,
     /// The newest progress, summed over the gangs; `None` if none was heard.
     pub progress: Option<Progress>,
+    /// Where a new attempt would go, or why it can't start now.
+    pub place: Result<Placement, Obstacle>,
 }
 
 /// What a job wishes, whatever its kind: gangs of equal size, and how often and how long to try.

@@ -1,6 +1,7 @@
 //! Worlds in a few words: `training(2).open(1).member(0, running()).member(1, ended(161))`.
 
 use crds::contract::{JobResult, Progress, TerminationMessage};
+use crds::status::Placement;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::decide::{How, Plan, decide};
@@ -48,6 +49,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         ledger: Ledger::default(),
         members: Vec::new(),
         progress: None,
+        place: Ok(Placement::default()),
     }
 }
 
@@ -78,7 +80,7 @@ impl World {
     pub(super) fn member_of(mut self, attempt: u32, index: u32, state: MemberState) -> World {
         let id = MemberId { attempt, index };
         let uid = format!("uid-{attempt}-{index}");
-        self.members.push(Member { id, uid, state, stopping_since: None, node: None });
+        self.members.push(Member { id, uid, state, stopping_since: None, node: None, waiting: String::new() });
         self
     }
 

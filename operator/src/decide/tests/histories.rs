@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::builders::*;
+use crate::build::status;
 use crate::decide::{How, Plan, decide};
-use crate::observe::{End, Member, MemberId, MemberState, Phase, World};
+use crate::observe::{End, Ledger, Member, MemberId, MemberState, Phase, World};
 
 /// Something that happens between two decisions.
 #[derive(Clone, Debug)]
@@ -43,12 +44,25 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// The ledger as an operator finds it that starts anew: written to a status as JSON, and read from there.
+fn through_status(world: &World) -> Ledger {
+    match world.job.kind.as_str() {
+        "TrainingJob" => Ledger::of_training(&reread(&status::training(&world.ledger, &[], noon()))),
+        _ => Ledger::of_scoring(&reread(&status::scoring(&world.ledger, &[], noon()))),
+    }
+}
+
+fn reread<T: serde::Serialize + serde::de::DeserializeOwned>(status: &T) -> T {
+    serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap()
+}
+
 /// A world that plans are carried out in.
 struct Simulation {
     world: World,
     seconds: i64,
     created: BTreeMap<MemberId, u32>,
     next_uid: u32,
+    looks: u32,
 }
 
 impl Simulation {
@@ -102,7 +116,14 @@ impl Simulation {
             if !exists {
                 self.next_uid += 1;
                 let uid = self.next_uid.to_string();
-                self.world.members.push(Member { id: *id, uid, state: pending(), stopping_since: None, node: None });
+                self.world.members.push(Member {
+                    id: *id,
+                    uid,
+                    state: pending(),
+                    stopping_since: None,
+                    node: None,
+                    waiting: String::new(),
+                });
                 *self.created.entry(*id).or_default() += 1;
             }
             self.check_one_attempt_lives()?;
@@ -147,6 +168,10 @@ impl Simulation {
     fn step(&mut self, acts: usize) -> Result<Plan, TestCaseError> {
         let plan = decide(&self.world, at(self.seconds));
         prop_assert_eq!(&plan, &decide(&self.world, at(self.seconds)), "the same world, the same plan");
+        self.looks += 1;
+        if self.looks.is_multiple_of(5) {
+            self.check_restart(&plan)?;
+        }
         let room = self.world.job.parallelism as usize;
         self.act(&plan, acts)?;
         self.check_one_attempt_lives()?;
@@ -154,6 +179,20 @@ impl Simulation {
             self.world.members.iter().filter(|m| m.is_live()).map(|m| self.world.job.gang_of(m.id.index)).collect();
         prop_assert!(live.len() <= room, "more gangs live than may: {live:?}");
         Ok(plan)
+    }
+
+    /// An operator that starts anew, with what the status holds, decides the same.
+    fn check_restart(&self, plan: &Plan) -> Result<(), TestCaseError> {
+        let restarted = World { ledger: through_status(&self.world), ..self.world.clone() };
+        let again = decide(&restarted, at(self.seconds));
+        prop_assert_eq!((&plan.start, &plan.stop, plan.wake), (&again.start, &again.stop, again.wake));
+        let end = |world: &World, plan: &Plan| through_status(&world.clone().then(plan));
+        prop_assert_eq!(
+            end(&self.world, plan),
+            end(&restarted, &again),
+            "an operator that starts anew decides the same"
+        );
+        Ok(())
     }
 
     /// Nothing more happens but what was asked for: it comes to rest.
@@ -176,7 +215,7 @@ impl Simulation {
 }
 
 fn history(world: World, happenings: &[Happening]) -> Result<Simulation, TestCaseError> {
-    let mut simulation = Simulation { world, seconds: 0, created: BTreeMap::new(), next_uid: 0 };
+    let mut simulation = Simulation { world, seconds: 0, created: BTreeMap::new(), next_uid: 0, looks: 0 };
     for happening in happenings {
         let acts = simulation.happens(happening).unwrap_or(usize::MAX);
         simulation.step(acts)?;

@@ -1,0 +1,279 @@
+//! Carries a plan out, in this order: objects, deletions, one status write, events. A crash between any two of these leads
+//! to the same end, since names are deterministic, deletions have preconditions, and events are only said of what is written.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::stream::{self, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::events::{Event as Published, EventType, Recorder};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::kind::Kind;
+use super::pods::{Owner, Pods};
+use super::telemetry::Telemetry;
+use crate::build::pod::Template;
+use crate::build::{gang, names};
+use crate::decide::{How, Plan};
+use crate::observe::{Ledger, MemberId};
+
+/// Name under which we write.
+pub(super) const FIELD_MANAGER: &str = "trainyard";
+/// Longest time that one write may take, retries of the client included.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pods that are created or deleted at the same time for one job.
+const AT_ONCE: usize = 64;
+
+/// Why a plan could not be carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    /// The API server refused a write, or could not be reached.
+    #[error("can't {doing}: {source}")]
+    Api {
+        /// What was tried.
+        doing: String,
+        /// What it said.
+        source: Box<kube::Error>,
+    },
+    /// It did not answer in time.
+    #[error("can't {doing}: the API server did not answer within {} s", PATIENCE.as_secs())]
+    Timeout {
+        /// What was tried.
+        doing: String,
+    },
+    /// A pod of an earlier job of the same name is still there.
+    #[error("pod {name} of an earlier job of this name is still there")]
+    Taken {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl ActError {
+    /// A short word for metrics, of which there are few.
+    pub(super) fn category(&self) -> &'static str {
+        match self {
+            ActError::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 403 => "forbidden",
+                kube::Error::Api(status) if status.code == 409 => "conflict",
+                kube::Error::Api(status) if status.code == 422 => "invalid",
+                kube::Error::Api(status) if status.code == 429 => "throttled",
+                kube::Error::Api(_) => "refused",
+                _ => "unreachable",
+            },
+            ActError::Timeout { .. } => "timeout",
+            ActError::Taken { .. } => "taken",
+        }
+    }
+
+    /// What the API server says is wrong with an object that it will never take.
+    pub(super) fn invalid(&self) -> Option<String> {
+        match self {
+            ActError::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 422 => Some(status.message.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// What carries plans out.
+#[derive(Clone)]
+pub(super) struct Actor<'a> {
+    pub(super) client: &'a Client,
+    pub(super) pods: &'a Pods,
+    pub(super) recorder: &'a Recorder,
+    pub(super) telemetry: &'a Telemetry,
+}
+
+impl Actor<'_> {
+    /// Carries out what a plan wants of pods and what belongs to them.
+    ///
+    /// # Errors
+    /// The first write that failed; what was done stays done.
+    pub(super) async fn members(
+        &self,
+        plan: &Plan,
+        template: Option<&Template<'_>>,
+        owner: &Owner,
+    ) -> Result<(), ActError> {
+        if let (Some(template), false) = (template, plan.start.is_empty()) {
+            self.companions(template).await?;
+            // The first one alone: if it is refused, so will the others be.
+            if let Some((first, rest)) = plan.start.split_first() {
+                self.create(template, *first).await?;
+                stream::iter(rest.iter().map(Ok))
+                    .try_for_each_concurrent(AT_ONCE, |id| self.create(template, *id))
+                    .await?;
+            }
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);
+        stream::iter(plan.stop.iter().map(Ok))
+            .try_for_each_concurrent(AT_ONCE, |stop| {
+                let api = &api;
+                async move {
+                    let name = names::pod_of(&owner.kind, &owner.name, stop.id);
+                    let grace = (stop.how == How::ByForce).then_some(0);
+                    let preconditions = Preconditions { uid: Some(stop.uid.clone()), resource_version: None };
+                    let parameters = DeleteParams {
+                        grace_period_seconds: grace,
+                        preconditions: Some(preconditions),
+                        ..DeleteParams::default()
+                    };
+                    let doing = format!("delete pod {name}");
+                    let deleted = self.write("delete_pod", &doing, api.delete(&name, &parameters)).await;
+                    match deleted {
+                        Ok(_) => Ok(()),
+                        // It is gone, or another one has its name: either way this one is no more.
+                        Err(error) if is_code(&error, 404) || is_code(&error, 409) => {
+                            self.pods.forget(&owner.uid, stop.id, &stop.uid);
+                            Ok(())
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+            })
+            .await
+    }
+
+    /// Service and disruption budget of a gang of several pods.
+    async fn companions(&self, template: &Template<'_>) -> Result<(), ActError> {
+        let job = template.job;
+        if job.gang_size == 1 {
+            return Ok(());
+        }
+        let (service, budget) = (gang::service(job, template.owner), gang::disruption_budget(job, template.owner));
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let name = names::service(job);
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
+        self.write("apply_service", "apply the Service", services.patch(&name, &apply, &Patch::Apply(&service)))
+            .await?;
+        let doing = "apply the PodDisruptionBudget";
+        self.write("apply_budget", doing, budgets.patch(&name, &apply, &Patch::Apply(&budget))).await?;
+        Ok(())
+    }
+
+    async fn create(&self, template: &Template<'_>, id: MemberId) -> Result<(), ActError> {
+        let pod = template.pod(id);
+        let name = names::pod(template.job, id);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &template.job.namespace);
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let doing = format!("create pod {name}");
+        match self.write("create_pod", &doing, api.create(&parameters, &pod)).await {
+            Ok(created) => {
+                self.pods.learn(&created);
+                Ok(())
+            }
+            // Made before a crash, or by a retry of the client whose first try got through.
+            Err(error) if is_code(&error, 409) => {
+                let there = self.write("get_pod", &format!("read pod {name}"), api.get(&name)).await?;
+                match Owner::of(&there).is_some_and(|owner| owner.uid == template.job.uid) {
+                    true => {
+                        self.pods.learn(&there);
+                        Ok(())
+                    }
+                    false => Err(ActError::Taken { name }),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the one status. Returns the conditions as they were written.
+    pub(super) async fn status<K: Kind>(
+        &self,
+        owner: &Owner,
+        ledger: &Ledger,
+        before: &[Condition],
+        now: Timestamp,
+    ) -> Result<Vec<Condition>, ActError> {
+        let status = K::status_json(ledger, before, now);
+        let conditions = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            // The UID keeps the status of a job that is gone off another one of its name.
+            "metadata": {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid},
+            "status": status,
+        });
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        self.write("patch_status", "write the status", patch_status(&api, &owner.name, &apply, &body)).await?;
+        Ok(conditions)
+    }
+
+    /// Tells what a plan has to tell. What can't be told is logged: it changes nothing.
+    pub(super) async fn events(&self, plan: &Plan, regarding: &ObjectReference) {
+        for event in &plan.events {
+            let published = Published {
+                type_: if event.warning { EventType::Warning } else { EventType::Normal },
+                reason: event.reason.clone(),
+                note: Some(crds::status::bounded(&event.note)),
+                action: event.reason.clone(),
+                secondary: None,
+            };
+            let doing = "publish an event";
+            if let Err(error) = self.write("publish_event", doing, self.recorder.publish(&published, regarding)).await {
+                tracing::warn!(%error, reason = event.reason, "an event was not published");
+            }
+        }
+    }
+
+    /// Deletes a finished job whose time is over.
+    pub(super) async fn expire<K: Kind>(&self, owner: &Owner) -> Result<(), ActError> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(owner.uid.clone()), resource_version: None }),
+            ..DeleteParams::background()
+        };
+        match self.write("delete_job", "delete the finished job", api.delete(&owner.name, &parameters)).await {
+            Err(error) if !is_code(&error, 404) && !is_code(&error, 409) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// One write: bounded in time, timed, counted.
+    async fn write<T>(
+        &self,
+        verb: &'static str,
+        doing: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ActError> {
+        let start = std::time::Instant::now();
+        let result = match tokio::time::timeout(PATIENCE, call).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(source)) => Err(ActError::Api { doing: doing.to_owned(), source: Box::new(source) }),
+            Err(_) => Err(ActError::Timeout { doing: doing.to_owned() }),
+        };
+        self.telemetry.wrote(verb, result.as_ref().err().map_or("ok", ActError::category), start.elapsed());
+        result
+    }
+}
+
+async fn patch_status<K>(
+    api: &Api<K>,
+    name: &str,
+    apply: &PatchParams,
+    body: &(impl Serialize + Debug),
+) -> Result<K, kube::Error>
+where
+    K: Clone + DeserializeOwned + Debug + Resource,
+{
+    api.patch_status(name, apply, &Patch::Apply(body)).await
+}
+
+fn is_code(error: &ActError, code: u16) -> bool {
+    match error {
+        ActError::Api { source, .. } => matches!(source.as_ref(), kube::Error::Api(status) if status.code == code),
+        _ => false,
+    }
+}

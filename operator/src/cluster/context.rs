@@ -1,0 +1,176 @@
+//! What all looks at jobs share: the caches that the watches fill, what was written last for each job, and the way out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crds::TrainingJob;
+use crds::status::Phase;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use super::Settings;
+use super::kind::Kind;
+use super::nodes::Nodes;
+use super::pods::{Owner, Pods};
+use super::progress::Polls;
+use super::telemetry::Telemetry;
+use crate::observe::{Job, Ledger, Stage};
+
+/// What all looks at jobs share.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) recorder: Recorder,
+    pub(super) settings: Settings,
+    pub(super) pods: Pods,
+    /// `None` where the operator may not read nodes.
+    pub(super) nodes: Option<Nodes>,
+    pub(super) polls: Polls,
+    pub(super) trainings: Store<TrainingJob>,
+    pub(super) telemetry: std::sync::Arc<Telemetry>,
+    pub(super) jobs: Mutex<HashMap<String, Remembered>>,
+    pub(super) unplaced: Mutex<HashSet<Owner>>,
+}
+
+/// What was written last for a job. It is newer than what the watch has told, and nobody else writes it.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
+    pub(super) kind: String,
+    pub(super) ledger: Ledger,
+    pub(super) conditions: Vec<Condition>,
+    /// What the API server said of a pod that it will never take.
+    pub(super) rejected: Option<String>,
+    /// Errors in a row.
+    pub(super) errors: u32,
+}
+
+impl Context {
+    /// Whose pods a job's are.
+    pub(super) fn owner_of<K: Kind>(&self, job: &K) -> Owner {
+        let metadata = job.meta();
+        Owner {
+            kind: K::kind(&()).into_owned(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What is remembered of a job; of one that is new to us, what its status tells.
+    pub(super) fn recall<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
+        let mut jobs = lock(&self.jobs);
+        let known = jobs.entry(owner.uid.clone()).or_insert_with(|| {
+            let ledger = job.ledger();
+            self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
+            let conditions = job.conditions();
+            Remembered { kind: owner.kind.clone(), ledger, conditions, rejected: None, errors: 0 }
+        });
+        known.clone()
+    }
+
+    pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Remembered)) {
+        if let Some(known) = lock(&self.jobs).get_mut(uid) {
+            change(known);
+        }
+    }
+
+    pub(super) fn errors(&self, uid: &str) -> u32 {
+        lock(&self.jobs).get(uid).map_or(0, |known| known.errors)
+    }
+
+    /// Forgets a job that is gone, or no longer ours.
+    pub(super) fn forget(&self, uid: &str) {
+        if let Some(known) = lock(&self.jobs).remove(uid) {
+            self.telemetry.moved(&known.kind, Some(phase(&known.ledger)), None);
+        }
+        lock(&self.unplaced).retain(|owner| owner.uid != uid);
+        self.pods.forget_job(uid);
+        self.polls.forget(uid);
+    }
+
+    /// Counts what a written ledger changes.
+    pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, job: &Job) {
+        if before.phase != after.phase {
+            self.telemetry.moved(&owner.kind, Some(phase(before)), Some(phase(after)));
+            tracing::info!(
+                kind = owner.kind, namespace = owner.namespace, name = owner.name,
+                phase = ?after.phase, message = after.message, "the job moved"
+            );
+        }
+        let gpus = after.placement.as_ref().map_or(0, |placement| placement.gpus);
+        let of_gang = f64::from(gpus) / f64::from(job.gangs.max(1));
+        let known = |attempt: &crate::observe::Attempt| {
+            before
+                .attempts
+                .iter()
+                .any(|old| (old.number, old.start, old.end) == (attempt.number, attempt.start, attempt.end))
+        };
+        for attempt in after.attempts.iter().filter(|attempt| !known(attempt)) {
+            let seconds = attempt.end.as_second() - attempt.start.as_second();
+            self.telemetry.ended(&owner.kind, format!("{:?}", attempt.failure.cause), of_gang * seconds.max(0) as f64);
+        }
+        for (number, gang) in &after.gangs {
+            let ran = before.gangs.get(number).is_some_and(|old| old.stage == Stage::Running);
+            if gang.stage == Stage::Running && !ran {
+                let seconds = Timestamp::now().as_second() - gang.since.as_second();
+                self.telemetry.started(seconds.max(0) as f64);
+            }
+        }
+    }
+
+    /// The URI of the model that a TrainingJob has left, or why there is none yet.
+    pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<String, String> {
+        let Some(job) = self.trainings.get(&ObjectRef::new(name).within(namespace)) else {
+            return Err(format!("waits for the TrainingJob {name}: there is none of this name in the namespace"));
+        };
+        let status = job.status.clone().unwrap_or_default();
+        match (status.phase, status.model) {
+            (Phase::Succeeded, Some(model)) => Ok(model.uri),
+            (Phase::Failed, _) => Err(format!("waits for the model of the TrainingJob {name}, which has failed")),
+            (phase, _) => Err(format!("waits for the model of the TrainingJob {name}, which is {phase:?}")),
+        }
+    }
+
+    /// Notes whether a job waits for a place: it is looked at again when the nodes change.
+    pub(super) fn note_unplaced(&self, owner: &Owner, waits: bool) {
+        let mut unplaced = lock(&self.unplaced);
+        if waits {
+            unplaced.insert(owner.clone())
+        } else {
+            unplaced.remove(owner)
+        };
+    }
+
+    /// The jobs that a change of the nodes may concern: those without a place, and all while a node is silent.
+    pub(super) fn woken_by_nodes(&self) -> Vec<Owner> {
+        lock(&self.unplaced)
+            .iter()
+            .cloned()
+            .chain(self.pods.owners().into_iter().filter(|_| self.any_silent()))
+            .collect()
+    }
+
+    pub(super) fn is_lost(&self, node: &str, now: Timestamp) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.is_lost(node, now))
+    }
+
+    pub(super) fn any_silent(&self) -> bool {
+        self.nodes.as_ref().is_some_and(Nodes::any_silent)
+    }
+
+    /// Whether the first lists of all watches are in.
+    pub(super) fn is_ready(&self) -> bool {
+        self.pods.is_ready() && self.nodes.as_ref().is_none_or(Nodes::is_ready)
+    }
+}
+
+fn phase(ledger: &Ledger) -> String {
+    format!("{:?}", ledger.phase)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change under it is one insertion or removal: a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

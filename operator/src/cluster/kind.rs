@@ -1,0 +1,121 @@
+//! What the operator asks of a kind of job, so that one reconciler serves both.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use crds::fault::Fault;
+use crds::infrastructure::Infrastructure;
+use crds::model::ModelRef;
+use crds::run_policy::RunPolicy;
+use crds::{ScoringJob, TrainingJob};
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::build::status;
+use crate::observe::{Job, Ledger, Setting};
+
+/// A kind of job.
+pub(super) trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+where
+    Self::DynamicType: Default + Eq + Hash + Clone,
+{
+    /// The job as `decide` sees it.
+    fn wishes(&self, setting: Setting) -> Job;
+    /// Where it runs.
+    fn infrastructure(&self) -> &Infrastructure;
+    /// How long, how often and when.
+    fn run_policy(&self) -> &RunPolicy;
+    /// The controller it was given to, if it is not us.
+    fn managed_by(&self) -> Option<&str>;
+    /// The model that it starts from, if it names one.
+    fn model(&self) -> Option<&ModelRef>;
+    /// The spec as JSON.
+    fn spec_json(&self) -> Value;
+    /// What neither schema nor CEL can say about it.
+    fn faults(&self) -> Vec<Fault>;
+    /// Conditions written last.
+    fn conditions(&self) -> Vec<Condition>;
+    /// What its status remembers.
+    fn ledger(&self) -> Ledger;
+    /// Its status.
+    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value;
+}
+
+impl Kind for TrainingJob {
+    fn wishes(&self, setting: Setting) -> Job {
+        Job::of_training(self, setting)
+    }
+    fn infrastructure(&self) -> &Infrastructure {
+        &self.spec.infrastructure
+    }
+    fn run_policy(&self) -> &RunPolicy {
+        &self.spec.run_policy
+    }
+    fn managed_by(&self) -> Option<&str> {
+        self.spec.managed_by.as_deref()
+    }
+    fn model(&self) -> Option<&ModelRef> {
+        self.spec.retrain_from.as_ref()
+    }
+    fn spec_json(&self) -> Value {
+        json!(self.spec)
+    }
+    fn faults(&self) -> Vec<Fault> {
+        self.spec.meaning()
+    }
+    fn conditions(&self) -> Vec<Condition> {
+        self.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()
+    }
+    fn ledger(&self) -> Ledger {
+        self.status.as_ref().map(Ledger::of_training).unwrap_or_default()
+    }
+    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
+        json!(status::training(ledger, before, now))
+    }
+}
+
+impl Kind for ScoringJob {
+    fn wishes(&self, setting: Setting) -> Job {
+        Job::of_scoring(self, setting)
+    }
+    fn infrastructure(&self) -> &Infrastructure {
+        &self.spec.infrastructure
+    }
+    fn run_policy(&self) -> &RunPolicy {
+        &self.spec.run_policy
+    }
+    fn managed_by(&self) -> Option<&str> {
+        self.spec.managed_by.as_deref()
+    }
+    fn model(&self) -> Option<&ModelRef> {
+        Some(&self.spec.model)
+    }
+    fn spec_json(&self) -> Value {
+        json!(self.spec)
+    }
+    fn faults(&self) -> Vec<Fault> {
+        self.spec.meaning()
+    }
+    fn conditions(&self) -> Vec<Condition> {
+        self.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()
+    }
+    fn ledger(&self) -> Ledger {
+        self.status.as_ref().map(Ledger::of_scoring).unwrap_or_default()
+    }
+    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
+        json!(status::scoring(ledger, before, now))
+    }
+}

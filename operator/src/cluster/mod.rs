@@ -1,0 +1,266 @@
+//! The operator proper: jobs as pods of a cluster.
+//!
+//! ```text
+//!  watches ─► pods, nodes, jobs ─► reconcile: observe ─► decide ─► act ─► API server
+//!                 (caches)            ▲
+//!                             progress (polls of the leaders)
+//! ```
+//!
+//! One process writes for a namespace: run one replica, and replace it by recreating it.
+
+mod act;
+mod context;
+mod kind;
+mod nodes;
+mod pods;
+mod progress;
+mod reconcile;
+mod telemetry;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{ScoringJob, TrainingJob};
+use futures::future::BoxFuture;
+use futures::stream::{self, Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, reflector};
+use kube::{Api, Client, Resource};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use self::context::Context;
+use self::kind::Kind;
+use self::nodes::Nodes;
+use self::pods::{Owner, Pods};
+use self::progress::Polls;
+use self::telemetry::Telemetry;
+use crate::observe::Backoff;
+use crate::placement::Catalogue;
+
+/// Jobs of one kind that are looked at at the same time.
+const CONCURRENCY: u16 = 64;
+
+/// How the operator runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The one namespace to work in; all of them if absent.
+    pub namespace: Option<String>,
+    /// Whether nodes may be read. If not, the gate is written from the driver table alone.
+    pub reads_nodes: bool,
+    /// The images of our trainer.
+    pub catalogue: Catalogue,
+    /// Waiting time before a restart.
+    pub backoff: Backoff,
+    /// Time between two questions for the progress of a gang.
+    pub poll_every: Duration,
+    /// Where `/metrics`, `/livez` and `/readyz` are served.
+    pub listen: SocketAddr,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// There is no way to a cluster.
+    #[error("can't find a cluster: {0}. Set KUBECONFIG, or run in a pod with a service account")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The client can't be made.
+    #[error("can't make a client for the cluster: {0}")]
+    Client(#[from] kube::Error),
+    /// The figures can't be served.
+    #[error("can't serve on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A part of the operator has ended by itself: better no operator than half of one.
+    #[error("{0} has ended: the operator ends with it")]
+    Lost(&'static str),
+}
+
+/// The ways by which jobs are looked at again.
+#[derive(Clone)]
+struct Wakes {
+    training: UnboundedSender<ObjectRef<TrainingJob>>,
+    scoring: UnboundedSender<ObjectRef<ScoringJob>>,
+}
+
+impl Wakes {
+    fn wake(&self, owner: &Owner) {
+        // A closed channel means that the controller has ended, which ends the process.
+        let _ = match owner.kind.as_str() {
+            "TrainingJob" => self.training.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
+            "ScoringJob" => self.scoring.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
+            _ => true,
+        };
+    }
+}
+
+/// A client for the cluster that KUBECONFIG names, or that this pod is in. It waits on the server's word alone (429 and
+/// Retry-After), not on a limit of its own.
+///
+/// # Errors
+/// There is no cluster, or what is known of it can't be used.
+pub async fn connect() -> Result<Client, OperatorError> {
+    let config = kube::Config::infer().await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Runs the operator until `stop` ends.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()>) -> Result<(), OperatorError> {
+    let (training, training_wakes) = mpsc::unbounded_channel();
+    let (scoring, scoring_wakes) = mpsc::unbounded_channel();
+    let wakes = Wakes { training, scoring };
+    let (moved, mut moves) = mpsc::unbounded_channel::<Owner>();
+    let (trainings, training_writer) = reflector::store::<TrainingJob>();
+    let (scorings, scoring_writer) = reflector::store::<ScoringJob>();
+    let reporter = Reporter { controller: crds::contract::MANAGER.into(), instance: std::env::var("HOSTNAME").ok() };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        pods: Pods::default(),
+        nodes: settings.reads_nodes.then(Nodes::default),
+        polls: Polls::new(settings.poll_every, moved),
+        trainings: trainings.clone(),
+        telemetry: Arc::new(Telemetry::default()),
+        jobs: std::sync::Mutex::default(),
+        unplaced: std::sync::Mutex::default(),
+        settings: settings.clone(),
+        client: client.clone(),
+    });
+    let stop = futures::FutureExt::shared(stop);
+    let ready = {
+        let (context, trainings, scorings) = (Arc::clone(&context), trainings.clone(), scorings.clone());
+        move || context.is_ready() && is_filled(&trainings) && is_filled(&scorings)
+    };
+    tokio::select! {
+        () = control(&context, trainings, training_writer, training_wakes, stop.clone()) => {}
+        () = control(&context, scorings, scoring_writer, scoring_wakes, stop.clone()) => {}
+        () = watch_pods(&context, &wakes) => return Err(OperatorError::Lost("the watch of pods")),
+        () = watch_nodes(&context, &wakes) => return Err(OperatorError::Lost("the watch of nodes")),
+        () = async { while let Some(owner) = moves.recv().await { wakes.wake(&owner); } } => {
+            return Err(OperatorError::Lost("the polling of progress"));
+        }
+        served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), ready) => {
+            served.map_err(|source| OperatorError::Listen { address: settings.listen, source })?;
+            return Err(OperatorError::Lost("the server of metrics"));
+        }
+    }
+    // A controller ends by itself only when it was told to.
+    match futures::FutureExt::now_or_never(stop) {
+        Some(()) => Ok(()),
+        None => Err(OperatorError::Lost("a controller")),
+    }
+}
+
+/// Looks at the jobs of one kind whenever something of theirs has changed.
+async fn control<K: Kind>(
+    context: &Arc<Context>,
+    reader: Store<K>,
+    writer: Writer<K>,
+    wakes: UnboundedReceiver<ObjectRef<K>>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api = api::<K>(context);
+    let forgetful = Arc::clone(context);
+    let jobs = watcher::watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|job: &mut K| job.meta_mut().managed_fields = None)
+        .inspect(move |event| {
+            if let Ok(Event::Delete(job)) = event {
+                forgetful.forget(job.meta().uid.as_deref().unwrap_or_default());
+            }
+        })
+        .reflect(writer)
+        .touched_objects();
+    // The first look waits for what it rests on.
+    let caches = Arc::clone(context);
+    let ready = async move {
+        while !caches.is_ready() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    ready.await;
+    Controller::for_stream(jobs, reader)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(received(wakes))
+        .graceful_shutdown_on(stop)
+        .run(
+            reconcile::reconcile::<K>,
+            |job, error, context| reconcile::after_error(&job, error, &context),
+            Arc::clone(context),
+        )
+        .for_each(|result| async move {
+            match result {
+                // What was woken up may be gone; and what failed was logged where it failed.
+                Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+                Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "the watch of jobs"),
+            }
+        })
+        .await;
+}
+
+async fn watch_pods(context: &Context, wakes: &Wakes) {
+    let ours = watcher::Config::default().labels(crds::contract::labels::JOB);
+    let events = watcher::watcher(all_or_one::<Pod>(context), ours).default_backoff();
+    events
+        .for_each(|event| async {
+            match event {
+                Ok(event) => context.pods.hear(event).iter().for_each(|owner| wakes.wake(owner)),
+                Err(error) => tracing::warn!(%error, "the watch of pods"),
+            }
+        })
+        .await;
+}
+
+async fn watch_nodes(context: &Context, wakes: &Wakes) {
+    let Some(nodes) = &context.nodes else { return std::future::pending().await };
+    let events = watcher::watcher(Api::<Node>::all(context.client.clone()), watcher::Config::default());
+    events
+        .default_backoff()
+        .modify(|node: &mut Node| node.metadata.managed_fields = None)
+        .for_each(|event| async {
+            match event {
+                Ok(event) => {
+                    if nodes.hear(event) {
+                        context.woken_by_nodes().iter().for_each(|owner| wakes.wake(owner));
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the watch of nodes"),
+            }
+        })
+        .await;
+}
+
+fn api<K: Kind>(context: &Context) -> Api<K> {
+    match &context.settings.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
+}
+
+fn all_or_one<K>(context: &Context) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match &context.settings.namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
+}
+
+fn received<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
+    stream::poll_fn(move |task| receiver.poll_recv(task))
+}
+
+fn is_filled<K: Kind>(store: &Store<K>) -> bool {
+    futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
+}

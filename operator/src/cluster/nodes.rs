@@ -1,0 +1,117 @@
+//! The nodes as the watch has told of them: what placement asks of each, and since when one can't be reached.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::watcher::Event;
+
+use crate::observe::NodeFacts;
+
+/// Seconds for which a node may be out of reach before its pods count as lost. The API server itself waits 40 s before it
+/// says that a node is.
+const LOST_SECONDS: i64 = 20;
+
+/// What has become known of the nodes.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<String, Known>,
+    listed: HashMap<String, Known>,
+    /// The facts of all nodes in the order of their names, made when they are asked for.
+    all: Option<Arc<Vec<NodeFacts>>>,
+    ready: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    facts: NodeFacts,
+    /// Since when its kubelet has not been heard of.
+    silent_since: Option<Timestamp>,
+}
+
+impl Nodes {
+    /// Takes in what the watch says; tells whether it changes where a job may be placed.
+    pub(super) fn hear(&self, event: Event<Node>) -> bool {
+        let mut state = self.lock();
+        let changed = match event {
+            Event::Init => {
+                state.listed.clear();
+                false
+            }
+            Event::InitApply(node) => {
+                let known = Known::of(&node);
+                state.listed.insert(known.facts.name.clone(), known);
+                false
+            }
+            Event::InitDone => {
+                state.known = std::mem::take(&mut state.listed);
+                state.ready = true;
+                true
+            }
+            Event::Apply(node) => {
+                let known = Known::of(&node);
+                let before = state.known.insert(known.facts.name.clone(), known.clone());
+                before.is_none_or(|before| {
+                    before.facts != known.facts || before.silent_since.is_some() != known.silent_since.is_some()
+                })
+            }
+            Event::Delete(node) => state.known.remove(&node.metadata.name.unwrap_or_default()).is_some(),
+        };
+        if changed {
+            state.all = None;
+        }
+        changed
+    }
+
+    /// The facts of all nodes.
+    pub(super) fn facts(&self) -> Arc<Vec<NodeFacts>> {
+        let mut state = self.lock();
+        if let Some(all) = &state.all {
+            return Arc::clone(all);
+        }
+        let mut facts: Vec<NodeFacts> = state.known.values().map(|known| known.facts.clone()).collect();
+        facts.sort_by(|a, b| a.name.cmp(&b.name));
+        let facts = Arc::new(facts);
+        state.all = Some(Arc::clone(&facts));
+        facts
+    }
+
+    /// Whether a node can't be reached: it is gone, or silent for too long.
+    pub(super) fn is_lost(&self, name: &str, now: Timestamp) -> bool {
+        let state = self.lock();
+        state.ready
+            && state.known.get(name).is_none_or(|known| {
+                known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS)
+            })
+    }
+
+    /// Whether some node is silent: then time alone changes what is true.
+    pub(super) fn any_silent(&self) -> bool {
+        self.lock().known.values().any(|known| known.silent_since.is_some())
+    }
+
+    /// Whether the first list is in.
+    pub(super) fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held can only have lost one event's change; the next list brings it back.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn of(node: &Node) -> Known {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        // Unknown: the node's controller has not heard of the kubelet. A kubelet that says False can be reached.
+        let silent = conditions.into_iter().find(|one| one.type_ == "Ready" && one.status == "Unknown");
+        let silent_since =
+            silent.map(|one| one.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0));
+        Known { facts: NodeFacts::of(node), silent_since }
+    }
+}

@@ -1,0 +1,294 @@
+//! One look at one job: observe, decide, act. It runs for one job at a time only once, and writes nothing where nothing has
+//! changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::contract::{Cause, MANAGER};
+use crds::infrastructure::{Device, Infrastructure};
+use crds::reasons::reason;
+use crds::status::Phase;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+
+use super::act::{ActError, Actor};
+use super::context::{Context, Remembered};
+use super::kind::Kind;
+use super::pods::Owner;
+use crate::build::assignment;
+use crate::build::pod::{Claim, Template, job_labels, mounts};
+use crate::decide::{Plan, decide};
+use crate::observe::pod::PodFacts;
+use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
+use crate::placement::{self, Placed, Request, Why};
+
+/// Time after which a job is looked at again while something waits that no event will tell of.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The same for pods that can't start and may be given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a job goes, and whose model it starts from.
+struct Place {
+    placed: Placed,
+    /// URI of the model of each TrainingJob that is named.
+    models: BTreeMap<String, String>,
+}
+
+/// Looks at a job, and does what there is to do.
+///
+/// # Errors
+/// A write failed; the job is looked at again.
+pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Result<Action, ActError> {
+    let owner = context.owner_of(job.as_ref());
+    let elsewhere = job.managed_by().is_some_and(|manager| manager != MANAGER);
+    if job.meta().deletion_timestamp.is_some() || elsewhere {
+        context.forget(&owner.uid);
+        return Ok(Action::await_change());
+    }
+    let result = look(job.as_ref(), &context, &owner).await;
+    context.telemetry.reconciled(owner_kind::<K>(), result.as_ref().err().map_or("ok", ActError::category));
+    match &result {
+        Ok(_) => context.change(&owner.uid, |known| (known.errors, known.rejected) = (0, None)),
+        Err(error) => {
+            tracing::warn!(kind = owner.kind, namespace = owner.namespace, name = owner.name, %error, "will try again");
+            let rejected = error.invalid();
+            context.change(&owner.uid, |known| {
+                known.errors += 1;
+                known.rejected = rejected.or(known.rejected.take());
+            });
+        }
+    }
+    result
+}
+
+fn owner_kind<K: Kind>() -> &'static str {
+    if K::kind(&()) == "TrainingJob" { "TrainingJob" } else { "ScoringJob" }
+}
+
+async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Action, ActError> {
+    // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let known = context.recall(job, owner);
+    let start = Instant::now();
+    let members = context.pods.members(&owner.uid, |node| context.is_lost(node, now), now);
+    let infrastructure = pinned(job.infrastructure(), &known);
+    let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
+    let place = find_place(job, context, &known, &infrastructure, &excluded);
+    let unfit: Vec<String> = members
+        .iter()
+        .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
+        .filter_map(|member| member.node.clone())
+        .collect();
+    let elsewhere = unfit.is_empty() || {
+        let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
+        find_place(job, context, &known, &infrastructure, &excluded).is_ok()
+    };
+    let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
+    let wished = job.wishes(setting);
+    let waits = members.iter().any(|member| !member.waiting.is_empty());
+    let world = World {
+        ledger: known.ledger.clone(),
+        members,
+        progress: context.polls.newest(&owner.uid),
+        place: place.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone),
+        job: wished,
+    };
+    let plan = decide(&world, now);
+    context.telemetry.decided(start.elapsed());
+    if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, now).await? {
+        return Ok(Action::requeue(Duration::from_secs(1)));
+    }
+    let actor = Actor {
+        client: &context.client,
+        pods: &context.pods,
+        recorder: &context.recorder,
+        telemetry: &context.telemetry,
+    };
+    act(job, &actor, &world.job, &plan, place.as_ref().ok(), &infrastructure, owner).await?;
+    let mut conditions = known.conditions.clone();
+    if let Some(ledger) = &plan.ledger {
+        conditions = actor.status::<K>(owner, ledger, &known.conditions, now).await?;
+        context.tell(owner, &world.ledger, ledger, &world.job);
+    }
+    let ledger = plan.ledger.clone().unwrap_or(world.ledger);
+    context.change(&owner.uid, |known| (known.ledger, known.conditions) = (ledger.clone(), conditions));
+    actor.events(&plan, &job.object_ref(&())).await;
+    follow(context, owner, &world.job, &ledger);
+    context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());
+    if ledger.phase.is_terminal() {
+        return expire(job, &actor, owner, ledger.completion_time, now).await;
+    }
+    let for_model = ledger.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == reason::WAITING_FOR_MODEL);
+    let wake = plan.wake.map(|wake| until(wake, Timestamp::now()));
+    let soon = (for_model || context.any_silent()).then_some(LOOK_AGAIN);
+    let later = (waits || world.members.iter().any(|member| member.stopping_since.is_some())).then_some(PATIENCE);
+    match [wake, soon, later].into_iter().flatten().min() {
+        Some(time) => Ok(Action::requeue(time)),
+        None => Ok(Action::await_change()),
+    }
+}
+
+/// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became.
+fn pinned(asked: &Infrastructure, known: &Remembered) -> Infrastructure {
+    let mut infrastructure = asked.clone();
+    let under_way = known.ledger.gangs.values().any(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
+    if let (Some(placement), true) = (&known.ledger.placement, under_way) {
+        infrastructure.device = placement.device;
+        infrastructure.runtime = infrastructure.runtime.or_else(|| placement.runtime.clone());
+    }
+    infrastructure
+}
+
+/// Where a new attempt would go, or why it can't start now.
+fn find_place<K: Kind>(
+    job: &K,
+    context: &Context,
+    known: &Remembered,
+    infrastructure: &Infrastructure,
+    excluded: &[String],
+) -> Result<Place, Obstacle> {
+    let obstacle = |reason: &str, message: String, fails_by: Option<Cause>| Obstacle {
+        reason: reason.to_owned(),
+        message: crds::status::bounded(&message),
+        fails_by,
+    };
+    if let Some(rejected) = &known.rejected {
+        let message = format!("the API server refuses the pods: {rejected}");
+        return Err(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
+    }
+    let faults: Vec<String> = job.faults().iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
+    if !faults.is_empty() {
+        return Err(obstacle(reason::BAD_SPEC, faults.join("; "), Some(Cause::BadSpec)));
+    }
+    let mut models = BTreeMap::new();
+    if let Some(name) = job.model().and_then(|model| model.training_job.as_ref()) {
+        let namespace = job.meta().namespace.clone().unwrap_or_default();
+        let uri = context.model_of(&namespace, name).map_err(|why| obstacle(reason::WAITING_FOR_MODEL, why, None))?;
+        models.insert(name.clone(), uri);
+    }
+    let request = Request {
+        infrastructure,
+        excluded,
+        pods: job.wishes(Setting::anywhere(context.settings.backoff)).members(),
+        gang: infrastructure.nodes,
+    };
+    let nodes = context.nodes.as_ref().map(|nodes| nodes.facts());
+    let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
+    let placed = placed.map_err(|refusal| {
+        let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);
+        obstacle(refusal.reason(), refusal.text(), fails_by)
+    })?;
+    Ok(Place { placed, models })
+}
+
+/// Whether a member of an older attempt still lives, by the API server's own word: the cache may lag behind.
+async fn overlaps(job: &Job, plan: &Plan, context: &Context, owner: &Owner, now: Timestamp) -> Result<bool, ActError> {
+    if plan.start.iter().all(|id| id.attempt == 1) {
+        return Ok(false);
+    }
+    let selector = job_labels(job).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let pods = api
+        .list(&ListParams::default().labels(&selector))
+        .await
+        .map_err(|source| ActError::Api { doing: "list the pods of the job".to_owned(), source: Box::new(source) })?;
+    let alive = |facts: &PodFacts| {
+        let lost = facts.node.as_deref().is_some_and(|node| context.is_lost(node, now));
+        facts.member(lost, now).is_live()
+    };
+    Ok(pods
+        .iter()
+        .filter(|pod| Owner::of(pod).is_some_and(|of| of.uid == owner.uid))
+        .filter_map(PodFacts::of)
+        .filter(alive)
+        .any(|facts| {
+            let gang = job.gang_of(facts.id.index);
+            plan.start.iter().any(|id| job.gang_of(id.index) == gang && id.attempt > facts.id.attempt)
+        }))
+}
+
+async fn act<K: Kind>(
+    job: &K,
+    actor: &Actor<'_>,
+    wished: &Job,
+    plan: &Plan,
+    place: Option<&Place>,
+    infrastructure: &Infrastructure,
+    owner: &Owner,
+) -> Result<(), ActError> {
+    let (Some(place), false) = (place, plan.start.is_empty()) else {
+        return actor.members(plan, None, owner).await;
+    };
+    let spec = job.spec_json();
+    let mut claims = Claim::of(&spec);
+    for claim in place.models.values().filter_map(|uri| Claim::of_model(uri)) {
+        if claims.iter().all(|known| known.name != claim.name) {
+            claims.push(claim);
+        }
+    }
+    let device = if place.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };
+    let spec = assignment::resolve(&spec, device, &mounts(&claims), &place.models);
+    let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
+    let template = Template {
+        job: wished,
+        infrastructure,
+        placed: &place.placed,
+        spec: &spec,
+        claims: &claims,
+        owner: &reference,
+    };
+    actor.members(plan, Some(&template), owner).await
+}
+
+/// Asks the leaders of the gangs that run how far they are.
+fn follow(context: &Context, owner: &Owner, job: &Job, ledger: &Ledger) {
+    if ledger.phase.is_terminal() || ledger.phase == Phase::Suspended {
+        return context.polls.forget(&owner.uid);
+    }
+    let leaders = ledger
+        .gangs
+        .iter()
+        .filter(|(_, gang)| matches!(gang.stage, Stage::Running))
+        .filter_map(|(number, gang)| {
+            let id = MemberId { attempt: gang.attempt, index: job.members_of(*number).start };
+            Some((*number, context.pods.address(&owner.uid, id)?))
+        })
+        .collect();
+    context.polls.ask(owner, &leaders);
+}
+
+/// Deletes a finished job whose time is over, or waits until then.
+async fn expire<K: Kind>(
+    job: &K,
+    actor: &Actor<'_>,
+    owner: &Owner,
+    completed: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Action, ActError> {
+    let (Some(ttl), Some(completed)) = (job.run_policy().ttl_seconds_after_finished, completed) else {
+        return Ok(Action::await_change());
+    };
+    let end = completed.checked_add(SignedDuration::from_secs(ttl.into())).unwrap_or(Timestamp::MAX);
+    if now < end {
+        return Ok(Action::requeue(until(end, Timestamp::now())));
+    }
+    actor.expire::<K>(owner).await?;
+    Ok(Action::await_change())
+}
+
+/// Time from `now` until `then`, and a moment more: decisions are taken on whole seconds.
+fn until(then: Timestamp, now: Timestamp) -> Duration {
+    then.duration_since(now).try_into().unwrap_or(Duration::ZERO) + Duration::from_millis(20)
+}
+
+/// How long to wait after an error, by the number of errors in a row.
+pub(super) fn after_error<K: Kind>(job: &Arc<K>, error: &ActError, context: &Arc<Context>) -> Action {
+    let errors = context.errors(&job.meta().uid.clone().unwrap_or_default());
+    let base = Duration::from_millis(250) * 2_u32.saturating_pow(errors.min(8));
+    let most = if matches!(error, ActError::Taken { .. }) { Duration::from_secs(2) } else { Duration::from_secs(60) };
+    Action::requeue(base.min(most))
+}

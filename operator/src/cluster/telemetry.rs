@@ -1,0 +1,159 @@
+//! What the operator tells of itself: `/metrics`, `/livez` and `/readyz`. Labels are few and bounded; none is an object's name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// A write by what it was and what came of it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Write {
+    verb: &'static str,
+    result: &'static str,
+}
+
+/// A kind of job in a phase.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Standing {
+    kind: String,
+    phase: String,
+}
+
+/// Why an attempt ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Ended {
+    kind: String,
+    cause: String,
+}
+
+/// The operator's own figures.
+#[derive(Debug)]
+pub(super) struct Telemetry {
+    registry: Registry,
+    writes: Family<Write, Counter>,
+    write_seconds: Histogram,
+    decide_seconds: Histogram,
+    reconciles: Family<Write, Counter>,
+    jobs: Family<Standing, Gauge>,
+    attempts: Family<Ended, Counter>,
+    seconds_to_running: Histogram,
+    gpu_seconds: Counter<f64, AtomicU64>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        let mut registry = Registry::with_prefix("trainyard");
+        let writes = Family::default();
+        registry.register("writes", "Writes to the API server, by verb and result", writes.clone());
+        let write_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        let help = "Time that a write took, retries included";
+        registry.register_with_unit("write_duration", help, Unit::Seconds, write_seconds.clone());
+        let decide_seconds = Histogram::new(exponential_buckets(0.000_01, 4.0, 10));
+        let help = "Time from looking at a job to knowing what to do";
+        registry.register_with_unit("decide_duration", help, Unit::Seconds, decide_seconds.clone());
+        let reconciles = Family::default();
+        registry.register("reconciles", "Looks at a job, by kind and result", reconciles.clone());
+        let jobs = Family::default();
+        registry.register("jobs", "Jobs, by kind and phase", jobs.clone());
+        let attempts = Family::default();
+        registry.register("attempts_ended", "Attempts that ended, by kind and cause", attempts.clone());
+        let seconds_to_running = Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        let help = "Time from the start of an attempt until all of its pods run";
+        registry.register_with_unit("attempt_start", help, Unit::Seconds, seconds_to_running.clone());
+        let gpu_seconds = Counter::default();
+        let help = "GPU time of attempts that have ended";
+        registry.register_with_unit("gpu_time", help, Unit::Seconds, gpu_seconds.clone());
+        Telemetry {
+            registry,
+            writes,
+            write_seconds,
+            decide_seconds,
+            reconciles,
+            jobs,
+            attempts,
+            seconds_to_running,
+            gpu_seconds,
+        }
+    }
+}
+
+impl Telemetry {
+    /// Counts a write.
+    pub(super) fn wrote(&self, verb: &'static str, result: &'static str, took: Duration) {
+        self.writes.get_or_create(&Write { verb, result }).inc();
+        self.write_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a look at a job.
+    pub(super) fn reconciled(&self, kind: &'static str, result: &'static str) {
+        self.reconciles.get_or_create(&Write { verb: kind, result }).inc();
+    }
+
+    /// Notes how long a decision took.
+    pub(super) fn decided(&self, took: Duration) {
+        self.decide_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A job is in a phase that was in another one before, or not there.
+    pub(super) fn moved(&self, kind: &str, from: Option<String>, to: Option<String>) {
+        let gauge = |phase: String| self.jobs.get_or_create(&Standing { kind: kind.to_owned(), phase }).clone();
+        from.map(|phase| gauge(phase).dec());
+        to.map(|phase| gauge(phase).inc());
+    }
+
+    /// An attempt has ended after so many seconds on so many GPUs.
+    pub(super) fn ended(&self, kind: &str, cause: String, gpu_seconds: f64) {
+        self.attempts.get_or_create(&Ended { kind: kind.to_owned(), cause }).inc();
+        self.gpu_seconds.inc_by(gpu_seconds);
+    }
+
+    /// All pods of an attempt run, so many seconds after it was started.
+    pub(super) fn started(&self, seconds: f64) {
+        self.seconds_to_running.observe(seconds);
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Serves the figures, and whether the operator is alive and sees the cluster, until it is dropped.
+///
+/// # Errors
+/// The address can't be had.
+pub(super) async fn serve(
+    address: SocketAddr,
+    telemetry: Arc<Telemetry>,
+    is_ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> std::io::Result<()> {
+    let metrics = move || async move {
+        let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+        (kind, telemetry.text()).into_response()
+    };
+    let readyz = move || async move {
+        match is_ready() {
+            true => (StatusCode::OK, "ok"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "the first lists of the watches are not in yet"),
+        }
+    };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(readyz));
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    axum::serve(listener, router).await
+}

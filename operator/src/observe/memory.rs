@@ -1,0 +1,186 @@
+//! A ledger out of a status, and the part of it that a status has no field of its own for.
+//!
+//! A status is what people read; the ledger is rebuilt from it after a restart of the operator. What the fields don't
+//! hold stands in `status.memory`. A ledger that was written and read again decides the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::contract::{JobResult, Progress};
+use crds::status::{AttemptRecord, Placement, ProgressStatus, ScoringJobStatus, TrainingJobStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Serialize};
+
+use super::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle};
+
+/// What a status has no field for.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Memory {
+    streak: u32,
+    streak_step: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    gangs: BTreeMap<u32, Gang>,
+    /// Ranges, such as `0-3,7`: a job of thousands of shards has a short memory.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    done: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<JobResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<(FinalReason, Failure)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    excluded: BTreeMap<String, Option<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacle: Option<Obstacle>,
+}
+
+impl Ledger {
+    /// What `status.memory` holds of this ledger.
+    pub fn memory(&self) -> String {
+        let memory = Memory {
+            streak: self.streak,
+            streak_step: self.streak_step,
+            gangs: self.gangs.clone(),
+            done: ranges(&self.done),
+            progress: self.progress.clone(),
+            result: self.result.clone(),
+            failure: self.failure.clone(),
+            excluded: self.excluded.clone(),
+            obstacle: self.obstacle.clone(),
+        };
+        // Plain data with text keys can always be written as JSON.
+        serde_json::to_string(&memory).unwrap_or_default()
+    }
+
+    /// The ledger that a TrainingJob's status was written from.
+    pub fn of_training(status: &TrainingJobStatus) -> Ledger {
+        Ledger {
+            phase: status.phase,
+            message: status.message.clone(),
+            observed_generation: status.observed_generation,
+            attempt: status.attempt,
+            restarts: status.restarts,
+            failures: status.failures,
+            start_time: time(status.start_time.as_ref()),
+            completion_time: time(status.completion_time.as_ref()),
+            active_seconds: status.active_seconds.unsigned_abs(),
+            active_since: time(status.active_since.as_ref()),
+            ..recall(&status.memory, &status.attempts, status.progress.as_ref(), status.placement.as_ref())
+        }
+    }
+
+    /// The ledger that a ScoringJob's status was written from.
+    pub fn of_scoring(status: &ScoringJobStatus) -> Ledger {
+        Ledger {
+            phase: status.phase,
+            message: status.message.clone(),
+            observed_generation: status.observed_generation,
+            attempt: status.attempt,
+            restarts: status.restarts,
+            failures: status.failures,
+            start_time: time(status.start_time.as_ref()),
+            completion_time: time(status.completion_time.as_ref()),
+            active_seconds: status.active_seconds.unsigned_abs(),
+            active_since: time(status.active_since.as_ref()),
+            ..recall(&status.memory, &status.attempts, status.progress.as_ref(), status.placement.as_ref())
+        }
+    }
+}
+
+/// What the memory and the lists of a status hold. A memory that somebody has damaged counts as empty: pods of a newer
+/// attempt are then adopted, and the counts of the status stand.
+fn recall(
+    memory: &str,
+    attempts: &[AttemptRecord],
+    progress: Option<&ProgressStatus>,
+    placement: Option<&Placement>,
+) -> Ledger {
+    let memory: Memory = serde_json::from_str(memory).unwrap_or_default();
+    Ledger {
+        streak: memory.streak,
+        streak_step: memory.streak_step,
+        gangs: memory.gangs,
+        done: numbers(&memory.done),
+        attempts: attempts.iter().map(attempt).collect(),
+        progress: memory.progress,
+        progress_at: progress.and_then(|progress| time(progress.updated_at.as_ref())),
+        result: memory.result,
+        failure: memory.failure,
+        excluded: memory.excluded,
+        obstacle: memory.obstacle,
+        placement: placement.cloned(),
+        ..Ledger::default()
+    }
+}
+
+fn time(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|time| time.0)
+}
+
+fn attempt(record: &AttemptRecord) -> Attempt {
+    let time = |time: Option<&Time>| time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    Attempt {
+        number: record.number,
+        start: time(record.start.as_ref()),
+        end: time(record.end.as_ref()),
+        failure: Failure {
+            cause: record.cause,
+            exit_code: record.exit_code,
+            rank: record.rank,
+            node: record.node.clone(),
+            step: record.step.map(i64::unsigned_abs),
+            message: record.message.clone(),
+            ..Failure::of_job()
+        },
+    }
+}
+
+/// `0-3,7` for 0, 1, 2, 3 and 7.
+fn ranges(numbers: &BTreeSet<u32>) -> String {
+    let mut spans: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match spans.last_mut() {
+            Some((_, end)) if *end + 1 == *number => *end = *number,
+            _ => spans.push((*number, *number)),
+        }
+    }
+    let text = |(start, end): (u32, u32)| if start == end { start.to_string() } else { format!("{start}-{end}") };
+    spans.into_iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// The numbers of `0-3,7`; what is no range is left out.
+fn numbers(ranges: &str) -> BTreeSet<u32> {
+    let span = |text: &str| {
+        let (start, end) = text.split_once('-').unwrap_or((text, text));
+        Some(start.parse::<u32>().ok()?..=end.parse::<u32>().ok()?)
+    };
+    ranges.split(',').filter_map(span).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_ranges_and_read_back() {
+        for (list, text) in [(vec![], ""), (vec![5], "5"), (vec![0, 1, 2, 3, 7], "0-3,7"), (vec![1, 3, 4], "1,3-4")] {
+            let list: BTreeSet<u32> = list.into_iter().collect();
+            assert_eq!((ranges(&list).as_str(), numbers(text)), (text, list));
+        }
+        assert!(numbers("a,-,3-").is_empty());
+    }
+
+    #[test]
+    fn a_damaged_memory_counts_as_empty_and_the_counts_stand() {
+        let status = TrainingJobStatus {
+            attempt: 3,
+            restarts: 2,
+            memory: "{\"streak\":".into(),
+            ..TrainingJobStatus::default()
+        };
+        let ledger = Ledger::of_training(&status);
+        assert_eq!((ledger.attempt, ledger.restarts, ledger.gangs.len()), (3, 2, 0));
+    }
+}

@@ -1,0 +1,214 @@
+//! A member out of its pod: how it fares, and how its end is to be understood.
+//!
+//! The exit code decides. Where there is none (the kubelet refused the pod, evicted it, lost it), the platform's reason
+//! does, by the table below.
+
+use crds::contract::{Cause, TerminationMessage};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+
+use super::{End, Member, MemberId, MemberState};
+use crate::build::pod::{CONTAINER, member_of};
+
+/// What a pod's `status.reason` says of its end when no exit code does. A reason that is not here is worth a retry.
+#[rustfmt::skip]
+const REASONS: [(&str, Cause, &str); 11] = [
+    ("Evicted",                  Cause::OtherRetryable, "the node ran short of a resource and evicted it"),
+    ("DeadlineExceeded",         Cause::OtherPermanent, "its pod's own activeDeadlineSeconds passed"),
+    ("UnexpectedAdmissionError", Cause::OtherRetryable, "the node refused it: a device was no longer free"),
+    ("OutOfcpu",                 Cause::OtherRetryable, "the node refused it: no CPU was left"),
+    ("OutOfmemory",              Cause::OtherRetryable, "the node refused it: no memory was left"),
+    ("OutOfpods",                Cause::OtherRetryable, "the node refused it: it has as many pods as it may"),
+    ("NodeAffinity",             Cause::OtherRetryable, "the node refused it: its labels have changed"),
+    ("Preempting",               Cause::Preempted,      "a pod of a higher priority took its place"),
+    ("Terminated",               Cause::Preempted,      "its node was shut down"),
+    ("NodeShutdown",             Cause::Preempted,      "its node was shut down"),
+    ("NodeLost",                 Cause::NodeFault,      "its node was lost"),
+];
+
+/// Reasons for which a container waits that waiting can't mend, and those that it may.
+const NEVER: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
+const STUCK: [(&str, Cause); 4] = [
+    ("ImagePullBackOff", Cause::Storage),
+    ("ErrImagePull", Cause::Storage),
+    ("CreateContainerError", Cause::BadSpec),
+    ("RunContainerError", Cause::BadSpec),
+];
+/// Seconds that such a container may wait before its pod counts as failed.
+const STUCK_SECONDS: i64 = 300;
+/// Seconds beyond its grace period after which a pod that is being deleted and still there counts as lost with its node.
+const LOST_SECONDS: i64 = 30;
+
+/// What a decision needs to know of a pod.
+#[derive(Clone, Debug)]
+pub struct PodFacts {
+    /// Which member it is.
+    pub id: MemberId,
+    /// Its UID.
+    pub uid: String,
+    /// Its node, once it has one.
+    pub node: Option<String>,
+    /// Its address, once it has one.
+    pub address: Option<String>,
+    /// Whether it was removed since.
+    pub is_gone: bool,
+    /// End of the grace period, and its length in seconds, if it is being deleted.
+    deletion: Option<(Timestamp, i64)>,
+    status: Box<PodStatus>,
+}
+
+impl PodFacts {
+    /// The facts of a pod; `None` if its labels don't say which member it is.
+    pub fn of(pod: &Pod) -> Option<PodFacts> {
+        let status = pod.status.clone().unwrap_or_default();
+        let conditions = status.conditions.into_iter().flatten();
+        let telling = |kind: &str, holds: &str| (kind == "DisruptionTarget") == (holds == "True");
+        let conditions = conditions.filter(|condition| {
+            ["PodScheduled", "DisruptionTarget"].contains(&condition.type_.as_str())
+                && telling(&condition.type_, &condition.status)
+        });
+        let containers = status.container_statuses.into_iter().flatten().filter(|one| one.name == CONTAINER);
+        let trimmed = PodStatus {
+            phase: status.phase,
+            reason: status.reason,
+            message: status.message,
+            start_time: status.start_time,
+            conditions: Some(conditions.collect()),
+            container_statuses: Some(
+                containers
+                    .map(|one| ContainerStatus { name: one.name, state: one.state, ..ContainerStatus::default() })
+                    .collect(),
+            ),
+            ..PodStatus::default()
+        };
+        Some(PodFacts {
+            id: member_of(pod.metadata.labels.as_ref()?)?,
+            uid: pod.metadata.uid.clone()?,
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            address: status.pod_ip,
+            is_gone: false,
+            deletion: pod
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|end| (end.0, pod.metadata.deletion_grace_period_seconds.unwrap_or(0))),
+            status: Box::new(trimmed),
+        })
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        end(&self.status, Timestamp::UNIX_EPOCH).is_some()
+    }
+
+    /// The member that it is. `node_lost` tells whether its node can't be reached.
+    pub fn member(&self, node_lost: bool, now: Timestamp) -> Member {
+        // The timestamp of a deletion is the end of the grace period.
+        let overdue = self.deletion.is_some_and(|(end, _)| now.as_second() > end.as_second() + LOST_SECONDS);
+        let (state, waiting) = match end(&self.status, now) {
+            Some(end) => (MemberState::Ended(end), String::new()),
+            None if node_lost || overdue => (MemberState::Unreachable, String::new()),
+            None => alive(&self.status, now),
+        };
+        let stopping_since =
+            self.deletion.map(|(end, grace)| end.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(end));
+        Member { id: self.id, uid: self.uid.clone(), state, stopping_since, node: self.node.clone(), waiting }
+    }
+}
+
+/// How a pod ended, if it has.
+fn end(status: &PodStatus, now: Timestamp) -> Option<End> {
+    let disrupted = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
+    let trainer = trainer(status).and_then(|container| container.state.as_ref()?.terminated.as_ref());
+    let mut end = match (trainer, status.phase.as_deref()) {
+        (Some(terminated), _) => exited(terminated, now),
+        (None, Some("Succeeded")) => End::from_exit(0, None, now),
+        (None, Some("Failed")) => refused(status, now),
+        _ => return None,
+    };
+    if let Some(condition) = disrupted.filter(|_| end.cause.is_retryable()) {
+        end.cause = Cause::Preempted;
+        let why = condition.message.clone().or_else(|| condition.reason.clone()).unwrap_or_default();
+        end.message = format!("the cluster took its place: {why}");
+    }
+    Some(end)
+}
+
+fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
+    status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER)
+}
+
+fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
+    let at = terminated.finished_at.as_ref().map_or(now, |time| time.0);
+    let text = terminated.message.as_deref().unwrap_or_default().trim();
+    let said: Option<TerminationMessage> = serde_json::from_str(text).ok();
+    let mut end = End::from_exit(terminated.exit_code, said.clone(), at);
+    if said.is_none() && !text.is_empty() && end.cause != Cause::Completed {
+        // The end of a custom image's log: its last line tells most.
+        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(text);
+        last.clone_into(&mut end.message);
+    }
+    if terminated.reason.as_deref() == Some("OOMKilled") && end.cause != Cause::Completed {
+        end.cause = Cause::HostMemory;
+        "the container took more memory than its limit allows".clone_into(&mut end.message);
+        "raise pod.resources.limits.memory, or make batchSize smaller".clone_into(&mut end.hint);
+    }
+    end
+}
+
+/// The end of a pod whose container never ran to an exit code.
+fn refused(status: &PodStatus, now: Timestamp) -> End {
+    let reason = status.reason.as_deref().unwrap_or("Failed");
+    let said = status.message.as_deref().unwrap_or_default();
+    let known = REASONS.iter().find(|(name, _, _)| *name == reason);
+    let (cause, what) = known.map_or((Cause::OtherRetryable, ""), |(_, cause, what)| (*cause, *what));
+    let message = [what, said].iter().filter(|text| !text.is_empty()).copied().collect::<Vec<_>>().join(": ");
+    End {
+        cause,
+        exit_code: None,
+        message: if message.is_empty() { format!("its pod failed: {reason}") } else { message },
+        ..End::from_exit(255, None, now)
+    }
+}
+
+/// A pod that has not ended: whether it runs, and why not.
+fn alive(status: &PodStatus, now: Timestamp) -> (MemberState, String) {
+    if let Some(waits) = trainer(status).and_then(|container| container.state.as_ref()?.waiting.as_ref()) {
+        let reason = waits.reason.as_deref().unwrap_or_default();
+        let said = waits.message.as_deref().unwrap_or_default();
+        let text = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
+        let started = status.start_time.as_ref().map_or(now, |time| time.0);
+        let patience = now.as_second() - started.as_second() < STUCK_SECONDS;
+        let cause = match STUCK.iter().find(|(name, _)| *name == reason) {
+            _ if NEVER.contains(&reason) => Some(Cause::BadSpec),
+            Some((_, cause)) if !patience => Some(*cause),
+            _ => None,
+        };
+        let routine = matches!(reason, "ContainerCreating" | "PodInitializing" | "");
+        return match cause {
+            Some(cause) => {
+                let end = End { cause, exit_code: None, message: text, ..End::from_exit(255, None, now) };
+                (MemberState::Stuck(end), String::new())
+            }
+            None => (MemberState::Pending, if routine { String::new() } else { text }),
+        };
+    }
+    if status.phase.as_deref() == Some("Running") {
+        return (MemberState::Running, String::new());
+    }
+    let unplaced = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let why = unplaced.map(|condition| {
+        let reason = condition.reason.as_deref().unwrap_or_default();
+        let said = condition.message.as_deref().unwrap_or_default();
+        format!("{reason}: {said}")
+    });
+    (MemberState::Pending, why.unwrap_or_default())
+}
