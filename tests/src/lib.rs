@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What the tests that cross crates have in common.
+//!
+//! ```text
+//! cluster    a Kubernetes control plane of a test binary's own, with nodes that are played
+//! bin/digits the images that the examples train on
+//! ```
+
+pub mod cluster;

@@ -1,0 +1,95 @@
+//! What the control plane's parts know each other by: one authority, the API server's certificate, the key that signs
+//! service accounts' tokens, and an administrator's token.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::json;
+
+use super::Error;
+
+/// The files that the control plane starts with.
+pub(super) struct Credentials {
+    pub(super) authority: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    /// Signs and checks service accounts' tokens.
+    pub(super) service_accounts: PathBuf,
+    /// The API server's table of tokens.
+    pub(super) tokens: PathBuf,
+    /// The administrator's token.
+    pub(super) token: String,
+}
+
+impl Credentials {
+    /// Makes them and writes them into a folder.
+    pub(super) fn write(folder: &Path) -> Result<Credentials, Error> {
+        let named = |name: &str, hosts: &[&str]| {
+            let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
+            params.distinguished_name.push(DnType::CommonName, name);
+            Ok::<_, rcgen::Error>(params)
+        };
+        let mut authority = named("test control plane", &[])?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let authority_key = KeyPair::generate()?;
+        let authority_certificate = authority.self_signed(&authority_key)?;
+        let key = KeyPair::generate()?;
+        let certificate = named("kube-apiserver", &["127.0.0.1", "localhost", "kubernetes.default.svc"])?
+            .signed_by(&key, &Issuer::new(authority, authority_key))?;
+
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::write(&path, text).map(|()| path)
+        };
+        let token = uuid::Uuid::new_v4().to_string();
+        Ok(Credentials {
+            authority: write("authority.crt", &authority_certificate.pem())?,
+            certificate: write("apiserver.crt", &certificate.pem())?,
+            key: write("apiserver.key", &key.serialize_pem())?,
+            service_accounts: write("service-accounts.key", &KeyPair::generate()?.serialize_pem())?,
+            tokens: write("tokens.csv", &format!("{token},administrator,administrator,system:masters\n"))?,
+            token,
+        })
+    }
+}
+
+/// A kubeconfig as a file and as a client.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) path: PathBuf,
+    kubeconfig: Kubeconfig,
+}
+
+impl Access {
+    /// Writes a kubeconfig for whoever has `token`. JSON is YAML too.
+    pub(super) fn write(
+        path: PathBuf,
+        server: &str,
+        authority: &Path,
+        token: &str,
+        namespace: &str,
+    ) -> Result<Access, Error> {
+        let value = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": authority}}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+            "current-context": "test",
+        });
+        let text = value.to_string();
+        fs::write(&path, &text)?;
+        Ok(Access { path, kubeconfig: Kubeconfig::from_yaml(&text)? })
+    }
+
+    /// A client. It belongs to the async runtime that it is made on.
+    pub(super) async fn client(&self, namespace: &str) -> Result<Client, Error> {
+        let mut config = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &KubeConfigOptions::default()).await?;
+        config.default_namespace = namespace.to_owned();
+        Ok(Client::try_from(config)?)
+    }
+}
