@@ -8,7 +8,6 @@
 //!                                      ├ selector  nodeSelector, affinity and taints as the scheduler judges them
 //!                                      ├ terms     the gate as required node affinity
 //!                                      └ funnel    how many nodes pass each filter
-//!  left_out   nodes where an attempt met a fault, for a while
 //!  explain    the same filters as a table for people
 //! ```
 //!
@@ -20,7 +19,6 @@ mod catalogue;
 mod explain;
 mod funnel;
 mod gate;
-mod left_out;
 mod refusal;
 mod selector;
 mod table;
@@ -31,7 +29,6 @@ mod tests;
 pub use catalogue::{Catalogue, CatalogueError, Cuda, Runtime};
 pub use explain::{Verdict, WhyRow, nodes, why};
 pub use gate::Step;
-pub use left_out::left_out;
 pub use refusal::{Refusal, Why};
 pub use table::Table;
 pub use terms::MOST_TERMS;
