@@ -43,6 +43,10 @@ enum Command {
     Crds,
     /// Run the operator: jobs of a cluster as pods, until it is told to stop.
     Operator(Operator),
+    /// Say why a job of the cluster is where it is, or nowhere: what each node has and lacks for it.
+    Why(Why),
+    /// List the cluster's nodes as jobs are placed on them: GPUs, driver, CUDA, sharing.
+    Nodes,
     /// Print the completions of a shell.
     Completions {
         /// The shell.
@@ -97,9 +101,8 @@ struct Operator {
     /// Read no nodes, as a Role without a ClusterRole allows: pods check driver and GPU themselves.
     #[arg(long, env = "TRAINYARD_NO_NODES")]
     no_nodes: bool,
-    /// The runtime catalogue, a YAML file; that of this version if absent.
-    #[arg(long, value_name = "FILE", env = "TRAINYARD_CATALOGUE")]
-    catalogue: Option<PathBuf>,
+    #[command(flatten)]
+    catalogue: CatalogueFile,
     /// Where to serve /metrics, /livez and /readyz.
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", env = "TRAINYARD_LISTEN")]
     listen: SocketAddr,
@@ -112,6 +115,32 @@ struct Operator {
     /// How to write the log; what to write is set by RUST_LOG.
     #[arg(long, value_enum, default_value_t, env = "TRAINYARD_LOG")]
     log: Log,
+}
+
+#[derive(Debug, Args)]
+struct CatalogueFile {
+    /// The runtime catalogue, a YAML file; that of this version if absent.
+    #[arg(long = "catalogue", value_name = "FILE", env = "TRAINYARD_CATALOGUE")]
+    path: Option<PathBuf>,
+}
+
+impl CatalogueFile {
+    fn read(&self) -> Result<Catalogue, Box<dyn std::error::Error>> {
+        let Some(path) = &self.path else { return Ok(Catalogue::built_in()) };
+        let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+        Ok(Catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Why {
+    /// The job, such as digits, tj/digits or sj/digits.
+    job: String,
+    /// Its namespace; that of the kubeconfig if absent.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    catalogue: CatalogueFile,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -157,6 +186,11 @@ pub fn main() -> ExitCode {
             },
             |()| 0,
         ),
+        Command::Why(typed) => in_cluster(async move |client| {
+            let catalogue = typed.catalogue.read()?;
+            Ok(cluster::why(&client, typed.namespace.as_deref(), &typed.job, &catalogue).await?)
+        }),
+        Command::Nodes => in_cluster(async |client| Ok(cluster::nodes(&client).await?)),
         Command::Crds => print(&definitions()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -207,13 +241,7 @@ fn manifests(typed: &Run) -> Result<Vec<Manifest>, RunError> {
 
 /// Runs the operator until SIGTERM or Ctrl-C.
 fn operator(typed: &Operator) -> Result<(), Box<dyn std::error::Error>> {
-    let catalogue = match &typed.catalogue {
-        Some(path) => {
-            let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-            Catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?
-        }
-        None => Catalogue::built_in(),
-    };
+    let catalogue = typed.catalogue.read()?;
     let settings = Settings {
         namespace: typed.namespace.clone(),
         reads_nodes: !typed.no_nodes,
@@ -228,8 +256,7 @@ fn operator(typed: &Operator) -> Result<(), Box<dyn std::error::Error>> {
         Log::Text => log.init(),
         Log::Json => log.json().init(),
     }
-    // Fails only where a provider was installed before.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    encrypt();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -243,6 +270,28 @@ fn operator(typed: &Operator) -> Result<(), Box<dyn std::error::Error>> {
         let client = cluster::connect().await?;
         Ok(cluster::run(client, settings, Box::pin(stop)).await?)
     })
+}
+
+/// Asks a cluster something and prints the answer.
+fn in_cluster(ask: impl AsyncFnOnce(kube::Client) -> Result<String, Box<dyn std::error::Error>>) -> u8 {
+    encrypt();
+    let answer = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { ask(cluster::connect().await?).await })
+    };
+    match answer() {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+/// Says what TLS is made with.
+fn encrypt() {
+    // Fails only where a provider was installed before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 fn validate(typed: &Validate) -> u8 {

@@ -9,6 +9,7 @@
 //! One process writes for a namespace: run one replica, and replace it by recreating it.
 
 mod act;
+mod ask;
 mod context;
 mod kind;
 mod nodes;
@@ -33,6 +34,7 @@ use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+pub use self::ask::{nodes, why};
 use self::context::Context;
 use self::kind::Kind;
 use self::nodes::Nodes;
@@ -68,9 +70,17 @@ pub enum OperatorError {
     /// There is no way to a cluster.
     #[error("can't find a cluster: {0}. Set KUBECONFIG, or run in a pod with a service account")]
     Config(#[from] kube::config::InferConfigError),
-    /// The client can't be made.
-    #[error("can't make a client for the cluster: {0}")]
+    /// The client can't be made, or was refused.
+    #[error("the cluster's API server: {0}")]
     Client(#[from] kube::Error),
+    /// There is no such job.
+    #[error("there is no job {job} in the namespace {namespace}: name another one by -n")]
+    NoJob {
+        /// The job, as it was asked for.
+        job: String,
+        /// The namespace.
+        namespace: String,
+    },
     /// The figures can't be served.
     #[error("can't serve on {address}: {source}")]
     Listen {

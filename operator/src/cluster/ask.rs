@@ -1,0 +1,88 @@
+//! What a person asks a cluster: which nodes there are for jobs, and why a job is where it is, or nowhere.
+
+use crds::status::bounded;
+use crds::{ScoringJob, TrainingJob};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::OperatorError;
+use super::kind::Kind;
+use crate::observe::{Backoff, Ledger, NodeFacts, Setting};
+use crate::placement::{self, Catalogue, Request, Table};
+
+/// Nodes that one answer of the API server holds at most.
+const PAGE: u32 = 500;
+
+/// The nodes as placement sees them, as a table.
+///
+/// # Errors
+/// The cluster can't be reached, or nodes may not be read.
+pub async fn nodes(client: &Client) -> Result<String, OperatorError> {
+    Ok(placement::nodes(&facts(client).await?).to_string())
+}
+
+/// Why a job is where it is: what its status says, what would be decided now, and what each node lacks.
+///
+/// `job` is its name, or kind and name with a slash between (`tj/a`, `sj/a`); a name alone is that of a TrainingJob, or else
+/// of a ScoringJob.
+///
+/// # Errors
+/// There is no such job, or the cluster can't be reached.
+pub async fn why(
+    client: &Client,
+    namespace: Option<&str>,
+    job: &str,
+    catalogue: &Catalogue,
+) -> Result<String, OperatorError> {
+    let namespace = namespace.unwrap_or(client.default_namespace());
+    let nodes = facts(client).await?;
+    let (kind, name) = job.split_once('/').unwrap_or(("", job));
+    let is = |names: [&str; 3]| kind.is_empty() || names.contains(&kind.to_ascii_lowercase().as_str());
+    if is(["tj", "trainingjob", "trainingjobs"])
+        && let Some(job) = Api::<TrainingJob>::namespaced(client.clone(), namespace).get_opt(name).await?
+    {
+        return Ok(explain(&job, &nodes, catalogue));
+    }
+    if is(["sj", "scoringjob", "scoringjobs"])
+        && let Some(job) = Api::<ScoringJob>::namespaced(client.clone(), namespace).get_opt(name).await?
+    {
+        return Ok(explain(&job, &nodes, catalogue));
+    }
+    Err(OperatorError::NoJob { job: job.to_owned(), namespace: namespace.to_owned() })
+}
+
+async fn facts(client: &Client) -> Result<Vec<NodeFacts>, OperatorError> {
+    let api = Api::<Node>::all(client.clone());
+    let mut page = ListParams::default().limit(PAGE);
+    let mut facts = Vec::new();
+    loop {
+        let list = api.list(&page).await?;
+        facts.extend(list.items.iter().map(NodeFacts::of));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(facts),
+        }
+    }
+}
+
+fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], catalogue: &Catalogue) -> String {
+    let ledger: Ledger = job.ledger();
+    let excluded: Vec<String> = ledger.excluded.keys().cloned().collect();
+    let infrastructure = job.infrastructure();
+    let backoff = Backoff { first_seconds: 0, most_seconds: 0 };
+    let pods = job.wishes(Setting::anywhere(backoff)).members();
+    let request = Request { infrastructure, excluded: &excluded, pods, gang: infrastructure.nodes };
+    let mut text = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
+    if let Some(placement) = &ledger.placement {
+        text += &format!("Placed on {:?}: {}\n", placement.device, placement.reason);
+    }
+    text += &match placement::place(&request, Some(nodes), catalogue) {
+        Ok(placed) => format!("An attempt now would go to {:?}: {}\n", placed.device, bounded(&placed.reason)),
+        Err(refusal) => format!("An attempt now has no place: {}\n", refusal.text()),
+    };
+    match placement::why(&request, nodes, catalogue) {
+        Ok(rows) => text + "\n" + &Table::of_why(&rows).to_string(),
+        Err(_) => text,
+    }
+}

@@ -1,0 +1,190 @@
+//! A namespace with an operator that works in it, and jobs in a few words.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crds::status::{Phase, TrainingJobStatus};
+use crds::{ScoringJob, TrainingJob};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use operator::cluster::{self, Settings};
+use operator::observe::Backoff;
+use operator::placement::Catalogue;
+use serde_json::{Value, json};
+use tests::cluster::{Cluster, Namespace};
+use tokio::task::JoinHandle;
+
+/// A namespace with an operator.
+pub(crate) struct Yard {
+    pub(crate) namespace: Namespace<'static>,
+    operator: Option<JoinHandle<()>>,
+}
+
+impl Yard {
+    /// A fresh one, with these nodes.
+    pub(crate) async fn new(name: &str, nodes: &[&str]) -> Yard {
+        let cluster = Cluster::shared().await;
+        cluster.definitions().await;
+        let namespace = cluster.namespace(name).await;
+        namespace.nodes(nodes).await;
+        let mut yard = Yard { namespace, operator: None };
+        yard.start_operator();
+        yard
+    }
+
+    pub(crate) fn start_operator(&mut self) {
+        let settings = Settings {
+            namespace: Some(self.namespace.name().to_owned()),
+            reads_nodes: true,
+            catalogue: Catalogue::built_in(),
+            backoff: Backoff { first_seconds: 1, most_seconds: 2 },
+            poll_every: Duration::from_secs(1),
+            listen: ([127, 0, 0, 1], 0).into(),
+        };
+        let run = cluster::run(self.namespace.client(), settings, Box::pin(std::future::pending()));
+        self.operator = Some(tokio::spawn(async move {
+            let end = run.await;
+            panic!("the operator ended: {end:?}");
+        }));
+    }
+
+    /// Kills the operator in the middle of whatever it does.
+    pub(crate) async fn kill_operator(&mut self) {
+        if let Some(operator) = self.operator.take() {
+            operator.abort();
+            let end = operator.await;
+            assert!(end.is_err_and(|end| end.is_cancelled()), "the operator had ended before");
+        }
+    }
+
+    /// A TrainingJob on this test's nodes: `change` is merged into its spec.
+    pub(crate) async fn train(&self, name: &str, change: Value) -> TrainingJob {
+        let mut spec = json!({
+            "data": {"uri": "file:///data/images"},
+            "infrastructure": {"device": "Cpu", "pod": {"nodeSelector": self.namespace.selector()}},
+            "output": {"uri": "file:///data/a"},
+        });
+        merge(&mut spec, change);
+        let job = json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": spec,
+        });
+        self.namespace.create(job).await
+    }
+
+    /// A ScoringJob on this test's nodes.
+    pub(crate) async fn score(&self, name: &str, change: Value) -> ScoringJob {
+        let mut spec = json!({
+            "model": {"uri": "file:///data/a"},
+            "data": {"uri": "file:///data/images"},
+            "infrastructure": {"device": "Cpu", "pod": {"nodeSelector": self.namespace.selector()}},
+            "output": {"uri": "file:///data/scores"},
+        });
+        merge(&mut spec, change);
+        let job = json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "ScoringJob", "metadata": {"name": name}, "spec": spec,
+        });
+        self.namespace.create(job).await
+    }
+
+    /// Waits until a TrainingJob's status is as wished.
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        holds: impl Fn(&TrainingJobStatus) -> bool + Send,
+    ) -> TrainingJobStatus {
+        let condition = move |job: Option<&TrainingJob>| job.and_then(|job| job.status.as_ref()).is_some_and(&holds);
+        let job = self.namespace.wait(name, condition).await;
+        job.and_then(|job| job.status).unwrap_or_else(|| panic!("{name} went while it was waited for"))
+    }
+
+    pub(crate) async fn phase(&self, name: &str, phase: Phase) -> TrainingJobStatus {
+        self.until(name, move |status| status.phase == phase).await
+    }
+
+    pub(crate) async fn change<K>(&self, name: &str, spec: Value)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.namespace.api::<K>().patch(name, &PatchParams::default(), &patch).await.expect("a change");
+    }
+
+    /// Waits for what takes longer than the patience of a single wait.
+    pub(crate) async fn patiently(&self, holds: impl AsyncFn() -> bool) {
+        for _ in 0..300 {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        panic!("in 90 s it did not come about");
+    }
+
+    /// Whether there is a pod of this name that this very job owns.
+    pub(crate) async fn is_owned_by(&self, pod: &str, job: &TrainingJob) -> bool {
+        let pod: Option<Pod> = self.namespace.api().get_opt(pod).await.expect("an answer");
+        let owners = pod.and_then(|pod| pod.metadata.owner_references).unwrap_or_default();
+        owners.first().is_some_and(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
+    }
+
+    /// Names of the pods that there are.
+    pub(crate) async fn pods(&self) -> BTreeSet<String> {
+        let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await.expect("a list of pods");
+        pods.items.into_iter().filter_map(|pod| pod.metadata.name).collect()
+    }
+
+    /// Reasons of the events that were published.
+    pub(crate) async fn events(&self) -> BTreeSet<String> {
+        let events = self.namespace.api::<Event>().list(&ListParams::default()).await.expect("a list of events");
+        let ours = events
+            .items
+            .into_iter()
+            .filter(|event| event.reporting_component.as_deref() == Some("trainyard.dev/operator"));
+        ours.filter_map(|event| event.reason).collect()
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        if let Some(operator) = &self.operator {
+            operator.abort();
+        }
+    }
+}
+
+/// What a trainer says at its end.
+pub(crate) fn said(cause: &str, message: &str) -> String {
+    json!({"contractVersion": 1, "cause": cause, "rank": 1, "step": 7, "message": message}).to_string()
+}
+
+/// What a trainer says that has trained a model.
+pub(crate) fn trained() -> String {
+    json!({
+        "contractVersion": 1, "cause": "Completed", "message": "done",
+        "result": {"uri": "file:///volumes/models/a", "metricName": "accuracy", "metric": 0.97},
+    })
+    .to_string()
+}
+
+/// What a trainer says that has scored so many rows.
+pub(crate) fn scored(rows: u64) -> String {
+    json!({
+        "contractVersion": 1, "cause": "Completed", "message": "done",
+        "result": {"uri": "file:///volumes/scores/a", "rowsIn": rows, "rowsOut": rows, "rowsFailed": 1},
+    })
+    .to_string()
+}
+
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (name, value) in change {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, change) => *into = change,
+    }
+}
