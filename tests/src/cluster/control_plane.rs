@@ -245,7 +245,7 @@ fn apiserver(ports: Ports, credentials: &Credentials, settings: &Settings) -> Ve
         ("tls-cert-file", &credentials.certificate),
         ("tls-private-key-file", &credentials.key),
         ("token-auth-file", &credentials.tokens),
-        ("service-account-key-file", &credentials.service_accounts),
+        ("service-account-key-file", &credentials.service_accounts_public),
         ("service-account-signing-key-file", &credentials.service_accounts),
     ] {
         arguments.push(format!("--{flag}={}", path.display()));

@@ -16,8 +16,10 @@ pub(super) struct Credentials {
     pub(super) authority: PathBuf,
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
-    /// Signs and checks service accounts' tokens.
+    /// Signs service accounts' tokens.
     pub(super) service_accounts: PathBuf,
+    /// Checks them.
+    pub(super) service_accounts_public: PathBuf,
     /// The API server's table of tokens.
     pub(super) tokens: PathBuf,
     /// The administrator's token.
@@ -41,6 +43,8 @@ impl Credentials {
         let certificate = named("kube-apiserver", &["127.0.0.1", "localhost", "kubernetes.default.svc"])?
             .signed_by(&key, &Issuer::new(authority, authority_key))?;
 
+        let service_accounts = KeyPair::generate()?;
+
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             fs::write(&path, text).map(|()| path)
@@ -50,7 +54,8 @@ impl Credentials {
             authority: write("authority.crt", &authority_certificate.pem())?,
             certificate: write("apiserver.crt", &certificate.pem())?,
             key: write("apiserver.key", &key.serialize_pem())?,
-            service_accounts: write("service-accounts.key", &KeyPair::generate()?.serialize_pem())?,
+            service_accounts: write("service-accounts.key", &service_accounts.serialize_pem())?,
+            service_accounts_public: write("service-accounts.pub", &service_accounts.public_key_pem())?,
             tokens: write("tokens.csv", &format!("{token},administrator,administrator,system:masters\n"))?,
             token,
         })
