@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools libtorch bench-loading bench-training
+.PHONY: help run test lint fmt build tools cluster libtorch bench-loading bench-training
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,7 +19,7 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 	$(bin)/trainyard run -f crds/examples/digits-training.yaml
 	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
 
-test: build ## Runs every test
+test: build cluster ## Runs every test
 	cargo test --workspace
 
 lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
@@ -36,6 +36,9 @@ build: tools libtorch ## Builds the operator's command line and the trainer
 
 tools: # What the C and C++ parts need beside a compiler
 	@trainer-image/tools.sh
+
+cluster: # The Kubernetes control plane that tests run against, from Go modules, once
+	@tests/cluster/build.sh
 
 libtorch: # libtorch for CPUs, from PyPI, once
 	@trainer-image/libtorch.sh
