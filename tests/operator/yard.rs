@@ -6,6 +6,7 @@ use std::time::Duration;
 use crds::status::{Phase, TrainingJobStatus};
 use crds::{ScoringJob, TrainingJob};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::Client;
 use kube::api::{ListParams, Patch, PatchParams};
 use operator::cluster::{self, Settings};
 use operator::observe::Backoff;
@@ -23,29 +24,47 @@ pub(crate) struct Yard {
 impl Yard {
     /// A fresh one, with these nodes.
     pub(crate) async fn new(name: &str, nodes: &[&str]) -> Yard {
-        let cluster = Cluster::shared().await;
-        cluster.definitions().await;
-        let namespace = cluster.namespace(name).await;
-        namespace.nodes(nodes).await;
-        let mut yard = Yard { namespace, operator: None };
+        let mut yard = Yard::idle(name, nodes).await;
         yard.start_operator();
         yard
     }
 
-    pub(crate) fn start_operator(&mut self) {
-        let settings = Settings {
+    /// One whose operator is yet to be started.
+    pub(crate) async fn idle(name: &str, nodes: &[&str]) -> Yard {
+        let cluster = Cluster::shared().await;
+        cluster.definitions().await;
+        let namespace = cluster.namespace(name).await;
+        namespace.nodes(nodes).await;
+        Yard { namespace, operator: None }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
             namespace: Some(self.namespace.name().to_owned()),
             reads_nodes: true,
             catalogue: Catalogue::built_in(),
             backoff: Backoff { first_seconds: 1, most_seconds: 2 },
             poll_every: Duration::from_secs(1),
             listen: ([127, 0, 0, 1], 0).into(),
-        };
-        let run = cluster::run(self.namespace.client(), settings, Box::pin(std::future::pending()));
+        }
+    }
+
+    pub(crate) fn start_operator(&mut self) {
+        self.start_operator_with(self.namespace.client());
+    }
+
+    /// Starts the operator with a client of the test's own.
+    pub(crate) fn start_operator_with(&mut self, client: Client) {
+        let run = cluster::run(client, self.settings(), Box::pin(std::future::pending()));
         self.operator = Some(tokio::spawn(async move {
             let end = run.await;
             panic!("the operator ended: {end:?}");
         }));
+    }
+
+    /// Hands the running operator over: who takes it sees to its end.
+    pub(crate) fn take_operator(&mut self) -> JoinHandle<()> {
+        self.operator.take().expect("an operator")
     }
 
     /// Kills the operator in the middle of whatever it does.

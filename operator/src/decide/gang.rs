@@ -93,10 +93,12 @@ impl Draft<'_> {
             .members_of(gang)
             .filter(|index| members.iter().all(|member| member.id.index != *index))
             .collect();
+        // While the job is suspended it is we who delete, and may not remember it.
+        let lost = record.stage == Stage::Running && !self.world.job.suspend;
         let failure = members
             .iter()
             .filter_map(|member| failure_of(member))
-            .chain(missing.iter().filter(|_| record.stage == Stage::Running).map(|index| vanished(*index)))
+            .chain(missing.iter().filter(|_| lost).map(|index| vanished(*index)))
             .min_by_key(|failure| policy::rank(failure.cause));
         let stage = match failure {
             Some(failure) => return self.tear_down(gang, record, members, failure),
