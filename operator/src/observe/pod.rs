@@ -3,6 +3,9 @@
 //! The exit code decides. Where there is none (the kubelet refused the pod, evicted it, lost it), the platform's reason
 //! does, by the table below.
 
+#[cfg(test)]
+mod tests;
+
 use crds::contract::{Cause, TerminationMessage};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};

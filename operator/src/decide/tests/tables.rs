@@ -1,7 +1,10 @@
 //! One decision each: this world, that plan.
 
+use crds::contract::Cause;
+use crds::status::Placement;
+
 use super::builders::*;
-use crate::observe::{FinalReason, Phase, Stage};
+use crate::observe::{FinalReason, Obstacle, Phase, Stage};
 
 fn waiting(seconds: i64) -> Stage {
     Stage::Waiting { not_before: at(seconds) }
@@ -310,5 +313,52 @@ fn progress_is_written_down_twice_a_minute_and_only_when_it_moved() {
     for (seconds, step, written) in [(29, 2, false), (30, 1, false), (30, 2, true), (300, 1, false)] {
         let plan = seen.clone().at_step(step).decided(seconds);
         assert_eq!(plan.ledger.is_some(), written, "step {step} at {seconds} s");
+    }
+}
+
+#[test]
+fn a_job_without_a_place_waits_and_says_why_and_starts_when_there_is_one() {
+    let mut world = training(2);
+    world.place = Err(Obstacle { reason: "NoFittingNode".into(), message: "no GPU".into(), fails_by: None });
+    let plan = world.decided(0);
+    assert_eq!(starts(&plan), [""; 0]);
+    assert_eq!(stands(&world, &plan), (Phase::Pending, 0, 0, 0));
+    assert_eq!(plan.ledger.as_ref().unwrap().message, "no GPU");
+    assert_eq!(plan.events[0].reason, "NoFittingNode");
+    let mut world = world.then(&plan);
+    assert!(world.decided(1).is_empty(), "it says so once");
+    world.place = Ok(Placement { gpus: 2, ..Placement::default() });
+    let plan = world.decided(2);
+    assert_eq!(starts(&plan), ["1/0", "1/1"]);
+    let ledger = plan.ledger.unwrap();
+    assert_eq!((ledger.obstacle, ledger.placement.unwrap().gpus), (None, 2));
+}
+
+#[test]
+fn what_waiting_cannot_mend_fails_and_a_suspended_job_is_left_alone() {
+    let obstacle =
+        Obstacle { reason: "BadSpec".into(), message: "no such runtime".into(), fails_by: Some(Cause::BadSpec) };
+    let mut world = training(1);
+    world.place = Err(obstacle);
+    let plan = world.decided(0);
+    assert_eq!(stands(&world, &plan), (Phase::Failed, 0, 0, 0));
+    assert!(plan.ledger.unwrap().message.contains("BadSpec: no such runtime"));
+    let world = world.wishing(|job| job.suspend = true);
+    let plan = world.decided(0);
+    assert_eq!(stands(&world, &plan).0, Phase::Suspended);
+}
+
+#[test]
+fn a_node_at_fault_is_left_out_for_an_hour_and_one_that_does_not_fit_for_good() {
+    for (code, until) in [(160, Some(at(3600))), (69, None)] {
+        let mut world = training(1).running_attempt(1).member(0, ended(code));
+        world.members[0].node = Some("n1".into());
+        let plan = world.decided(0);
+        let ledger = plan.ledger.clone().unwrap();
+        assert_eq!(ledger.excluded.get("n1"), Some(&until), "exit code {code}");
+        assert!(plan.events.iter().any(|event| event.reason == "NodeExcluded"));
+        let later = world.then(&plan).decided(3600);
+        let excluded = later.ledger.unwrap().excluded;
+        assert_eq!(excluded.contains_key("n1"), until.is_none(), "exit code {code}");
     }
 }

@@ -1,0 +1,158 @@
+//! What is typed to a cluster: `operator`, `why`, `nodes`.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::print;
+use crate::cluster::{self, Settings};
+use crate::observe::Backoff;
+use crate::placement::Catalogue;
+
+#[derive(Debug, Args)]
+pub(super) struct Operator {
+    /// Work in this namespace alone; in all of them if absent.
+    #[arg(short, long, value_name = "NAMESPACE", env = "TRAINYARD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Read no nodes, as a Role without a ClusterRole allows: pods check driver and GPU themselves.
+    #[arg(long, env = "TRAINYARD_NO_NODES")]
+    no_nodes: bool,
+    #[command(flatten)]
+    catalogue: CatalogueFile,
+    /// Where to serve /metrics, /livez and /readyz.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", env = "TRAINYARD_LISTEN")]
+    listen: SocketAddr,
+    /// Seconds before the first restart of a job; doubled for each failure in a row without progress, 300 at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    backoff_seconds: u64,
+    /// Seconds between two questions for the progress of a job.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    poll_seconds: u64,
+    /// How to write the log; what to write is set by RUST_LOG.
+    #[arg(long, value_enum, default_value_t, env = "TRAINYARD_LOG")]
+    log: Log,
+}
+
+#[derive(Debug, Args)]
+struct CatalogueFile {
+    /// The runtime catalogue, a YAML file; that of this version if absent.
+    #[arg(long = "catalogue", value_name = "FILE", env = "TRAINYARD_CATALOGUE")]
+    path: Option<PathBuf>,
+}
+
+impl CatalogueFile {
+    fn read(&self) -> Result<Catalogue, Box<dyn Error>> {
+        let Some(path) = &self.path else { return Ok(Catalogue::built_in()) };
+        let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+        Ok(Catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// The job, such as digits, tj/digits or sj/digits.
+    job: String,
+    /// Its namespace; that of the kubeconfig if absent.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    catalogue: CatalogueFile,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Log {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}
+
+impl Operator {
+    /// Runs the operator; the exit code.
+    pub(super) fn run(&self) -> u8 {
+        match operate(self) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("{error}");
+                1
+            }
+        }
+    }
+}
+
+impl Why {
+    /// Prints the answer; the exit code.
+    pub(super) fn run(&self) -> u8 {
+        in_cluster(async |client| {
+            let catalogue = self.catalogue.read()?;
+            Ok(cluster::why(&client, self.namespace.as_deref(), &self.job, &catalogue).await?)
+        })
+    }
+}
+
+/// Prints the nodes; the exit code.
+pub(super) fn nodes() -> u8 {
+    in_cluster(async |client| Ok(cluster::nodes(&client).await?))
+}
+
+/// Runs the operator until SIGTERM or Ctrl-C.
+fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
+    let catalogue = typed.catalogue.read()?;
+    let settings = Settings {
+        namespace: typed.namespace.clone(),
+        reads_nodes: !typed.no_nodes,
+        catalogue,
+        backoff: Backoff { first_seconds: typed.backoff_seconds, most_seconds: 300 },
+        poll_every: Duration::from_secs(typed.poll_seconds),
+        listen: typed.listen,
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match typed.log {
+        Log::Text => log.init(),
+        Log::Json => log.json().init(),
+    }
+    encrypt();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                // Without a way to listen for Ctrl-C, SIGTERM still stops it.
+                Ok(()) = tokio::signal::ctrl_c() => {}
+            }
+        };
+        let client = cluster::connect().await?;
+        Ok(cluster::run(client, settings, Box::pin(stop)).await?)
+    })
+}
+
+/// Asks a cluster something and prints the answer.
+fn in_cluster(ask: impl AsyncFnOnce(kube::Client) -> Result<String, Box<dyn Error>>) -> u8 {
+    encrypt();
+    let answer = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { ask(cluster::connect().await?).await })
+    };
+    match answer() {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+/// Says what TLS is made with.
+fn encrypt() {
+    // Fails only where a provider was installed before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

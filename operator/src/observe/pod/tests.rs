@@ -1,0 +1,121 @@
+//! What a pod's status comes to.
+
+use crds::contract::Cause;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::PodFacts;
+use crate::observe::{Member, MemberState};
+
+fn noon() -> Timestamp {
+    "2026-07-01T12:00:00Z".parse().unwrap()
+}
+
+fn pod(status: &Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "a-t2-1", "uid": "u", "labels": {"trainyard.dev/attempt": "2", "trainyard.dev/member": "1"}},
+        "spec": {"nodeName": "n", "containers": []},
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn member(status: &Value) -> Member {
+    PodFacts::of(&pod(status)).unwrap().member(false, noon())
+}
+
+fn terminated(code: i32, reason: &str, message: &str) -> Value {
+    json!({"name": "trainer", "state": {"terminated": {"exitCode": code, "reason": reason, "message": message}}})
+}
+
+fn waiting(reason: &str, message: &str) -> Value {
+    json!({"name": "trainer", "state": {"waiting": {"reason": reason, "message": message}}})
+}
+
+#[test]
+fn each_end_that_the_platform_tells_of_has_its_cause() {
+    let target = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
+    let said = json!({"contractVersion": 1, "cause": "BadData", "message": "cat/7.jpg is truncated"}).to_string();
+    let ended = |container: Value| json!({"phase": "Failed", "containerStatuses": [container]});
+    let refused = |reason: &str| json!({"phase": "Failed", "reason": reason, "message": "said so"});
+    let mut preempted = ended(terminated(137, "Error", ""));
+    preempted["conditions"] = target.clone();
+    let mut broken = ended(terminated(65, "Error", &said));
+    broken["conditions"] = target;
+    let table = [
+        (json!({"phase": "Succeeded"}), Cause::Completed, ""),
+        (ended(terminated(0, "Completed", "")), Cause::Completed, ""),
+        (ended(terminated(65, "Error", &said)), Cause::BadData, "cat/7.jpg is truncated"),
+        (ended(terminated(137, "OOMKilled", "")), Cause::HostMemory, "more memory than its limit"),
+        (ended(terminated(3, "Error", "one\nKeyError: 'x'\n")), Cause::OtherPermanent, "KeyError: 'x'"),
+        (preempted, Cause::Preempted, "PreemptionByScheduler"),
+        // A permanent cause stays what it is, also on a node that is drained.
+        (broken, Cause::BadData, "cat/7.jpg is truncated"),
+        (refused("Evicted"), Cause::OtherRetryable, "said so"),
+        (refused("UnexpectedAdmissionError"), Cause::OtherRetryable, "a device was no longer free: said so"),
+        (refused("Preempting"), Cause::Preempted, "higher priority"),
+        (refused("DeadlineExceeded"), Cause::OtherPermanent, "activeDeadlineSeconds"),
+        (refused("NodeShutdown"), Cause::Preempted, "shut down"),
+        (refused("SomethingNew"), Cause::OtherRetryable, "said so"),
+    ];
+    for (status, cause, says) in table {
+        let member = member(&status);
+        let end = member.end().unwrap_or_else(|| panic!("{status} has not ended"));
+        assert_eq!(end.cause, cause, "{status}");
+        assert!(end.message.contains(says), "{status}: {}", end.message);
+    }
+}
+
+#[test]
+fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
+    let pending = |container: Value, started: &str| json!({"phase": "Pending", "startTime": started, "containerStatuses": [container]});
+    let (now, long_ago) = ("2026-07-01T11:59:00Z", "2026-07-01T11:00:00Z");
+    let table = [
+        (pending(waiting("ContainerCreating", ""), long_ago), None, ""),
+        (pending(waiting("ImagePullBackOff", "no such tag"), now), None, "ImagePullBackOff: no such tag"),
+        (pending(waiting("CreateContainerConfigError", "no secret s"), long_ago), None, "no secret s"),
+        (pending(waiting("ImagePullBackOff", "no such tag"), long_ago), Some(Cause::Storage), ""),
+        (pending(waiting("InvalidImageName", "a b"), now), Some(Cause::BadSpec), ""),
+        (
+            json!({"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
+            None,
+            "Unschedulable: 0/3 nodes",
+        ),
+    ];
+    for (status, given_up, says) in table {
+        let member = member(&status);
+        assert!(member.is_live(), "{status}");
+        match (member.state, given_up) {
+            (MemberState::Pending, None) => assert!(member.waiting.contains(says), "{}", member.waiting),
+            (MemberState::Stuck(end), Some(cause)) => assert_eq!(end.cause, cause, "{status}"),
+            (state, _) => panic!("{status} comes to {state:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_runs_on_a_lost_node_or_outlives_its_grace_is_out_of_reach() {
+    let running = json!({"phase": "Running"});
+    let facts = PodFacts::of(&pod(&running)).unwrap();
+    assert_eq!(facts.member(false, noon()).state, MemberState::Running);
+    assert_eq!(facts.member(true, noon()).state, MemberState::Unreachable);
+    let mut deleted = pod(&running);
+    let end: Timestamp = "2026-07-01T11:59:50Z".parse().unwrap();
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(end));
+    deleted.metadata.deletion_grace_period_seconds = Some(60);
+    let facts = PodFacts::of(&deleted).unwrap();
+    let member = facts.member(false, noon());
+    assert_eq!(member.state, MemberState::Running, "it has a little longer than its grace");
+    assert_eq!(member.stopping_since.unwrap().to_string(), "2026-07-01T11:58:50Z");
+    let later = "2026-07-01T12:00:30Z".parse().unwrap();
+    assert_eq!(facts.member(false, later).state, MemberState::Unreachable);
+}
+
+#[test]
+fn a_pod_that_is_not_of_a_job_is_none_of_ours() {
+    let mut foreign = pod(&json!({"phase": "Running"}));
+    foreign.metadata.labels = None;
+    assert!(PodFacts::of(&foreign).is_none());
+}
