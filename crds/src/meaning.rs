@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::infrastructure::{Device, Infrastructure};
 use crate::model::{FineTuningStrategy, Model, ModelRef};
 use crate::optimizer::{Optimizer, OptimizerName};
-use crate::run_policy::RunPolicy;
+use crate::run_policy::{RunPolicy, Scheduling};
 use crate::schedule::{Schedule, ScheduleName};
 use crate::support::{THIS_VERSION, absent, unsupported, uri};
 use crate::training::{Precision, Training};
@@ -17,6 +17,7 @@ impl TrainingJobSpec {
     /// Contradictions, fields without effect, and what this version can't do yet.
     pub fn meaning(&self) -> Vec<Fault> {
         let mut faults = infrastructure(&self.infrastructure);
+        faults.extend(scheduling(&self.scheduling));
         faults.extend(self.retrain_from.as_ref().and_then(|from| model_ref("spec.retrainFrom", from)));
         if self.infrastructure.image.is_some() {
             // A custom image reads the spec by its own lights.
@@ -39,6 +40,7 @@ impl ScoringJobSpec {
     /// Contradictions, fields without effect, and what this version can't do yet.
     pub fn meaning(&self) -> Vec<Fault> {
         let mut faults = infrastructure(&self.infrastructure);
+        faults.extend(scheduling(&self.scheduling));
         if self.infrastructure.image.is_some() {
             return faults;
         }
@@ -57,6 +59,11 @@ impl ScoringJobSpec {
         }
         faults
     }
+}
+
+fn scheduling(given: &Scheduling) -> Vec<Fault> {
+    let queue = absent("spec.scheduling.queueName", given.queue_name.is_some(), THIS_VERSION.queues);
+    queue.into_iter().chain(unsupported("spec.scheduling.gang", given.gang, THIS_VERSION.gangs, debug)).collect()
 }
 
 impl ModelEndpointSpec {

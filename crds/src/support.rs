@@ -5,6 +5,7 @@ use crate::data::{AugmentationPolicy, DataFormat};
 use crate::fault::Fault;
 use crate::model::{Architecture, Task};
 use crate::optimizer::OptimizerName;
+use crate::run_policy::Gang;
 use crate::schedule::ScheduleName;
 use crate::training::Precision;
 use crate::uri::{Scheme, Uri};
@@ -34,6 +35,10 @@ pub struct Support {
     pub ema: bool,
     /// `training.earlyStopping`.
     pub early_stopping: bool,
+    /// `scheduling.queueName`.
+    pub queues: bool,
+    /// What starts the pods of a gang together.
+    pub gangs: &'static [Gang],
 }
 
 /// What this version can do.
@@ -61,6 +66,8 @@ pub const THIS_VERSION: Support = Support {
     blended_batches: false,
     ema: false,
     early_stopping: false,
+    queues: false,
+    gangs: &[Gang::Auto, Gang::None],
 };
 
 /// The fault of a value that this version can't do yet, if it is one. `name` writes a value as manifests do.

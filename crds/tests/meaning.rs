@@ -51,6 +51,8 @@ fn what_this_version_lacks_is_refused_by_name() {
         (json!({"data": {"uri": "file:///a/b.parquet"}}), "spec.data.format", "Parquet is not"),
         (json!({"data": {"uri": "s3://bucket/a"}}), "spec.data.uri", "s3:// is not"),
         (json!({"output": {"uri": "gs://bucket/a"}}), "spec.output.uri", "gs:// is not"),
+        (json!({"scheduling": {"queueName": "research"}}), "spec.scheduling.queueName", "queueName is not"),
+        (json!({"scheduling": {"gang": "Volcano"}}), "spec.scheduling.gang", "Volcano is not"),
         (json!({"retrainFrom": {"uri": "https://models.example/a"}}), "spec.retrainFrom.uri", "https:// is not"),
     ];
     for (spec, path, message) in cases {
