@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster libtorch bench-loading bench-training
+.PHONY: help run test lint fmt build tools cluster libtorch bench-loading bench-training bench-operator
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,3 +51,7 @@ bench-loading: build ## Times loading of images against torchvision's recipe
 
 bench-training: build ## Times training against Python's DistributedDataParallel, and how fast it starts and stops
 	cargo bench -p trainer --bench training
+
+bench-operator: cluster ## Times the operator against batch/v1 and plain POSTs on a real control plane
+	cargo build --release -p operator
+	cargo bench -p tests --bench operator

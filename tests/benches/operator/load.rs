@@ -1,0 +1,211 @@
+//! Jobs in numbers, and the time until their pods are there.
+
+use std::error::Error;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use crds::TrainingJob;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams, WatchParams};
+use kube::core::{PartialObjectMeta, WatchEvent};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tests::cluster::{Cluster, Namespace};
+
+use crate::process::Operator;
+use crate::timed;
+
+/// Connections that create at the same time.
+const CONNECTIONS: usize = 32;
+
+/// So many jobs of so many pods each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) jobs: u32,
+    pub(crate) pods: u32,
+}
+
+/// A control plane to put a load on.
+pub(crate) struct Load<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> Load<'a> {
+    pub(crate) fn new(cluster: &'a Cluster) -> Load<'a> {
+        Load { cluster }
+    }
+
+    /// Seconds for plain POSTs of pods like the operator's.
+    pub(crate) async fn posts(&self, count: u32) -> Result<f64, Box<dyn Error>> {
+        let namespace = self.cluster.namespace("posts").await;
+        let client = namespace.client();
+        let pattern = pattern(&namespace).await?;
+        let (name, all) = (namespace.name(), u64::from(count));
+        let create = async {
+            let api = Api::<Pod>::namespaced(client.clone(), name);
+            stream::iter((0..count).map(Ok::<_, kube::Error>))
+                .try_for_each_concurrent(CONNECTIONS, |index| {
+                    let (mut pod, api) = (pattern.clone(), api.clone());
+                    pod.metadata.name = Some(format!("p-{index}"));
+                    async move { api.create(&PostParams::default(), &pod).await.map(drop) }
+                })
+                .await?;
+            Ok(())
+        };
+        self.time(&client, name, all, create).await
+    }
+
+    /// Seconds for TrainingJobs.
+    pub(crate) async fn training(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
+        let namespace = self.cluster.namespace("ours").await;
+        self.train(&namespace, shape).await
+    }
+
+    /// Seconds for TrainingJobs, and the writes of the operator in the 30 s after it came to rest.
+    pub(crate) async fn resting(&self, shape: Shape, operator: &Operator) -> Result<(f64, f64), Box<dyn Error>> {
+        let namespace = self.cluster.namespace("rest").await;
+        let seconds = self.train(&namespace, shape).await?;
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let before = operator.writes()?;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Ok((seconds, operator.writes()? - before))
+    }
+
+    async fn train(&self, namespace: &Namespace<'_>, shape: Shape) -> Result<f64, Box<dyn Error>> {
+        let client = namespace.client();
+        let api: Api<TrainingJob> = namespace.api();
+        let create = async {
+            stream::iter((0..shape.jobs).map(Ok::<_, Box<dyn Error>>))
+                .try_for_each_concurrent(CONNECTIONS, |index| {
+                    let api = api.clone();
+                    async move {
+                        let job: TrainingJob =
+                            serde_json::from_value(job(index, shape.pods, json!({"schedulerName": "nobody"})))?;
+                        api.create(&PostParams::default(), &job).await?;
+                        Ok(())
+                    }
+                })
+                .await
+        };
+        self.time(&client, namespace.name(), u64::from(shape.jobs) * u64::from(shape.pods), create).await
+    }
+
+    /// Seconds for batch/v1 Indexed Jobs.
+    pub(crate) async fn batch(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
+        let namespace = self.cluster.namespace("batch").await;
+        let client = namespace.client();
+        let pattern = pattern(&namespace).await?;
+        let api: Api<Job> = namespace.api();
+        let create = async {
+            stream::iter((0..shape.jobs).map(Ok::<_, Box<dyn Error>>))
+                .try_for_each_concurrent(CONNECTIONS, |index| {
+                    let (api, spec) = (api.clone(), json!(pattern.spec));
+                    async move {
+                        let job: Job = serde_json::from_value(json!({
+                            "metadata": {"name": format!("j-{index}")},
+                            "spec": {
+                                "completions": shape.pods, "parallelism": shape.pods, "completionMode": "Indexed",
+                                "template": {"spec": spec},
+                            },
+                        }))?;
+                        api.create(&PostParams::default(), &job).await?;
+                        Ok(())
+                    }
+                })
+                .await
+        };
+        self.time(&client, namespace.name(), u64::from(shape.jobs) * u64::from(shape.pods), create).await
+    }
+
+    /// Lets a pod of a running gang fail again and again; tells the seconds until the last pod of the next attempt is there.
+    pub(crate) async fn restarts(
+        &self,
+        pods: u32,
+        times: u32,
+        mut told: impl FnMut(f64),
+    ) -> Result<(), Box<dyn Error>> {
+        let namespace = self.cluster.namespace("gang").await;
+        namespace.nodes(&["cpu", "cpu", "cpu"]).await;
+        let mut manifest = job(0, pods, json!({"nodeSelector": namespace.selector()}));
+        manifest["spec"]["runPolicy"] = json!({"backoffLimit": 1000});
+        namespace.create::<TrainingJob>(manifest).await;
+        let api: Api<Pod> = namespace.api();
+        for attempt in 1..=times {
+            let running = |job: Option<&TrainingJob>| {
+                job.and_then(|job| job.status.as_ref())
+                    .is_some_and(|status| status.attempt == attempt && status.phase == crds::status::Phase::Running)
+            };
+            namespace.wait("j-0", running).await;
+            let next = ListParams::default().labels(&format!("trainyard.dev/attempt={}", attempt + 1));
+            let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
+            // 143: a preemption waits for no backoff, so that the time is the operator's own.
+            namespace.pods().finish(&format!("j-0-t{attempt}-7"), 143, "").await;
+            let start = Instant::now();
+            let labels = WatchParams::default().labels(next.label_selector.as_deref().unwrap_or_default()).timeout(290);
+            added(&api, &labels, &version.unwrap_or_default(), u64::from(pods)).await?;
+            told(start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Seconds from the start of `create` until so many pods have been added; then clears them away.
+    async fn time(
+        &self,
+        client: &Client,
+        namespace: &str,
+        pods: u64,
+        create: impl Future<Output = Result<(), Box<dyn Error>>>,
+    ) -> Result<f64, Box<dyn Error>> {
+        let api = Api::<Pod>::namespaced(client.clone(), namespace);
+        let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
+        let parameters = WatchParams::default().timeout(290);
+        let watch = added(&api, &parameters, version.as_deref().unwrap_or_default(), pods);
+        timed(async {
+            futures::try_join!(create, watch)?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Waits for so many ADDED events.
+async fn added(api: &Api<Pod>, parameters: &WatchParams, version: &str, count: u64) -> Result<(), Box<dyn Error>> {
+    let mut left = count;
+    let mut events = pin!(api.watch_metadata(parameters, version).await?);
+    while let Some(event) = events.next().await {
+        if let WatchEvent::Added(PartialObjectMeta { .. }) = event? {
+            left -= 1;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+    Err(format!("the watch ended with {left} of {count} pods to come").into())
+}
+
+fn job(index: u32, nodes: u32, pod: Value) -> Value {
+    json!({
+        "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": format!("j-{index}")},
+        "spec": {
+            "data": {"uri": "file:///data"},
+            "infrastructure": {"device": "Cpu", "nodes": nodes, "pod": pod},
+            "output": {"uri": "file:///out"},
+        },
+    })
+}
+
+/// A pod as the operator makes them, without what is its own.
+async fn pattern(namespace: &Namespace<'_>) -> Result<Pod, Box<dyn Error>> {
+    namespace.create::<TrainingJob>(job(0, 1, json!({"schedulerName": "nobody"}))).await;
+    let api: Api<Pod> = namespace.api();
+    namespace.wait("j-0-t1-0", |pod: Option<&Pod>| pod.is_some()).await;
+    let mut pod = api.get("j-0-t1-0").await?;
+    pod.metadata = kube::core::ObjectMeta { labels: pod.metadata.labels, ..kube::core::ObjectMeta::default() };
+    pod.status = None;
+    namespace.api::<TrainingJob>().delete("j-0", &DeleteParams::default()).await?;
+    api.delete("j-0-t1-0", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;
+    namespace.wait("j-0-t1-0", |pod: Option<&Pod>| pod.is_none()).await;
+    Ok(pod)
+}
