@@ -54,13 +54,17 @@ impl<'a> Load<'a> {
                 .await?;
             Ok(())
         };
-        self.time(&client, name, all, create).await
+        let seconds = self.time(&client, name, all, create).await?;
+        self.clear(&namespace).await?;
+        Ok(seconds)
     }
 
     /// Seconds for TrainingJobs.
     pub(crate) async fn training(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
         let namespace = self.cluster.namespace("ours").await;
-        self.train(&namespace, shape).await
+        let seconds = self.train(&namespace, shape).await?;
+        self.clear(&namespace).await?;
+        Ok(seconds)
     }
 
     /// Seconds for TrainingJobs, and the writes of the operator in the 30 s after it came to rest.
@@ -70,7 +74,9 @@ impl<'a> Load<'a> {
         tokio::time::sleep(Duration::from_secs(15)).await;
         let before = operator.writes()?;
         tokio::time::sleep(Duration::from_secs(30)).await;
-        Ok((seconds, operator.writes()? - before))
+        let writes = operator.writes()? - before;
+        self.clear(&namespace).await?;
+        Ok((seconds, writes))
     }
 
     async fn train(&self, namespace: &Namespace<'_>, shape: Shape) -> Result<f64, Box<dyn Error>> {
@@ -82,7 +88,7 @@ impl<'a> Load<'a> {
                     let api = api.clone();
                     async move {
                         let job: TrainingJob =
-                            serde_json::from_value(job(index, shape.pods, json!({"schedulerName": "nobody"})))?;
+                            serde_json::from_value(job(index, shape.pods, &json!({"schedulerName": "nobody"})))?;
                         api.create(&PostParams::default(), &job).await?;
                         Ok(())
                     }
@@ -116,7 +122,10 @@ impl<'a> Load<'a> {
                 })
                 .await
         };
-        self.time(&client, namespace.name(), u64::from(shape.jobs) * u64::from(shape.pods), create).await
+        let pods = u64::from(shape.jobs) * u64::from(shape.pods);
+        let seconds = self.time(&client, namespace.name(), pods, create).await?;
+        self.clear(&namespace).await?;
+        Ok(seconds)
     }
 
     /// Lets a pod of a running gang fail again and again; tells the seconds until the last pod of the next attempt is there.
@@ -128,7 +137,7 @@ impl<'a> Load<'a> {
     ) -> Result<(), Box<dyn Error>> {
         let namespace = self.cluster.namespace("gang").await;
         namespace.nodes(&["cpu", "cpu", "cpu"]).await;
-        let mut manifest = job(0, pods, json!({"nodeSelector": namespace.selector()}));
+        let mut manifest = job(0, pods, &json!({"nodeSelector": namespace.selector()}));
         manifest["spec"]["runPolicy"] = json!({"backoffLimit": 1000});
         namespace.create::<TrainingJob>(manifest).await;
         let api: Api<Pod> = namespace.api();
@@ -168,6 +177,22 @@ impl<'a> Load<'a> {
         })
         .await
     }
+
+    /// Clears a namespace away before the next measurement begins.
+    async fn clear(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
+        let (every, now) =
+            (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() });
+        namespace.api::<TrainingJob>().delete_collection(&DeleteParams::background(), &every).await?;
+        namespace.api::<Job>().delete_collection(&DeleteParams::background(), &every).await?;
+        let pods: Api<Pod> = namespace.api();
+        loop {
+            if pods.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
+                return Ok(());
+            }
+            pods.delete_collection(&now, &every).await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
 }
 
 /// Waits for so many ADDED events.
@@ -185,7 +210,7 @@ async fn added(api: &Api<Pod>, parameters: &WatchParams, version: &str, count: u
     Err(format!("the watch ended with {left} of {count} pods to come").into())
 }
 
-fn job(index: u32, nodes: u32, pod: Value) -> Value {
+fn job(index: u32, nodes: u32, pod: &Value) -> Value {
     json!({
         "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": format!("j-{index}")},
         "spec": {
@@ -198,7 +223,7 @@ fn job(index: u32, nodes: u32, pod: Value) -> Value {
 
 /// A pod as the operator makes them, without what is its own.
 async fn pattern(namespace: &Namespace<'_>) -> Result<Pod, Box<dyn Error>> {
-    namespace.create::<TrainingJob>(job(0, 1, json!({"schedulerName": "nobody"}))).await;
+    namespace.create::<TrainingJob>(job(0, 1, &json!({"schedulerName": "nobody"}))).await;
     let api: Api<Pod> = namespace.api();
     namespace.wait("j-0-t1-0", |pod: Option<&Pod>| pod.is_some()).await;
     let mut pod = api.get("j-0-t1-0").await?;
