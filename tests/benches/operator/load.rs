@@ -230,7 +230,12 @@ async fn pattern(namespace: &Namespace<'_>) -> Result<Pod, Box<dyn Error>> {
     pod.metadata = kube::core::ObjectMeta { labels: pod.metadata.labels, ..kube::core::ObjectMeta::default() };
     pod.status = None;
     namespace.api::<TrainingJob>().delete("j-0", &DeleteParams::default()).await?;
-    api.delete("j-0-t1-0", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    match api.delete("j-0-t1-0", &now).await {
+        // The garbage collector was faster.
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        deleted => drop(deleted?),
+    }
     namespace.wait("j-0-t1-0", |pod: Option<&Pod>| pod.is_none()).await;
     Ok(pod)
 }
