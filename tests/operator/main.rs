@@ -3,5 +3,6 @@
 
 mod crashes;
 mod faults;
+mod late;
 mod lives;
 mod yard;

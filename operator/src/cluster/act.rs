@@ -1,7 +1,6 @@
 //! Carries a plan out, in this order: objects, deletions, one status write, events. A crash between any two of these leads
 //! to the same end, since names are deterministic, deletions have preconditions, and events are only said of what is written.
 
-use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
@@ -9,14 +8,13 @@ use futures::stream::{self, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::runtime::events::{Event as Published, EventType, Recorder};
-use kube::{Api, Client, Resource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use serde_json::json;
 
+use super::context::Written;
 use super::kind::Kind;
 use super::pods::{Owner, Pods};
 use super::telemetry::Telemetry;
@@ -49,8 +47,8 @@ pub(super) enum ActError {
         /// What was tried.
         doing: String,
     },
-    /// A pod of an earlier job of the same name is still there.
-    #[error("pod {name} of an earlier job of this name is still there")]
+    /// A pod of an earlier job of the same name is still there, or was a moment ago.
+    #[error("the name of pod {name} is taken by one of an earlier job")]
     Taken {
         /// Its name.
         name: String,
@@ -61,13 +59,13 @@ impl ActError {
     /// A short word for metrics, of which there are few.
     pub(super) fn category(&self) -> &'static str {
         match self {
-            ActError::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if status.code == 403 => "forbidden",
-                kube::Error::Api(status) if status.code == 409 => "conflict",
-                kube::Error::Api(status) if status.code == 422 => "invalid",
-                kube::Error::Api(status) if status.code == 429 => "throttled",
-                kube::Error::Api(_) => "refused",
-                _ => "unreachable",
+            ActError::Api { .. } => match self.answer().map(|status| status.code) {
+                Some(403) => "forbidden",
+                Some(409) => "conflict",
+                Some(422) => "invalid",
+                Some(429) => "throttled",
+                Some(_) => "refused",
+                None => "unreachable",
             },
             ActError::Timeout { .. } => "timeout",
             ActError::Taken { .. } => "taken",
@@ -76,13 +74,22 @@ impl ActError {
 
     /// What the API server says is wrong with an object that it will never take.
     pub(super) fn invalid(&self) -> Option<String> {
+        self.answer().filter(|status| status.code == 422).map(|status| status.message.clone())
+    }
+
+    /// What the API server answered, if it did.
+    fn answer(&self) -> Option<&Status> {
         match self {
             ActError::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if status.code == 422 => Some(status.message.clone()),
+                kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            _ => None,
+            ActError::Timeout { .. } | ActError::Taken { .. } => None,
         }
+    }
+
+    fn is_code(&self, code: u16) -> bool {
+        self.answer().is_some_and(|status| status.code == code)
     }
 }
 
@@ -134,7 +141,7 @@ impl Actor<'_> {
                     match deleted {
                         Ok(_) => Ok(()),
                         // It is gone, or another one has its name: either way this one is no more.
-                        Err(error) if is_code(&error, 404) || is_code(&error, 409) => {
+                        Err(error) if error.is_code(404) || error.is_code(409) => {
                             self.pods.forget(&owner.uid, stop.id, &stop.uid);
                             Ok(())
                         }
@@ -175,40 +182,42 @@ impl Actor<'_> {
                 Ok(())
             }
             // Made before a crash, or by a retry of the client whose first try got through.
-            Err(error) if is_code(&error, 409) => {
-                let there = self.write("get_pod", &format!("read pod {name}"), api.get(&name)).await?;
-                match Owner::of(&there).is_some_and(|owner| owner.uid == template.job.uid) {
-                    true => {
-                        self.pods.learn(&there);
+            Err(error) if error.is_code(409) => {
+                let there = self.write("get_pod", &format!("read pod {name}"), api.get_opt(&name)).await?;
+                match there.filter(|pod| Owner::of(pod).is_some_and(|owner| owner.uid == template.job.uid)) {
+                    Some(ours) => {
+                        self.pods.learn(&ours);
                         Ok(())
                     }
-                    false => Err(ActError::Taken { name }),
+                    None => Err(ActError::Taken { name }),
                 }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Writes the one status. Returns the conditions as they were written.
+    /// Writes the one status over the version that was seen or written last; returns what was written.
     pub(super) async fn status<K: Kind>(
         &self,
         owner: &Owner,
         ledger: &Ledger,
-        before: &[Condition],
+        before: &Written,
         now: Timestamp,
-    ) -> Result<Vec<Condition>, ActError> {
-        let status = K::status_json(ledger, before, now);
+    ) -> Result<Written, ActError> {
+        let status = K::status_json(ledger, &before.conditions, now);
         let conditions = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
         let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
         let body = json!({
             "apiVersion": K::api_version(&()), "kind": K::kind(&()),
-            // The UID keeps the status of a job that is gone off another one of its name.
-            "metadata": {"name": owner.name, "namespace": owner.namespace, "uid": owner.uid},
+            // The version keeps the status of a job that is gone off another one of its name: the API server looks at no
+            // UID when a status is applied.
+            "metadata": {"name": owner.name, "namespace": owner.namespace, "resourceVersion": before.version},
             "status": status,
         });
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
-        self.write("patch_status", "write the status", patch_status(&api, &owner.name, &apply, &body)).await?;
-        Ok(conditions)
+        let (apply, body) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
+        let write = api.patch_status(&owner.name, &apply, &body);
+        let written = self.write("patch_status", "write the status", write).await?;
+        Ok(Written { conditions, version: written.meta().resource_version.clone() })
     }
 
     /// Tells what a plan has to tell. What can't be told is logged: it changes nothing.
@@ -236,7 +245,7 @@ impl Actor<'_> {
             ..DeleteParams::background()
         };
         match self.write("delete_job", "delete the finished job", api.delete(&owner.name, &parameters)).await {
-            Err(error) if !is_code(&error, 404) && !is_code(&error, 409) => Err(error),
+            Err(error) if !error.is_code(404) && !error.is_code(409) => Err(error),
             _ => Ok(()),
         }
     }
@@ -256,24 +265,5 @@ impl Actor<'_> {
         };
         self.telemetry.wrote(verb, result.as_ref().err().map_or("ok", ActError::category), start.elapsed());
         result
-    }
-}
-
-async fn patch_status<K>(
-    api: &Api<K>,
-    name: &str,
-    apply: &PatchParams,
-    body: &(impl Serialize + Debug),
-) -> Result<K, kube::Error>
-where
-    K: Clone + DeserializeOwned + Debug + Resource,
-{
-    api.patch_status(name, apply, &Patch::Apply(body)).await
-}
-
-fn is_code(error: &ActError, code: u16) -> bool {
-    match error {
-        ActError::Api { source, .. } => matches!(source.as_ref(), kube::Error::Api(status) if status.code == code),
-        _ => false,
     }
 }

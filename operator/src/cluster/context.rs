@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crds::TrainingJob;
 use crds::status::Phase;
+use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
@@ -29,6 +29,7 @@ pub(super) struct Context {
     pub(super) nodes: Option<Nodes>,
     pub(super) polls: Polls,
     pub(super) trainings: Store<TrainingJob>,
+    pub(super) scorings: Store<ScoringJob>,
     pub(super) telemetry: std::sync::Arc<Telemetry>,
     pub(super) jobs: Mutex<HashMap<String, Remembered>>,
     pub(super) unplaced: Mutex<HashSet<Owner>>,
@@ -39,11 +40,31 @@ pub(super) struct Context {
 pub(super) struct Remembered {
     pub(super) kind: String,
     pub(super) ledger: Ledger,
-    pub(super) conditions: Vec<Condition>,
+    /// The status that it stands in.
+    pub(super) written: Written,
     /// What the API server said of a pod that it will never take.
     pub(super) rejected: Option<String>,
     /// Errors in a row.
     pub(super) errors: u32,
+}
+
+/// A status that was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// Its conditions: one that still holds keeps its time.
+    pub(super) conditions: Vec<Condition>,
+    /// The resource version of the job since then.
+    pub(super) version: Option<String>,
+}
+
+impl Written {
+    /// Takes in that the watch has told of a version. Resource versions of one resource grow.
+    fn saw(&mut self, version: Option<&String>) {
+        let number = |version: Option<&String>| version.and_then(|version| version.parse::<u128>().ok());
+        if number(version) > number(self.version.as_ref()) {
+            self.version = version.cloned();
+        }
+    }
 }
 
 impl Context {
@@ -64,9 +85,10 @@ impl Context {
         let known = jobs.entry(owner.uid.clone()).or_insert_with(|| {
             let ledger = job.ledger();
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
-            let conditions = job.conditions();
-            Remembered { kind: owner.kind.clone(), ledger, conditions, rejected: None, errors: 0 }
+            let written = Written { conditions: job.conditions(), version: None };
+            Remembered { kind: owner.kind.clone(), ledger, written, rejected: None, errors: 0 }
         });
+        known.written.saw(job.meta().resource_version.as_ref());
         known.clone()
     }
 
@@ -78,6 +100,23 @@ impl Context {
 
     pub(super) fn errors(&self, uid: &str) -> u32 {
         lock(&self.jobs).get(uid).map_or(0, |known| known.errors)
+    }
+
+    /// Whether a job was forgotten while it was looked at.
+    pub(super) fn has_forgotten(&self, uid: &str) -> bool {
+        !lock(&self.jobs).contains_key(uid)
+    }
+
+    /// Whether the owner of a pod is no longer there; another job of its name may be.
+    pub(super) fn is_gone(&self, owner: &Owner) -> bool {
+        fn lacks<K: Kind>(store: &Store<K>, owner: &Owner) -> bool {
+            let there = store.get(&ObjectRef::new(&owner.name).within(&owner.namespace));
+            is_filled(store) && there.is_none_or(|job| job.meta().uid.as_ref() != Some(&owner.uid))
+        }
+        match owner.kind.as_str() {
+            "TrainingJob" => lacks(&self.trainings, owner),
+            _ => lacks(&self.scorings, owner),
+        }
     }
 
     /// Forgets a job that is gone, or no longer ours.
@@ -160,10 +199,19 @@ impl Context {
         self.nodes.as_ref().is_some_and(Nodes::any_silent)
     }
 
-    /// Whether the first lists of all watches are in.
+    /// Whether what a look rests on is there: the first lists of pods and nodes.
     pub(super) fn is_ready(&self) -> bool {
         self.pods.is_ready() && self.nodes.as_ref().is_none_or(Nodes::is_ready)
     }
+
+    /// Whether the first lists of all watches are in.
+    pub(super) fn sees_all(&self) -> bool {
+        self.is_ready() && is_filled(&self.trainings) && is_filled(&self.scorings)
+    }
+}
+
+fn is_filled<K: Kind>(store: &Store<K>) -> bool {
+    futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
 }
 
 fn phase(ledger: &Ledger) -> String {

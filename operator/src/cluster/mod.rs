@@ -140,6 +140,7 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         nodes: settings.reads_nodes.then(Nodes::default),
         polls: Polls::new(settings.poll_every, moved),
         trainings: trainings.clone(),
+        scorings: scorings.clone(),
         telemetry: Arc::new(Telemetry::default()),
         jobs: std::sync::Mutex::default(),
         unplaced: std::sync::Mutex::default(),
@@ -147,10 +148,8 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         client: client.clone(),
     });
     let stop = futures::FutureExt::shared(stop);
-    let ready = {
-        let (context, trainings, scorings) = (Arc::clone(&context), trainings.clone(), scorings.clone());
-        move || context.is_ready() && is_filled(&trainings) && is_filled(&scorings)
-    };
+    let seeing = Arc::clone(&context);
+    let ready = move || seeing.sees_all();
     tokio::select! {
         () = control(&context, trainings, training_writer, training_wakes, stop.clone()) => {}
         () = control(&context, scorings, scoring_writer, scoring_wakes, stop.clone()) => {}
@@ -220,11 +219,19 @@ async fn control<K: Kind>(
 
 async fn watch_pods(context: &Context, wakes: &Wakes) {
     let ours = watcher::Config::default().labels(crds::contract::labels::JOB);
-    let events = watcher::watcher(all_or_one::<Pod>(context), ours).default_backoff();
+    let events = watcher::watcher(api::<Pod>(context), ours).default_backoff();
     events
         .for_each(|event| async {
             match event {
-                Ok(event) => context.pods.hear(event).iter().for_each(|owner| wakes.wake(owner)),
+                Ok(event) => {
+                    for owner in context.pods.hear(event) {
+                        if context.is_gone(&owner) {
+                            context.pods.forget_job(&owner.uid);
+                        }
+                        // Even then: another job of its name may wait for the name of this pod.
+                        wakes.wake(&owner);
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "the watch of pods"),
             }
         })
@@ -250,14 +257,8 @@ async fn watch_nodes(context: &Context, wakes: &Wakes) {
         .await;
 }
 
-fn api<K: Kind>(context: &Context) -> Api<K> {
-    match &context.settings.namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    }
-}
-
-fn all_or_one<K>(context: &Context) -> Api<K>
+/// Objects of a kind where the operator works: in its namespace, or in all.
+fn api<K>(context: &Context) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
@@ -269,8 +270,4 @@ where
 
 fn received<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
     stream::poll_fn(move |task| receiver.poll_recv(task))
-}
-
-fn is_filled<K: Kind>(store: &Store<K>) -> bool {
-    futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
 }

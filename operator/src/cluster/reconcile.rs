@@ -62,6 +62,10 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
             });
         }
     }
+    if context.has_forgotten(&owner.uid) {
+        // It went while it was looked at: what that look has left goes too.
+        context.forget(&owner.uid);
+    }
     result
 }
 
@@ -109,13 +113,13 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
         telemetry: &context.telemetry,
     };
     act(job, &actor, &world.job, &plan, place.as_ref().ok(), &infrastructure, owner).await?;
-    let mut conditions = known.conditions.clone();
+    let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
-        conditions = actor.status::<K>(owner, ledger, &known.conditions, now).await?;
+        written = actor.status::<K>(owner, ledger, &known.written, now).await?;
         context.tell(owner, &world.ledger, ledger, &world.job);
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);
-    context.change(&owner.uid, |known| (known.ledger, known.conditions) = (ledger.clone(), conditions));
+    context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
     actor.events(&plan, &job.object_ref(&())).await;
     follow(context, owner, &world.job, &ledger);
     context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());

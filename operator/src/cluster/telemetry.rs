@@ -23,6 +23,13 @@ struct Write {
     result: &'static str,
 }
 
+/// A look at a job of a kind, and what came of it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Look {
+    kind: &'static str,
+    result: &'static str,
+}
+
 /// A kind of job in a phase.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Standing {
@@ -44,7 +51,7 @@ pub(super) struct Telemetry {
     writes: Family<Write, Counter>,
     write_seconds: Histogram,
     decide_seconds: Histogram,
-    reconciles: Family<Write, Counter>,
+    reconciles: Family<Look, Counter>,
     jobs: Family<Standing, Gauge>,
     attempts: Family<Ended, Counter>,
     seconds_to_running: Histogram,
@@ -97,7 +104,7 @@ impl Telemetry {
 
     /// Counts a look at a job.
     pub(super) fn reconciled(&self, kind: &'static str, result: &'static str) {
-        self.reconciles.get_or_create(&Write { verb: kind, result }).inc();
+        self.reconciles.get_or_create(&Look { kind, result }).inc();
     }
 
     /// Notes how long a decision took.
