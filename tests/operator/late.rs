@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use crds::TrainingJob;
+use crds::status::Phase;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use kube::api::DeleteParams;
@@ -83,7 +84,7 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
     let hold = Hold::default();
     let mut yard = Yard::idle("late", &["cpu"]).await;
     yard.start_operator_with(hold.client().await);
-    yard.train("a", json!({})).await;
+    let first = yard.train("a", json!({})).await;
     hold.0.held.notified().await;
     yard.namespace.api::<TrainingJob>().delete("a", &DeleteParams::default()).await.unwrap();
     yard.namespace.wait("a", |job: Option<&TrainingJob>| job.is_none()).await;
@@ -92,10 +93,11 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
     // The new job's first pod waits for the name of the old one's: until that is gone, nothing may be told of it.
     yard.patiently(async || {
         let job: TrainingJob = yard.namespace.api().get("a").await.unwrap();
-        let status = job.status.unwrap_or_default();
-        let pods = yard.pods().await;
-        assert!(status.attempt <= 1 && status.failures == 0, "{status:?} with {pods:?}");
-        status.phase == crds::status::Phase::Running
+        let attempt = job.status.map_or(0, |status| status.attempt);
+        let waits = yard.is_owned_by("a-t1-0", &first).await;
+        assert!(!waits || attempt == 0, "attempt {attempt} of a job that has no pod yet");
+        !waits
     })
     .await;
+    yard.phase("a", Phase::Running).await;
 }
