@@ -36,7 +36,7 @@ async fn a_training_of_two_nodes_runs_to_its_model() {
     pods.finish("a-t1-0", 0, &trained()).await;
     let status = yard.phase("a", Phase::Succeeded).await;
     let model = status.model.expect("a model");
-    assert_eq!((model.uri.as_str(), model.metric), ("file:///volumes/models/a", Some(0.97)));
+    assert_eq!((model.uri.as_str(), model.metric), ("file:///data/a", Some(0.97)));
     assert_eq!((status.attempt, status.restarts, status.failures), (1, 0, 0));
     assert!(status.completion_time.is_some());
     assert_eq!(yard.pods().await.len(), 2, "pods stay for their logs");
@@ -73,7 +73,8 @@ async fn a_suspended_job_has_no_pods_and_goes_on_with_the_next_attempt() {
 #[tokio::test]
 async fn shards_are_scored_a_few_at_a_time_and_counted_together() {
     let yard = Yard::new("score", &["cpu"]).await;
-    yard.train("t", json!({})).await;
+    yard.claim("models").await;
+    yard.train("t", json!({"output": {"uri": "pvc://models/t"}})).await;
     let model = json!({"model": {"trainingJob": "t"}, "shards": 3, "parallelism": 2});
     let mut job = model.clone();
     job["model"]["uri"] = json!(null);
@@ -85,7 +86,12 @@ async fn shards_are_scored_a_few_at_a_time_and_counted_together() {
     yard.namespace.pods().finish("t-t1-0", 0, &trained()).await;
     let pods = yard.namespace.pods();
     let pod = pods.running("a-s1-0").await;
-    assert!(format!("{pod:?}").contains("file:///volumes/models/a"), "the model of the job it waited for");
+    let told = format!("{pod:?}");
+    assert!(told.contains("file:///volumes/models/t"), "the model of the job it waited for: {told}");
+    let volumes = pod.spec.and_then(|spec| spec.volumes).unwrap_or_default();
+    let claims: Vec<_> = volumes.into_iter().filter_map(|volume| volume.persistent_volume_claim).collect();
+    assert_eq!(claims.len(), 1, "the claim that the model lies on, which this job does not name");
+    assert_eq!((claims[0].claim_name.as_str(), claims[0].read_only), ("models", Some(true)));
     pods.running("a-s1-1").await;
     assert!(!yard.pods().await.contains("a-s1-2"), "two at a time");
     pods.finish("a-s1-0", 0, &scored(10)).await;

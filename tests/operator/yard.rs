@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crds::status::{Phase, TrainingJobStatus};
 use crds::{ScoringJob, TrainingJob};
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::Client;
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
 use operator::cluster::{self, Settings};
 use operator::observe::Backoff;
 use operator::placement::Catalogue;
@@ -103,6 +103,31 @@ impl Yard {
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "ScoringJob", "metadata": {"name": name}, "spec": spec,
         });
         self.namespace.create(job).await
+    }
+
+    /// A claim with a volume of its own.
+    pub(crate) async fn claim(&self, name: &str) {
+        let spec = json!({
+            "accessModes": ["ReadWriteMany"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}},
+            "volumeName": format!("{}-{name}", self.namespace.name()),
+        });
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec,
+        });
+        let claim: PersistentVolumeClaim = self.namespace.create(claim).await;
+        let reference = json!({
+            "namespace": self.namespace.name(), "name": name, "uid": claim.metadata.uid,
+        });
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": spec["volumeName"]},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "storageClassName": "",
+                "hostPath": {"path": "/tmp"}, "claimRef": reference,
+            },
+        });
+        let volume: PersistentVolume = serde_json::from_value(volume).expect("a volume");
+        let volumes = Api::<PersistentVolume>::all(self.namespace.client());
+        volumes.create(&PostParams::default(), &volume).await.expect("a new volume");
     }
 
     /// Waits until a TrainingJob's status is as wished.

@@ -9,8 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::observe::{FinalReason, Ledger};
 
-/// The status of a TrainingJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn training(ledger: &Ledger, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
+/// The status of a TrainingJob. `output` is what its manifest calls the place of its model, where that is another name than
+/// the job's processes know it by. `before` are the conditions written last: one that still holds keeps its time.
+pub fn training(ledger: &Ledger, output: Option<&str>, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
     TrainingJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),
@@ -27,13 +28,13 @@ pub fn training(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Traini
         placement: ledger.placement.clone(),
         attempts: attempts(ledger),
         excluded_nodes: ledger.excluded.keys().cloned().collect(),
-        model: result(ledger),
+        model: result(ledger, output),
         memory: ledger.memory(),
     }
 }
 
-/// The status of a ScoringJob. `before` is the status that was written last: a condition that still holds keeps its time.
-pub fn scoring(ledger: &Ledger, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
+/// The status of a ScoringJob; the parameters are those of [`training`].
+pub fn scoring(ledger: &Ledger, output: Option<&str>, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
     ScoringJobStatus {
         phase: ledger.phase,
         message: ledger.message.clone(),
@@ -56,7 +57,7 @@ pub fn scoring(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Scoring
         placement: ledger.placement.clone(),
         attempts: attempts(ledger),
         excluded_nodes: ledger.excluded.keys().cloned().collect(),
-        output: result(ledger),
+        output: result(ledger, output),
         memory: ledger.memory(),
     }
 }
@@ -94,10 +95,10 @@ fn attempts(ledger: &Ledger) -> Vec<AttemptRecord> {
 }
 
 /// What is there once the job is done; partial results are no results.
-fn result(ledger: &Ledger) -> Option<ModelStatus> {
+fn result(ledger: &Ledger, output: Option<&str>) -> Option<ModelStatus> {
     let result = ledger.result.as_ref().filter(|_| ledger.phase == Phase::Succeeded)?;
     Some(ModelStatus {
-        uri: result.uri.clone(),
+        uri: output.unwrap_or(&result.uri).to_owned(),
         digest: result.digest.clone(),
         metric_name: result.metric_name.clone(),
         metric: result.metric,

@@ -199,12 +199,13 @@ impl Actor<'_> {
     /// Writes the one status over the version that was seen or written last; returns what was written.
     pub(super) async fn status<K: Kind>(
         &self,
+        job: &K,
         owner: &Owner,
         ledger: &Ledger,
         before: &Written,
         now: Timestamp,
     ) -> Result<Written, ActError> {
-        let status = K::status_json(ledger, &before.conditions, now);
+        let status = job.status_json(ledger, &before.conditions, now);
         let conditions = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
         let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
         let body = json!({

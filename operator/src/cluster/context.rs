@@ -159,7 +159,7 @@ impl Context {
         }
     }
 
-    /// The URI of the model that a TrainingJob has left, or why there is none yet.
+    /// The URI of the model that a TrainingJob has left, as its manifest names it, or why there is none yet.
     pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<String, String> {
         let Some(job) = self.trainings.get(&ObjectRef::new(name).within(namespace)) else {
             return Err(format!("waits for the TrainingJob {name}: there is none of this name in the namespace"));

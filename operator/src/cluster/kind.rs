@@ -51,7 +51,7 @@ where
     /// What its status remembers.
     fn ledger(&self) -> Ledger;
     /// Its status.
-    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value;
+    fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value;
 }
 
 impl Kind for TrainingJob {
@@ -82,8 +82,8 @@ impl Kind for TrainingJob {
     fn ledger(&self) -> Ledger {
         self.status.as_ref().map(Ledger::of_training).unwrap_or_default()
     }
-    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
-        json!(status::training(ledger, before, now))
+    fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
+        json!(status::training(ledger, Some(&self.spec.output.uri), before, now))
     }
 }
 
@@ -115,7 +115,7 @@ impl Kind for ScoringJob {
     fn ledger(&self) -> Ledger {
         self.status.as_ref().map(Ledger::of_scoring).unwrap_or_default()
     }
-    fn status_json(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
-        json!(status::scoring(ledger, before, now))
+    fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
+        json!(status::scoring(ledger, Some(&self.spec.output.uri), before, now))
     }
 }

@@ -115,7 +115,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
     act(job, &actor, &world.job, &plan, place.as_ref().ok(), &infrastructure, owner).await?;
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
-        written = actor.status::<K>(owner, ledger, &known.written, now).await?;
+        written = actor.status(job, owner, ledger, &known.written, now).await?;
         context.tell(owner, &world.ledger, ledger, &world.job);
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);

@@ -113,8 +113,8 @@ impl LocalJob {
         let known: Vec<Condition> =
             before.get("conditions").cloned().and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default();
         let mut status = match self.work {
-            Work::Training(_) => json!(status::training(ledger, &known, now)),
-            Work::Scoring(_) => json!(status::scoring(ledger, &known, now)),
+            Work::Training(_) => json!(status::training(ledger, None, &known, now)),
+            Work::Scoring(_) => json!(status::scoring(ledger, None, &known, now)),
         };
         // The job's folder has the whole memory in a file of its own.
         if let Some(fields) = status.as_object_mut() {
