@@ -62,10 +62,10 @@ pub enum EndpointPhase {
     Failed,
 }
 
-/// Where a TrainingJob stands.
+/// Where a job stands, whatever its kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct TrainingJobStatus {
+pub struct JobStatus {
     /// Where the job stands, in a word.
     pub phase: Phase,
     /// Where the job stands, in a sentence.
@@ -102,7 +102,7 @@ pub struct TrainingJobStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub active_since: Option<Time>,
-    /// How far the training is.
+    /// How far the job is; a step of a ScoringJob is a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,
     /// Where the newest attempt runs, and why there.
@@ -116,9 +116,6 @@ pub struct TrainingJobStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 253)))]
     pub excluded_nodes: Vec<String>,
-    /// The trained model, once the job has succeeded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelStatus>,
     /// What the operator remembers between two decisions and nobody else needs, as JSON: the gangs under way, the shards
     /// that are done, failures in a row.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -126,74 +123,34 @@ pub struct TrainingJobStatus {
     pub memory: String,
 }
 
+/// Where a TrainingJob stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TrainingJobStatus {
+    /// What every kind of job tells.
+    #[serde(flatten)]
+    pub job: JobStatus,
+    /// The trained model, once the job has succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelStatus>,
+}
+
 /// Where a ScoringJob stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScoringJobStatus {
-    /// Where the job stands, in a word.
-    pub phase: Phase,
-    /// Where the job stands, in a sentence.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
-    pub message: String,
-    /// Where the job stands, for machines.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "crate::schema::conditions")]
-    pub conditions: Vec<Condition>,
-    /// Generation of the spec that this status is about.
-    pub observed_generation: i64,
-    /// Number of the newest attempt, from 1; 0 before the first one. It never falls.
-    #[schemars(range(min = 0, max = 2_147_483_647))]
-    pub attempt: u32,
-    /// Attempts after the first one.
-    #[schemars(range(min = 0, max = 2_147_483_647))]
-    pub restarts: u32,
-    /// Ends of attempts that count against runPolicy.backoffLimit.
-    #[schemars(range(min = 0, max = 2_147_483_647))]
-    pub failures: u32,
-    /// When the first attempt began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
-    pub start_time: Option<Time>,
-    /// When the job succeeded or failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
-    pub completion_time: Option<Time>,
-    /// Seconds not suspended until activeSince, which runPolicy.activeDeadlineSeconds counts.
-    #[schemars(range(min = 0, max = 4_294_967_295_u64))]
-    pub active_seconds: i64,
-    /// Since when the job has not been suspended; absent while it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::time")]
-    pub active_since: Option<Time>,
-    /// How far the scoring is; a step is a row.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub progress: Option<ProgressStatus>,
+    /// What every kind of job tells.
+    #[serde(flatten)]
+    pub job: JobStatus,
     /// Images and rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
     /// Shards that are done.
     #[schemars(range(min = 0, max = 4096))]
     pub shards_done: u32,
-    /// Where the newest attempt runs, and why there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub placement: Option<Placement>,
-    /// Attempts that have ended: the first one and the last nine.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
-    pub attempts: Vec<AttemptRecord>,
-    /// Nodes that the next attempt leaves out, because a GPU or the node itself failed there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 253)))]
-    pub excluded_nodes: Vec<String>,
     /// The rows, once the job has succeeded, and the figure that evaluate asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<ModelStatus>,
-    /// What the operator remembers between two decisions and nobody else needs, as JSON: the gangs under way, the shards
-    /// that are done, failures in a row.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 65_536))]
-    pub memory: String,
 }
 
 /// Where a ModelEndpoint stands.

@@ -141,7 +141,7 @@ async fn training_end(yard: &Yard, phase: Phase) -> End {
         phase,
         counts: (status.attempt, status.restarts, status.failures),
         causes: causes(&status.attempts),
-        result: json!(status.model).to_string(),
+        result: json!(yard.model("a").await).to_string(),
         pods: live,
     }
 }
@@ -181,14 +181,14 @@ async fn shards(yard: &Yard) -> End {
     let (second, third) = (scored(20), scored(30));
     futures::join!(pods.finish("a-s2-1", 0, &second), pods.finish("a-s1-2", 0, &third));
     let done = |job: Option<&ScoringJob>| {
-        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.phase.is_terminal())
+        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.job.phase.is_terminal())
     };
     let job: Option<ScoringJob> = yard.namespace.wait("a", done).await;
     let status = job.and_then(|job| job.status).expect("a status");
     End {
-        phase: status.phase,
-        counts: (status.attempt, status.restarts, status.failures),
-        causes: causes(&status.attempts),
+        phase: status.job.phase,
+        counts: (status.job.attempt, status.job.restarts, status.job.failures),
+        causes: causes(&status.job.attempts),
         result: json!(status.rows).to_string(),
         pods: yard.pods().await,
     }

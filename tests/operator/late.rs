@@ -93,7 +93,7 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
     // The new job's first pod waits for the name of the old one's: until that is gone, nothing may be told of it.
     yard.patiently(async || {
         let job: TrainingJob = yard.namespace.api().get("a").await.unwrap();
-        let attempt = job.status.map_or(0, |status| status.attempt);
+        let attempt = job.status.map_or(0, |status| status.job.attempt);
         let waits = yard.is_owned_by("a-t1-0", &first).await;
         assert!(!waits || attempt == 0, "attempt {attempt} of a job that has no pod yet");
         !waits

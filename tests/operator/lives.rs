@@ -35,7 +35,7 @@ async fn a_training_of_two_nodes_runs_to_its_model() {
     pods.finish("a-t1-1", 0, "").await;
     pods.finish("a-t1-0", 0, &trained()).await;
     let status = yard.phase("a", Phase::Succeeded).await;
-    let model = status.model.expect("a model");
+    let model = yard.model("a").await.expect("a model");
     assert_eq!((model.uri.as_str(), model.metric), ("file:///data/a", Some(0.97)));
     assert_eq!((status.attempt, status.restarts, status.failures), (1, 0, 0));
     assert!(status.completion_time.is_some());
@@ -80,7 +80,7 @@ async fn shards_are_scored_a_few_at_a_time_and_counted_together() {
     job["model"]["uri"] = json!(null);
     yard.score("a", job).await;
     let waits = |job: Option<&ScoringJob>| {
-        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.message.contains("TrainingJob t"))
+        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.job.message.contains("TrainingJob t"))
     };
     yard.namespace.wait("a", waits).await;
     yard.namespace.pods().finish("t-t1-0", 0, &trained()).await;
@@ -101,13 +101,13 @@ async fn shards_are_scored_a_few_at_a_time_and_counted_together() {
     pods.finish("a-s2-1", 0, &scored(20)).await;
     pods.finish("a-s1-2", 0, &scored(30)).await;
     let done = |job: Option<&ScoringJob>| {
-        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.phase == Phase::Succeeded)
+        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.job.phase == Phase::Succeeded)
     };
     let status: ScoringJobStatus =
         yard.namespace.wait("a", done).await.and_then(|job: ScoringJob| job.status).expect("a status");
     let rows = status.rows.expect("rows");
     assert_eq!((rows.found, rows.written, rows.failed), (60, 60, 3));
-    assert_eq!((status.shards_done, status.restarts, status.failures), (3, 1, 1));
+    assert_eq!((status.shards_done, status.job.restarts, status.job.failures), (3, 1, 1));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crds::status::{Phase, TrainingJobStatus};
+use crds::status::{JobStatus, ModelStatus, Phase};
 use crds::{ScoringJob, TrainingJob};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -131,18 +131,21 @@ impl Yard {
     }
 
     /// Waits until a TrainingJob's status is as wished.
-    pub(crate) async fn until(
-        &self,
-        name: &str,
-        holds: impl Fn(&TrainingJobStatus) -> bool + Send,
-    ) -> TrainingJobStatus {
-        let condition = move |job: Option<&TrainingJob>| job.and_then(|job| job.status.as_ref()).is_some_and(&holds);
+    pub(crate) async fn until(&self, name: &str, holds: impl Fn(&JobStatus) -> bool + Send) -> JobStatus {
+        let condition =
+            move |job: Option<&TrainingJob>| job.and_then(|job| job.status.as_ref()).is_some_and(|s| holds(&s.job));
         let job = self.namespace.wait(name, condition).await;
-        job.and_then(|job| job.status).unwrap_or_else(|| panic!("{name} went while it was waited for"))
+        job.and_then(|job| job.status).unwrap_or_else(|| panic!("{name} went while it was waited for")).job
     }
 
-    pub(crate) async fn phase(&self, name: &str, phase: Phase) -> TrainingJobStatus {
+    pub(crate) async fn phase(&self, name: &str, phase: Phase) -> JobStatus {
         self.until(name, move |status| status.phase == phase).await
+    }
+
+    /// The model that a TrainingJob's status names.
+    pub(crate) async fn model(&self, name: &str) -> Option<ModelStatus> {
+        let job: TrainingJob = self.namespace.api().get(name).await.expect("a job");
+        job.status?.model
     }
 
     pub(crate) async fn change<K>(&self, name: &str, spec: Value)

@@ -2,7 +2,8 @@
 
 use crds::reasons::{condition, reason};
 use crds::status::{
-    AttemptRecord, ModelStatus, Phase, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus, bounded,
+    AttemptRecord, JobStatus, ModelStatus, Phase, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus,
+    bounded,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -12,52 +13,40 @@ use crate::observe::{FinalReason, Ledger};
 /// The status of a TrainingJob. `output` is what its manifest calls the place of its model, where that is another name than
 /// the job's processes know it by. `before` are the conditions written last: one that still holds keeps its time.
 pub fn training(ledger: &Ledger, output: Option<&str>, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
-    TrainingJobStatus {
-        phase: ledger.phase,
-        message: ledger.message.clone(),
-        conditions: conditions(ledger, before, now),
-        observed_generation: ledger.observed_generation,
-        attempt: ledger.attempt,
-        restarts: ledger.restarts,
-        failures: ledger.failures,
-        start_time: ledger.start_time.map(Time),
-        completion_time: ledger.completion_time.map(Time),
-        active_seconds: ledger.active_seconds.cast_signed(),
-        active_since: ledger.active_since.map(Time),
-        progress: progress(ledger),
-        placement: ledger.placement.clone(),
-        attempts: attempts(ledger),
-        excluded_nodes: ledger.excluded.keys().cloned().collect(),
-        model: result(ledger, output),
-        memory: ledger.memory(),
-    }
+    TrainingJobStatus { job: job(ledger, before, now), model: result(ledger, output) }
 }
 
 /// The status of a ScoringJob; the parameters are those of [`training`].
 pub fn scoring(ledger: &Ledger, output: Option<&str>, before: &[Condition], now: Timestamp) -> ScoringJobStatus {
     ScoringJobStatus {
-        phase: ledger.phase,
-        message: ledger.message.clone(),
-        conditions: conditions(ledger, before, now),
-        observed_generation: ledger.observed_generation,
-        attempt: ledger.attempt,
-        restarts: ledger.restarts,
-        failures: ledger.failures,
-        start_time: ledger.start_time.map(Time),
-        completion_time: ledger.completion_time.map(Time),
-        active_seconds: ledger.active_seconds.cast_signed(),
-        active_since: ledger.active_since.map(Time),
-        progress: progress(ledger),
+        job: job(ledger, before, now),
         rows: ledger.result.as_ref().map(|result| RowCounts {
             found: result.rows_in.unwrap_or(0).cast_signed(),
             written: result.rows_out.unwrap_or(0).cast_signed(),
             failed: result.rows_failed.unwrap_or(0).cast_signed(),
         }),
         shards_done: u32::try_from(ledger.done.len()).unwrap_or(u32::MAX),
+        output: result(ledger, output),
+    }
+}
+
+fn job(ledger: &Ledger, before: &[Condition], now: Timestamp) -> JobStatus {
+    JobStatus {
+        phase: ledger.phase,
+        message: ledger.message.clone(),
+        conditions: conditions(ledger, before, now),
+        observed_generation: ledger.observed_generation,
+        attempt: ledger.attempt,
+        restarts: ledger.restarts,
+        failures: ledger.failures,
+        start_time: ledger.start_time.map(Time),
+        completion_time: ledger.completion_time.map(Time),
+        active_seconds: ledger.active_seconds.cast_signed(),
+        active_since: ledger.active_since.map(Time),
+        progress: progress(ledger),
         placement: ledger.placement.clone(),
         attempts: attempts(ledger),
         excluded_nodes: ledger.excluded.keys().cloned().collect(),
-        output: result(ledger, output),
         memory: ledger.memory(),
     }
 }

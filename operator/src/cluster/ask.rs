@@ -67,7 +67,7 @@ async fn facts(client: &Client) -> Result<Vec<NodeFacts>, OperatorError> {
 }
 
 fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], catalogue: &Catalogue) -> String {
-    let ledger: Ledger = job.ledger();
+    let ledger = job.status().map(Ledger::of).unwrap_or_default();
     let excluded: Vec<String> = ledger.excluded.keys().cloned().collect();
     let infrastructure = job.infrastructure();
     let backoff = Backoff { first_seconds: 0, most_seconds: 0 };

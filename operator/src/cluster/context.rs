@@ -83,9 +83,10 @@ impl Context {
     pub(super) fn recall<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
         let mut jobs = lock(&self.jobs);
         let known = jobs.entry(owner.uid.clone()).or_insert_with(|| {
-            let ledger = job.ledger();
+            let status = job.status().cloned().unwrap_or_default();
+            let ledger = Ledger::of(&status);
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
-            let written = Written { conditions: job.conditions(), version: None };
+            let written = Written { conditions: status.conditions, version: None };
             Remembered { kind: owner.kind.clone(), ledger, written, rejected: None, errors: 0 }
         });
         known.written.saw(job.meta().resource_version.as_ref());
@@ -165,7 +166,7 @@ impl Context {
             return Err(format!("waits for the TrainingJob {name}: there is none of this name in the namespace"));
         };
         let status = job.status.clone().unwrap_or_default();
-        match (status.phase, status.model) {
+        match (status.job.phase, status.model) {
             (Phase::Succeeded, Some(model)) => Ok(model.uri),
             (Phase::Failed, _) => Err(format!("waits for the model of the TrainingJob {name}, which has failed")),
             (phase, _) => Err(format!("waits for the model of the TrainingJob {name}, which is {phase:?}")),

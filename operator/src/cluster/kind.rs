@@ -7,6 +7,7 @@ use crds::fault::Fault;
 use crds::infrastructure::Infrastructure;
 use crds::model::ModelRef;
 use crds::run_policy::RunPolicy;
+use crds::status::JobStatus;
 use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -46,11 +47,9 @@ where
     fn spec_json(&self) -> Value;
     /// What neither schema nor CEL can say about it.
     fn faults(&self) -> Vec<Fault>;
-    /// Conditions written last.
-    fn conditions(&self) -> Vec<Condition>;
-    /// What its status remembers.
-    fn ledger(&self) -> Ledger;
-    /// Its status.
+    /// What its status tells; `None` before the first one.
+    fn status(&self) -> Option<&JobStatus>;
+    /// Its status to be written.
     fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value;
 }
 
@@ -76,11 +75,8 @@ impl Kind for TrainingJob {
     fn faults(&self) -> Vec<Fault> {
         self.spec.meaning()
     }
-    fn conditions(&self) -> Vec<Condition> {
-        self.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()
-    }
-    fn ledger(&self) -> Ledger {
-        self.status.as_ref().map(Ledger::of_training).unwrap_or_default()
+    fn status(&self) -> Option<&JobStatus> {
+        self.status.as_ref().map(|status| &status.job)
     }
     fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
         json!(status::training(ledger, Some(&self.spec.output.uri), before, now))
@@ -109,11 +105,8 @@ impl Kind for ScoringJob {
     fn faults(&self) -> Vec<Fault> {
         self.spec.meaning()
     }
-    fn conditions(&self) -> Vec<Condition> {
-        self.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()
-    }
-    fn ledger(&self) -> Ledger {
-        self.status.as_ref().map(Ledger::of_scoring).unwrap_or_default()
+    fn status(&self) -> Option<&JobStatus> {
+        self.status.as_ref().map(|status| &status.job)
     }
     fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
         json!(status::scoring(ledger, Some(&self.spec.output.uri), before, now))

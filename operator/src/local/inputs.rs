@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crds::fault::Fault;
-use crds::status::{Phase, TrainingJobStatus};
+use crds::status::{JobStatus, Phase, TrainingJobStatus};
 use serde_json::Value;
 
 use super::error::RunError;
@@ -80,8 +80,8 @@ fn model_of(state: &Path, namespace: &str, name: &str) -> Result<Result<String, 
     let status: Option<TrainingJobStatus> = folder::read_status(&path)?;
     Ok(match status {
         None => Err(format!("the TrainingJob {name} was not run here ({} is not there)", path.display())),
-        Some(TrainingJobStatus { phase: Phase::Succeeded, model: Some(model), .. }) => Ok(model.uri),
-        Some(status) => Err(format!("the TrainingJob {name} has no model: it is {:?}", status.phase)),
+        Some(TrainingJobStatus { job: JobStatus { phase: Phase::Succeeded, .. }, model: Some(model) }) => Ok(model.uri),
+        Some(status) => Err(format!("the TrainingJob {name} has no model: it is {:?}", status.job.phase)),
     })
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::contract::{JobResult, Progress};
-use crds::status::{AttemptRecord, Placement, ProgressStatus, ScoringJobStatus, TrainingJobStatus};
+use crds::status::{AttemptRecord, JobStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,10 @@ impl Ledger {
         serde_json::to_string(&memory).unwrap_or_default()
     }
 
-    /// The ledger that a TrainingJob's status was written from.
-    pub fn of_training(status: &TrainingJobStatus) -> Ledger {
+    /// The ledger that a job's status was written from. A memory that somebody has damaged counts as empty: pods of a newer
+    /// attempt are then adopted, and the counts of the status stand.
+    pub fn of(status: &JobStatus) -> Ledger {
+        let memory: Memory = serde_json::from_str(&status.memory).unwrap_or_default();
         Ledger {
             phase: status.phase,
             message: status.message.clone(),
@@ -67,51 +69,19 @@ impl Ledger {
             completion_time: time(status.completion_time.as_ref()),
             active_seconds: status.active_seconds.unsigned_abs(),
             active_since: time(status.active_since.as_ref()),
-            ..recall(&status.memory, &status.attempts, status.progress.as_ref(), status.placement.as_ref())
+            streak: memory.streak,
+            streak_step: memory.streak_step,
+            gangs: memory.gangs,
+            done: numbers(&memory.done),
+            attempts: status.attempts.iter().map(attempt).collect(),
+            progress: memory.progress,
+            progress_at: status.progress.as_ref().and_then(|progress| time(progress.updated_at.as_ref())),
+            result: memory.result,
+            failure: memory.failure,
+            excluded: memory.excluded,
+            obstacle: memory.obstacle,
+            placement: status.placement.clone(),
         }
-    }
-
-    /// The ledger that a ScoringJob's status was written from.
-    pub fn of_scoring(status: &ScoringJobStatus) -> Ledger {
-        Ledger {
-            phase: status.phase,
-            message: status.message.clone(),
-            observed_generation: status.observed_generation,
-            attempt: status.attempt,
-            restarts: status.restarts,
-            failures: status.failures,
-            start_time: time(status.start_time.as_ref()),
-            completion_time: time(status.completion_time.as_ref()),
-            active_seconds: status.active_seconds.unsigned_abs(),
-            active_since: time(status.active_since.as_ref()),
-            ..recall(&status.memory, &status.attempts, status.progress.as_ref(), status.placement.as_ref())
-        }
-    }
-}
-
-/// What the memory and the lists of a status hold. A memory that somebody has damaged counts as empty: pods of a newer
-/// attempt are then adopted, and the counts of the status stand.
-fn recall(
-    memory: &str,
-    attempts: &[AttemptRecord],
-    progress: Option<&ProgressStatus>,
-    placement: Option<&Placement>,
-) -> Ledger {
-    let memory: Memory = serde_json::from_str(memory).unwrap_or_default();
-    Ledger {
-        streak: memory.streak,
-        streak_step: memory.streak_step,
-        gangs: memory.gangs,
-        done: numbers(&memory.done),
-        attempts: attempts.iter().map(attempt).collect(),
-        progress: memory.progress,
-        progress_at: progress.and_then(|progress| time(progress.updated_at.as_ref())),
-        result: memory.result,
-        failure: memory.failure,
-        excluded: memory.excluded,
-        obstacle: memory.obstacle,
-        placement: placement.cloned(),
-        ..Ledger::default()
     }
 }
 
@@ -174,13 +144,8 @@ mod tests {
 
     #[test]
     fn a_damaged_memory_counts_as_empty_and_the_counts_stand() {
-        let status = TrainingJobStatus {
-            attempt: 3,
-            restarts: 2,
-            memory: "{\"streak\":".into(),
-            ..TrainingJobStatus::default()
-        };
-        let ledger = Ledger::of_training(&status);
+        let status = JobStatus { attempt: 3, restarts: 2, memory: "{\"streak\":".into(), ..JobStatus::default() };
+        let ledger = Ledger::of(&status);
         assert_eq!((ledger.attempt, ledger.restarts, ledger.gangs.len()), (3, 2, 0));
     }
 }

@@ -144,7 +144,7 @@ impl<'a> Load<'a> {
         for attempt in 1..=times {
             let running = |job: Option<&TrainingJob>| {
                 job.and_then(|job| job.status.as_ref())
-                    .is_some_and(|status| status.attempt == attempt && status.phase == crds::status::Phase::Running)
+                    .is_some_and(|status| status.job.attempt == attempt && status.job.phase == crds::status::Phase::Running)
             };
             namespace.wait("j-0", running).await;
             let next = ListParams::default().labels(&format!("trainyard.dev/attempt={}", attempt + 1));
