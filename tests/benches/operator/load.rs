@@ -143,8 +143,9 @@ impl<'a> Load<'a> {
         let api: Api<Pod> = namespace.api();
         for attempt in 1..=times {
             let running = |job: Option<&TrainingJob>| {
-                job.and_then(|job| job.status.as_ref())
-                    .is_some_and(|status| status.job.attempt == attempt && status.job.phase == crds::status::Phase::Running)
+                job.and_then(|job| job.status.as_ref()).is_some_and(|status| {
+                    status.job.attempt == attempt && status.job.phase == crds::status::Phase::Running
+                })
             };
             namespace.wait("j-0", running).await;
             let next = ListParams::default().labels(&format!("trainyard.dev/attempt={}", attempt + 1));
