@@ -1,6 +1,5 @@
 //! The one status of a job, from its ledger.
 
-use crds::reasons::{condition, reason};
 use crds::status::{
     AttemptRecord, JobStatus, ModelStatus, Phase, ProgressStatus, RowCounts, ScoringJobStatus, TrainingJobStatus,
     bounded,
@@ -8,7 +7,8 @@ use crds::status::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::observe::{FinalReason, Ledger};
+use crate::build::conditions::conditions;
+use crate::observe::Ledger;
 
 /// The status of a TrainingJob. `output` is what its manifest calls the place of its model, where that is another name than
 /// the job's processes know it by. `before` are the conditions written last: one that still holds keeps its time.
@@ -93,58 +93,4 @@ fn result(ledger: &Ledger, output: Option<&str>) -> Option<ModelStatus> {
         metric: result.metric,
         threshold: None,
     })
-}
-
-fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let phase = ledger.phase;
-    let running = match phase {
-        Phase::Running => reason::ALL_RUNNING,
-        Phase::Restarting => reason::RESTARTING,
-        Phase::Suspended => reason::SUSPENDED,
-        Phase::Succeeded | Phase::Failed => reason::COMPLETED,
-        Phase::Pending | Phase::Starting => reason::WAITING_FOR_PODS,
-    };
-    let suspended = if phase == Phase::Suspended { reason::SUSPENDED } else { reason::RESUMED };
-    let mut wanted = vec![
-        (condition::RUNNING, phase == Phase::Running, running.to_owned()),
-        (condition::SUSPENDED, phase == Phase::Suspended, suspended.to_owned()),
-    ];
-    match &ledger.obstacle {
-        Some(obstacle) => wanted.push((condition::SCHEDULABLE, false, obstacle.reason.clone())),
-        None if ledger.placement.is_some() => {
-            wanted.push((condition::SCHEDULABLE, true, reason::PODS_CREATED.to_owned()));
-        }
-        None => {}
-    }
-    match (phase, &ledger.failure) {
-        (Phase::Succeeded, _) => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
-        (Phase::Failed, failure) => {
-            let reason = match failure {
-                Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
-                Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
-                Some((_, failure)) => format!("{:?}", failure.cause),
-                None => reason::BAD_SPEC.to_owned(),
-            };
-            wanted.push((condition::FAILED, true, reason));
-        }
-        _ => {}
-    }
-    // A job that was never suspended says nothing of it.
-    let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
-    wanted.retain(|(kind, holds, _)| *holds || *kind != condition::SUSPENDED || known(kind));
-    wanted
-        .into_iter()
-        .map(|(kind, holds, reason)| {
-            let status = if holds { "True" } else { "False" };
-            let since = before.iter().find(|old| old.type_ == kind && old.status == status);
-            Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason,
-                message: ledger.message.clone(),
-                observed_generation: Some(ledger.observed_generation),
-                last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
-            }
-        })
-        .collect()
 }

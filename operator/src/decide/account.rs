@@ -24,6 +24,7 @@ impl Draft<'_> {
         if due {
             self.ledger.progress = Some(heard.clone());
             self.ledger.progress_at = Some(self.now);
+            self.ledger.stalled = false;
         }
     }
 
@@ -72,6 +73,7 @@ impl Draft<'_> {
             .filter(|(_, gang)| gang.stage == Stage::Running)
             .map(|(number, _)| *number)
             .collect();
+        self.ledger.stalled |= !stalled.is_empty();
         for number in stalled {
             let failure = Failure {
                 cause: Cause::PeerLost,

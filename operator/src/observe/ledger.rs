@@ -53,6 +53,8 @@ pub struct Ledger {
     /// When the step in `progress` last moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<Timestamp>,
+    /// Whether progress stood still for too long and has not been heard of since.
+    pub stalled: bool,
     /// What the gangs that are done left behind, summed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<JobResult>,

@@ -26,6 +26,8 @@ struct Memory {
     done: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stalled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<JobResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +47,7 @@ impl Ledger {
             gangs: self.gangs.clone(),
             done: ranges(&self.done),
             progress: self.progress.clone(),
+            stalled: self.stalled,
             result: self.result.clone(),
             failure: self.failure.clone(),
             excluded: self.excluded.clone(),
@@ -75,6 +78,7 @@ impl Ledger {
             done: numbers(&memory.done),
             attempts: status.attempts.iter().map(attempt).collect(),
             progress: memory.progress,
+            stalled: memory.stalled,
             progress_at: status.progress.as_ref().and_then(|progress| time(progress.updated_at.as_ref())),
             result: memory.result,
             failure: memory.failure,

@@ -248,6 +248,11 @@ fn a_gang_that_stands_still_is_restarted() {
     let plan = seen.decided(60);
     assert_eq!(stops(&plan), ["1/0 gracefully"]);
     assert_eq!(stands(&seen, &plan).0, Phase::Restarting);
+    let stalled = seen.clone().then(&plan);
+    assert!(stalled.ledger.stalled);
+    let moved = stalled.at_step(8);
+    let plan = moved.decided(70);
+    assert!(!moved.then(&plan).ledger.stalled);
     assert!(stops(&seen.at_step(8).decided(60)).is_empty(), "it moved");
 }
 

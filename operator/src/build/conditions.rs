@@ -1,0 +1,122 @@
+//! The conditions of a job, in Kubernetes style, from its ledger.
+
+use crds::contract::Cause;
+use crds::reasons::{condition, reason};
+use crds::status::Phase;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::observe::{FinalReason, Ledger};
+
+/// The conditions of a job. `before` are those written last: one that still holds keeps its time.
+pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let phase = ledger.phase;
+    let running = match phase {
+        Phase::Running => reason::ALL_RUNNING,
+        Phase::Restarting => reason::RESTARTING,
+        Phase::Suspended => reason::SUSPENDED,
+        Phase::Succeeded | Phase::Failed => reason::COMPLETED,
+        Phase::Pending | Phase::Starting => reason::WAITING_FOR_PODS,
+    };
+    let suspended = if phase == Phase::Suspended { reason::SUSPENDED } else { reason::RESUMED };
+    let stalled = if ledger.stalled { reason::NO_PROGRESS } else { reason::PROGRESSING };
+    let is_valid = ledger.failure.as_ref().is_none_or(|(_, failure)| failure.cause != Cause::BadSpec);
+    let valid = if is_valid { reason::ACCEPTED } else { reason::BAD_SPEC };
+    let mut wanted = vec![
+        (condition::VALID, is_valid, valid.to_owned()),
+        (condition::RUNNING, phase == Phase::Running, running.to_owned()),
+        (condition::SUSPENDED, phase == Phase::Suspended, suspended.to_owned()),
+        (condition::STALLED, ledger.stalled && !phase.is_terminal(), stalled.to_owned()),
+    ];
+    match &ledger.obstacle {
+        Some(obstacle) => wanted.push((condition::SCHEDULABLE, false, obstacle.reason.clone())),
+        None if ledger.placement.is_some() => {
+            wanted.push((condition::SCHEDULABLE, true, reason::PODS_CREATED.to_owned()));
+        }
+        None => {}
+    }
+    match (phase, &ledger.failure) {
+        (Phase::Succeeded, _) => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
+        (Phase::Failed, failure) => {
+            let reason = match failure {
+                Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
+                Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+                Some((_, failure)) => format!("{:?}", failure.cause),
+                None => reason::BAD_SPEC.to_owned(),
+            };
+            wanted.push((condition::FAILED, true, reason));
+        }
+        _ => {}
+    }
+    // A job that was never suspended says nothing of it, nor one that never stood still.
+    let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
+    let exceptional = [condition::SUSPENDED, condition::STALLED];
+    wanted.retain(|(kind, holds, _)| *holds || !exceptional.contains(kind) || known(kind));
+    wanted
+        .into_iter()
+        .map(|(kind, holds, reason)| {
+            let status = if holds { "True" } else { "False" };
+            let since = before.iter().find(|old| old.type_ == kind && old.status == status);
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason,
+                message: ledger.message.clone(),
+                observed_generation: Some(ledger.observed_generation),
+                last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(ledger: &Ledger, before: &[Condition]) -> Vec<(String, String)> {
+        let now = "2026-07-01T12:00:00Z".parse().expect("a time");
+        let said = |it: Condition| (it.type_, format!("{} {}", it.status, it.reason));
+        conditions(ledger, before, now).into_iter().map(said).collect()
+    }
+
+    fn of(kind: &str, told: &[(String, String)]) -> Option<String> {
+        told.iter().find(|(name, _)| name == kind).map(|(_, said)| said.clone())
+    }
+
+    #[test]
+    fn standing_still_is_told_once_it_happened_and_taken_back_with_progress() {
+        let mut ledger = Ledger { phase: Phase::Running, ..Ledger::default() };
+        assert_eq!(of(condition::STALLED, &told(&ledger, &[])), None);
+        ledger.stalled = true;
+        let now = "2026-07-01T11:00:00Z".parse().expect("a time");
+        let before = conditions(&ledger, &[], now);
+        assert_eq!(of(condition::STALLED, &told(&ledger, &[])).as_deref(), Some("True NoProgress"));
+        ledger.stalled = false;
+        assert_eq!(of(condition::STALLED, &told(&ledger, &before)).as_deref(), Some("False Progressing"));
+    }
+
+    #[test]
+    fn only_a_bad_spec_makes_a_job_invalid() {
+        for (cause, valid) in [(Cause::BadSpec, "False BadSpec"), (Cause::Bug, "True Accepted")] {
+            let failure = json!({ "cause": cause, "member": 0, "message": "", "hint": "" });
+            let failure = serde_json::from_value(failure).expect("a failure");
+            let failure = Some((FinalReason::Permanent, failure));
+            let ledger = Ledger { phase: Phase::Failed, failure, ..Ledger::default() };
+            assert_eq!(of(condition::VALID, &told(&ledger, &[])).as_deref(), Some(valid));
+        }
+    }
+
+    #[test]
+    fn a_condition_that_still_holds_keeps_its_time() {
+        let (first, then) = ("2026-07-01T11:00:00Z", "2026-07-01T12:00:00Z");
+        let (first, then) = (first.parse().expect("a time"), then.parse().expect("a time"));
+        let ledger = Ledger { phase: Phase::Running, ..Ledger::default() };
+        let before = conditions(&ledger, &[], first);
+        let ledger = Ledger { phase: Phase::Restarting, ..ledger };
+        let after = conditions(&ledger, &before, then);
+        let since = |kind: &str| after.iter().find(|it| it.type_ == kind).map(|it| it.last_transition_time.0);
+        assert_eq!((since(condition::VALID), since(condition::RUNNING)), (Some(first), Some(then)));
+    }
+}
