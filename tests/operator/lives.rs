@@ -4,7 +4,6 @@ use crds::status::{Phase, ScoringJobStatus};
 use crds::{ScoringJob, TrainingJob};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::DeleteParams;
 use serde_json::json;
 
@@ -174,41 +173,4 @@ async fn a_job_that_takes_too_long_fails_and_its_pods_go() {
     let status = yard.phase("a", Phase::Failed).await;
     assert!(status.message.contains("activeDeadlineSeconds"), "{}", status.message);
     yard.namespace.pods().gone("a-t1-0").await;
-}
-
-/// What the operator may do, as the README names it.
-fn rights() -> (Vec<PolicyRule>, Vec<PolicyRule>) {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| PolicyRule {
-        api_groups: Some(vec![group.to_owned()]),
-        resources: Some(resources.iter().map(|name| (*name).to_owned()).collect()),
-        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
-        ..PolicyRule::default()
-    };
-    let in_namespace = vec![
-        rule("trainyard.dev", &["trainingjobs", "scoringjobs"], &["get", "list", "watch", "delete"]),
-        rule("trainyard.dev", &["trainingjobs/status", "scoringjobs/status"], &["patch"]),
-        rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
-        rule("", &["services"], &["create", "patch"]),
-        rule("policy", &["poddisruptionbudgets"], &["create", "patch"]),
-        rule("events.k8s.io", &["events"], &["create", "patch"]),
-    ];
-    (in_namespace, vec![rule("", &["nodes"], &["get", "list", "watch"])])
-}
-
-#[tokio::test]
-async fn the_operator_needs_no_more_rights_than_the_readme_names() {
-    let mut yard = Yard::idle("rights", &["cpu"]).await;
-    let (in_namespace, everywhere) = rights();
-    let user = yard.namespace.user("operator", &in_namespace, &everywhere).await;
-    yard.start_operator_with(user.client().await);
-    yard.train("a", json!({"infrastructure": {"nodes": 2}, "runPolicy": {"ttlSecondsAfterFinished": 2}})).await;
-    let pods = yard.namespace.pods();
-    pods.running("a-t1-0").await;
-    pods.finish("a-t1-1", 162, "").await;
-    pods.running("a-t2-1").await;
-    pods.finish("a-t2-1", 0, "").await;
-    pods.finish("a-t2-0", 0, &trained()).await;
-    let events = yard.events().await;
-    assert!(events.contains("Restarting"), "{events:?}");
-    yard.namespace.wait("a", |job: Option<&TrainingJob>| job.is_none()).await;
 }

@@ -4,5 +4,9 @@
 mod crashes;
 mod faults;
 mod late;
+mod leading;
 mod lives;
+mod plays;
+mod rights;
+mod wire;
 mod yard;

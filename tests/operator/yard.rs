@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crds::status::{JobStatus, ModelStatus, Phase};
 use crds::{ScoringJob, TrainingJob};
+use http::Request;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::{Api, Client};
 use operator::cluster::{self, Settings};
 use operator::observe::Backoff;
@@ -14,6 +16,8 @@ use operator::placement::Catalogue;
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Namespace};
 use tokio::task::JoinHandle;
+
+use crate::wire::{self, Fate};
 
 /// A namespace with an operator.
 pub(crate) struct Yard {
@@ -45,12 +49,18 @@ impl Yard {
             catalogue: Catalogue::built_in(),
             backoff: Backoff { first_seconds: 1, most_seconds: 2 },
             poll_every: Duration::from_secs(1),
+            leadership: None,
             listen: ([127, 0, 0, 1], 0).into(),
         }
     }
 
     pub(crate) fn start_operator(&mut self) {
         self.start_operator_with(self.namespace.client());
+    }
+
+    /// Starts the operator with requests that meet the fate that `fate` gives them.
+    pub(crate) fn start_operator_through(&mut self, fate: impl Fn(&Request<Body>) -> Fate + Send + 'static) {
+        self.start_operator_with(wire::client(self.namespace.client(), fate));
     }
 
     /// Starts the operator with a client of the test's own.

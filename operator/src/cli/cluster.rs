@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::print;
-use crate::cluster::{self, Settings};
+use crate::cluster::{self, Leadership, Settings};
 use crate::observe::Backoff;
 use crate::placement::Catalogue;
 
@@ -28,6 +28,8 @@ pub(super) struct Operator {
     /// Where to serve /metrics, /livez and /readyz.
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080", env = "TRAINYARD_LISTEN")]
     listen: SocketAddr,
+    #[command(flatten)]
+    lease: LeaseOptions,
     /// Seconds before the first restart of a job; doubled for each failure in a row without progress, 300 at most.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     backoff_seconds: u64,
@@ -37,6 +39,32 @@ pub(super) struct Operator {
     /// How to write the log; what to write is set by RUST_LOG.
     #[arg(long, value_enum, default_value_t, env = "TRAINYARD_LOG")]
     log: Log,
+}
+
+#[derive(Debug, Args)]
+struct LeaseOptions {
+    /// Namespace of the lease that the operator holds while it writes; if absent that of -n, or the operator's own.
+    #[arg(long, value_name = "NAMESPACE", env = "TRAINYARD_LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Seconds after which another operator takes over from one that is not heard of.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=300))]
+    lease_seconds: u32,
+    /// Hold no lease: you see to it that no other operator works in the same namespaces.
+    #[arg(long, conflicts_with_all = ["lease_namespace", "lease_seconds"])]
+    no_lease: bool,
+}
+
+impl LeaseOptions {
+    /// The part in the lease of an operator that works in `namespace` and has a client that defaults to `own`.
+    fn leadership(&self, namespace: Option<&str>, own: &str) -> Option<Leadership> {
+        let namespace = self.lease_namespace.as_deref().or(namespace).unwrap_or(own);
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        (!self.no_lease).then(|| Leadership {
+            namespace: namespace.to_owned(),
+            identity: cluster::identity(host.as_deref().unwrap_or("operator")),
+            seconds: self.lease_seconds,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -105,14 +133,6 @@ pub(super) fn nodes() -> u8 {
 /// Runs the operator until SIGTERM or Ctrl-C.
 fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
     let catalogue = typed.catalogue.read()?;
-    let settings = Settings {
-        namespace: typed.namespace.clone(),
-        reads_nodes: !typed.no_nodes,
-        catalogue,
-        backoff: Backoff { first_seconds: typed.backoff_seconds, most_seconds: 300 },
-        poll_every: Duration::from_secs(typed.poll_seconds),
-        listen: typed.listen,
-    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match typed.log {
@@ -131,6 +151,15 @@ fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
             }
         };
         let client = cluster::connect().await?;
+        let settings = Settings {
+            namespace: typed.namespace.clone(),
+            reads_nodes: !typed.no_nodes,
+            catalogue,
+            backoff: Backoff { first_seconds: typed.backoff_seconds, most_seconds: 300 },
+            poll_every: Duration::from_secs(typed.poll_seconds),
+            leadership: typed.lease.leadership(typed.namespace.as_deref(), client.default_namespace()),
+            listen: typed.listen,
+        };
         Ok(cluster::run(client, settings, Box::pin(stop)).await?)
     })
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::context::Written;
 use super::kind::Kind;
+use super::lease::Fence;
 use super::pods::{Owner, Pods};
 use super::telemetry::Telemetry;
 use crate::build::pod::Template;
@@ -42,8 +43,16 @@ pub(super) enum ActError {
         source: Box<kube::Error>,
     },
     /// It did not answer in time.
-    #[error("can't {doing}: the API server did not answer within {} s", PATIENCE.as_secs())]
+    #[error("can't {doing}: the API server did not answer within {} s", .patience.as_secs())]
     Timeout {
+        /// What was tried.
+        doing: String,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// This operator does not lead any more.
+    #[error("can't {doing}: this operator does not hold the lease")]
+    NotLeading {
         /// What was tried.
         doing: String,
     },
@@ -69,6 +78,7 @@ impl ActError {
             },
             ActError::Timeout { .. } => "timeout",
             ActError::Taken { .. } => "taken",
+            ActError::NotLeading { .. } => "not_leading",
         }
     }
 
@@ -84,7 +94,7 @@ impl ActError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            ActError::Timeout { .. } | ActError::Taken { .. } => None,
+            ActError::Timeout { .. } | ActError::Taken { .. } | ActError::NotLeading { .. } => None,
         }
     }
 
@@ -99,6 +109,7 @@ pub(super) struct Actor<'a> {
     pub(super) client: &'a Client,
     pub(super) pods: &'a Pods,
     pub(super) recorder: &'a Recorder,
+    pub(super) fence: &'a Fence,
     pub(super) telemetry: &'a Telemetry,
 }
 
@@ -251,7 +262,7 @@ impl Actor<'_> {
         }
     }
 
-    /// One write: bounded in time, timed, counted.
+    /// One write of the operator that leads: bounded in time, timed, counted.
     async fn write<T>(
         &self,
         verb: &'static str,
@@ -259,10 +270,14 @@ impl Actor<'_> {
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ActError> {
         let start = std::time::Instant::now();
-        let result = match tokio::time::timeout(PATIENCE, call).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(source)) => Err(ActError::Api { doing: doing.to_owned(), source: Box::new(source) }),
-            Err(_) => Err(ActError::Timeout { doing: doing.to_owned() }),
+        let doing = || doing.to_owned();
+        let result = match self.fence.left().map(|left| PATIENCE.min(left)) {
+            None => Err(ActError::NotLeading { doing: doing() }),
+            Some(patience) => match tokio::time::timeout(patience, call).await {
+                Ok(Ok(done)) => Ok(done),
+                Ok(Err(source)) => Err(ActError::Api { doing: doing(), source: Box::new(source) }),
+                Err(_) => Err(ActError::Timeout { doing: doing(), patience }),
+            },
         };
         self.telemetry.wrote(verb, result.as_ref().err().map_or("ok", ActError::category), start.elapsed());
         result

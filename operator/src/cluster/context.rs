@@ -13,6 +13,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::Settings;
 use super::kind::Kind;
+use super::lease::Fence;
 use super::nodes::Nodes;
 use super::pods::{Owner, Pods};
 use super::progress::Polls;
@@ -23,6 +24,8 @@ use crate::observe::{Job, Ledger, Stage};
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) recorder: Recorder,
+    /// Closed while another operator leads.
+    pub(super) fence: Fence,
     pub(super) settings: Settings,
     pub(super) pods: Pods,
     /// `None` where the operator may not read nodes.
@@ -205,9 +208,18 @@ impl Context {
         self.pods.is_ready() && self.nodes.as_ref().is_none_or(Nodes::is_ready)
     }
 
-    /// Whether the first lists of all watches are in.
-    pub(super) fn sees_all(&self) -> bool {
-        self.is_ready() && is_filled(&self.trainings) && is_filled(&self.scorings)
+    /// Whether the operator can do its work, or is ready to take over; or what it waits for.
+    pub(super) fn readiness(&self) -> Result<&'static str, &'static str> {
+        if self.fence.stands_by() {
+            return Ok("stands by: another operator leads");
+        }
+        if self.fence.left().is_none() {
+            return Err("waits for the lease");
+        }
+        match self.is_ready() && is_filled(&self.trainings) && is_filled(&self.scorings) {
+            true => Ok("ok"),
+            false => Err("the first lists of the watches are not in yet"),
+        }
     }
 }
 
@@ -219,7 +231,7 @@ fn phase(ledger: &Ledger) -> String {
     format!("{:?}", ledger.phase)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change under it is one insertion or removal: a panic leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,12 +6,13 @@
 //!                             progress (polls of the leaders)
 //! ```
 //!
-//! One process writes for a namespace: run one replica, and replace it by recreating it.
+//! Of several operators one leads and writes: the one that holds the lease ([`Leadership`]).
 
 mod act;
 mod ask;
 mod context;
 mod kind;
+mod lease;
 mod nodes;
 mod pods;
 mod progress;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{ScoringJob, TrainingJob};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::{self, Controller};
@@ -37,6 +38,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 pub use self::ask::{nodes, why};
 use self::context::Context;
 use self::kind::Kind;
+use self::lease::{Candidate, Fence};
+pub use self::lease::{Leadership, identity};
 use self::nodes::Nodes;
 use self::pods::{Owner, Pods};
 use self::progress::Polls;
@@ -60,6 +63,8 @@ pub struct Settings {
     pub backoff: Backoff,
     /// Time between two questions for the progress of a gang.
     pub poll_every: Duration,
+    /// The lease that is held while the operator writes. Without one, whoever starts it sees to it that it is the only one.
+    pub leadership: Option<Leadership>,
     /// Where `/metrics`, `/livez` and `/readyz` are served.
     pub listen: SocketAddr,
 }
@@ -89,6 +94,9 @@ pub enum OperatorError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Another operator leads, or may lead for all that is known.
+    #[error("this operator has lost its lease, and ends before it does harm")]
+    NotLeading,
     /// A part of the operator has ended by itself: better no operator than half of one.
     #[error("{0} has ended: the operator ends with it")]
     Lost(&'static str),
@@ -122,20 +130,19 @@ pub async fn connect() -> Result<Client, OperatorError> {
     Ok(Client::try_from(config)?)
 }
 
-/// Runs the operator until `stop` ends.
+/// Runs the operator until `stop` ends: then it finishes what it is doing, and gives its lease back.
 ///
 /// # Errors
 /// [`OperatorError`].
 pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()>) -> Result<(), OperatorError> {
-    let (training, training_wakes) = mpsc::unbounded_channel();
-    let (scoring, scoring_wakes) = mpsc::unbounded_channel();
-    let wakes = Wakes { training, scoring };
-    let (moved, mut moves) = mpsc::unbounded_channel::<Owner>();
+    let stop = stop.shared();
+    let (moved, moves) = mpsc::unbounded_channel::<Owner>();
     let (trainings, training_writer) = reflector::store::<TrainingJob>();
     let (scorings, scoring_writer) = reflector::store::<ScoringJob>();
     let reporter = Reporter { controller: crds::contract::MANAGER.into(), instance: std::env::var("HOSTNAME").ok() };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
+        fence: settings.leadership.as_ref().map_or_else(Fence::open, |_| Fence::closed()),
         pods: Pods::default(),
         nodes: settings.reads_nodes.then(Nodes::default),
         polls: Polls::new(settings.poll_every, moved),
@@ -147,37 +154,67 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         settings: settings.clone(),
         client: client.clone(),
     });
-    let stop = futures::FutureExt::shared(stop);
     let seeing = Arc::clone(&context);
-    let ready = move || seeing.sees_all();
+    let served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), move || seeing.readiness());
+    let work = work(&context, (trainings, training_writer), (scorings, scoring_writer), moves, stop.clone());
+    let lead = async {
+        let Some(leadership) = &settings.leadership else { return work.await };
+        let mut candidate = Candidate::new(&client, leadership, &context.fence);
+        tokio::select! {
+            () = candidate.lead() => {}
+            () = stop => return Ok(()),
+        }
+        let end = tokio::select! {
+            end = work => end,
+            () = candidate.keep() => Err(OperatorError::NotLeading),
+        };
+        candidate.release().await;
+        end
+    };
     tokio::select! {
-        () = control(&context, trainings, training_writer, training_wakes, stop.clone()) => {}
-        () = control(&context, scorings, scoring_writer, scoring_wakes, stop.clone()) => {}
-        () = watch_pods(&context, &wakes) => return Err(OperatorError::Lost("the watch of pods")),
-        () = watch_nodes(&context, &wakes) => return Err(OperatorError::Lost("the watch of nodes")),
-        () = async { while let Some(owner) = moves.recv().await { wakes.wake(&owner); } } => {
-            return Err(OperatorError::Lost("the polling of progress"));
-        }
-        served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), ready) => {
+        end = lead => end,
+        served = served => {
             served.map_err(|source| OperatorError::Listen { address: settings.listen, source })?;
-            return Err(OperatorError::Lost("the server of metrics"));
+            Err(OperatorError::Lost("the server of metrics"))
         }
-    }
-    // A controller ends by itself only when it was told to.
-    match futures::FutureExt::now_or_never(stop) {
-        Some(()) => Ok(()),
-        None => Err(OperatorError::Lost("a controller")),
     }
 }
 
-/// Looks at the jobs of one kind whenever something of theirs has changed.
+/// Watches, decides and writes until `stop` ends and what was begun is done.
+async fn work(
+    context: &Arc<Context>,
+    (trainings, training_writer): (Store<TrainingJob>, Writer<TrainingJob>),
+    (scorings, scoring_writer): (Store<ScoringJob>, Writer<ScoringJob>),
+    mut moves: UnboundedReceiver<Owner>,
+    stop: Shared<BoxFuture<'static, ()>>,
+) -> Result<(), OperatorError> {
+    let (training, training_wakes) = mpsc::unbounded_channel();
+    let (scoring, scoring_wakes) = mpsc::unbounded_channel();
+    let wakes = Wakes { training, scoring };
+    let controllers = async {
+        tokio::try_join!(
+            control(context, trainings, training_writer, training_wakes, stop.clone()),
+            control(context, scorings, scoring_writer, scoring_wakes, stop.clone()),
+        )
+    };
+    tokio::select! {
+        ended = controllers => ended.map(|_| ()),
+        () = watch_pods(context, &wakes) => Err(OperatorError::Lost("the watch of pods")),
+        () = watch_nodes(context, &wakes) => Err(OperatorError::Lost("the watch of nodes")),
+        () = async { while let Some(owner) = moves.recv().await { wakes.wake(&owner); } } => {
+            Err(OperatorError::Lost("the polling of progress"))
+        }
+    }
+}
+
+/// Looks at the jobs of one kind whenever something of theirs has changed, until `stop` ends.
 async fn control<K: Kind>(
     context: &Arc<Context>,
     reader: Store<K>,
     writer: Writer<K>,
     wakes: UnboundedReceiver<ObjectRef<K>>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+    stop: Shared<BoxFuture<'static, ()>>,
+) -> Result<(), OperatorError> {
     let api = api::<K>(context);
     let forgetful = Arc::clone(context);
     let jobs = watcher::watcher(api, watcher::Config::default())
@@ -201,7 +238,7 @@ async fn control<K: Kind>(
     Controller::for_stream(jobs, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(received(wakes))
-        .graceful_shutdown_on(stop)
+        .graceful_shutdown_on(stop.clone())
         .run(
             reconcile::reconcile::<K>,
             |job, error, context| reconcile::after_error(&job, error, &context),
@@ -214,7 +251,8 @@ async fn control<K: Kind>(
                 Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "the watch of jobs"),
             }
         })
-        .await;
+        .await; // A controller ends by itself only when it was told to.
+    stop.now_or_never().ok_or(OperatorError::Lost("a controller"))
 }
 
 async fn watch_pods(context: &Context, wakes: &Wakes) {

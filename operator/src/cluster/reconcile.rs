@@ -110,6 +110,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
         client: &context.client,
         pods: &context.pods,
         recorder: &context.recorder,
+        fence: &context.fence,
         telemetry: &context.telemetry,
     };
     act(job, &actor, &world.job, &plan, place.as_ref().ok(), &infrastructure, owner).await?;

@@ -145,16 +145,16 @@ impl Telemetry {
 pub(super) async fn serve(
     address: SocketAddr,
     telemetry: Arc<Telemetry>,
-    is_ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    readiness: impl Fn() -> Result<&'static str, &'static str> + Clone + Send + Sync + 'static,
 ) -> std::io::Result<()> {
     let metrics = move || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (kind, telemetry.text()).into_response()
     };
     let readyz = move || async move {
-        match is_ready() {
-            true => (StatusCode::OK, "ok"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "the first lists of the watches are not in yet"),
+        match readiness() {
+            Ok(text) => (StatusCode::OK, text),
+            Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
         }
     };
     let router = Router::new()
