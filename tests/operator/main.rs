@@ -7,6 +7,7 @@ mod late;
 mod leading;
 mod lives;
 mod plays;
+mod refusals;
 mod rights;
 mod wire;
 mod yard;

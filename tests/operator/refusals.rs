@@ -1,0 +1,81 @@
+//! Lives of jobs with an API server that refuses, is busy, has forgotten its history, or whose connections break after a
+//! write took effect: the end is the one of a life without any of it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::stream::{self, StreamExt};
+use http::{Method, Request, StatusCode};
+use kube::client::Body;
+
+use crate::plays::{End, restarted, shards, suspended};
+use crate::wire::Fate;
+use crate::yard::Yard;
+
+/// Lives of each play, each with other faults.
+const LIVES: u64 = 4;
+/// Of so many requests, one fails.
+const ONE_IN: u64 = 4;
+
+/// Draws the fate of each request from a seed and the request's number.
+struct Schedule {
+    seed: u64,
+    requests: AtomicU64,
+}
+
+impl Schedule {
+    fn fate(&self, request: &Request<Body>) -> Fate {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, self.requests.fetch_add(1, Ordering::SeqCst)).hash(&mut hasher);
+        let drawn = hasher.finish();
+        if !drawn.is_multiple_of(ONE_IN) {
+            return Fate::Pass;
+        }
+        let of_reads = [StatusCode::GONE, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::TOO_MANY_REQUESTS];
+        match drawn / ONE_IN % 4 {
+            3 if request.method() == Method::GET => Fate::Refused(StatusCode::SERVICE_UNAVAILABLE),
+            3 => Fate::Broken,
+            2 if request.method() != Method::GET => Fate::Refused(StatusCode::CONFLICT),
+            kind => Fate::Refused(of_reads[usize::try_from(kind).unwrap_or_default()]),
+        }
+    }
+}
+
+async fn live(name: &str, seed: Option<u64>, play: impl AsyncFn(&Yard) -> End) -> End {
+    let mut yard = Yard::idle(name, &["cpu"]).await;
+    match seed {
+        Some(seed) => {
+            let schedule = Schedule { seed, requests: AtomicU64::new(0) };
+            yard.start_operator_through(move |request| schedule.fate(request));
+        }
+        None => yard.start_operator(),
+    }
+    play(&yard).await
+}
+
+async fn every_schedule(name: &str, play: impl AsyncFn(&Yard) -> End) {
+    let calm = live(name, None, &play).await;
+    let lives = stream::iter(0..LIVES).map(|seed| {
+        let play = &play;
+        async move { (seed, live(name, Some(seed), play).await) }
+    });
+    let ends: Vec<(u64, End)> = lives.buffer_unordered(4).collect().await;
+    for (seed, end) in ends {
+        assert_eq!(end, calm, "with the faults of seed {seed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gang_that_restarts_survives_an_api_server_that_refuses() {
+    every_schedule("refused-gang", restarted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_suspended_survives_an_api_server_that_refuses() {
+    every_schedule("refused-suspend", suspended).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_survive_an_api_server_that_refuses() {
+    every_schedule("refused-shards", shards).await;
+}
