@@ -86,6 +86,32 @@ async fn a_node_whose_driver_does_not_fit_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_node_that_reports_a_gpu_that_fell_off_the_bus_is_at_fault_whatever_the_process_made_of_it() {
+    let yard = Yard::new("xid", &["h200-580", "b200-590"]).await;
+    yard.train("a", json!({"infrastructure": {"device": "Gpu"}})).await;
+    let pods = yard.namespace.pods();
+    let node = |pod: k8s_openapi::api::core::v1::Pod| pod.spec.and_then(|spec| spec.node_name).expect("a node");
+    let first = node(pods.running("a-t1-0").await);
+    let message = "ErrorCode:79 PCI:0002:00:00 GPU has fallen off the bus Recommended Action=RESTART_BM;";
+    Cluster::shared().await.node_reports(&first, "SysLogsXIDError", message).await;
+    // The operator has seen the node when it would place nothing there.
+    yard.train(
+        "b",
+        json!({"infrastructure": {"device": "Gpu", "pod": {"nodeSelector": {"kubernetes.io/hostname": first}}}}),
+    )
+    .await;
+    yard.until("b", |status| status.placement.as_ref().is_some_and(|it| it.reason.contains("a fault"))).await;
+    pods.finish("a-t1-0", 1, "CUDA error: unknown error").await;
+    let second = node(pods.running("a-t2-0").await);
+    let status = yard.until("a", |status| status.attempt == 2).await;
+    let attempt = &status.attempts[0];
+    assert_eq!((attempt.cause, attempt.exit_code), (Cause::NodeFault, Some(1)));
+    assert!(attempt.message.contains("Xid 79"), "{}", attempt.message);
+    assert_eq!(status.excluded_nodes, [first.clone()]);
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
 async fn pods_on_a_node_that_is_lost_are_replaced_and_not_waited_for() {
     let yard = Yard::new("lost", &["cpu"]).await;
     yard.train("a", json!({})).await;

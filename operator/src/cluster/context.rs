@@ -18,6 +18,7 @@ use super::nodes::Nodes;
 use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
+use crate::observe::pod::NodeState;
 use crate::observe::{Job, Ledger, Stage};
 
 /// What all looks at jobs share.
@@ -195,8 +196,9 @@ impl Context {
             .collect()
     }
 
-    pub(super) fn is_lost(&self, node: &str, now: Timestamp) -> bool {
-        self.nodes.as_ref().is_some_and(|nodes| nodes.is_lost(node, now))
+    /// What is known of a node; nothing where nodes are not read.
+    pub(super) fn node(&self, name: &str, now: Timestamp) -> NodeState {
+        self.nodes.as_ref().map(|nodes| nodes.state(name, now)).unwrap_or_default()
     }
 
     pub(super) fn any_silent(&self) -> bool {

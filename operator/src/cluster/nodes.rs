@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::Event;
 
 use crate::observe::NodeFacts;
+use crate::observe::pod::NodeState;
 
 /// Seconds for which a node may be out of reach before its pods count as lost. The API server itself waits 40 s before it
 /// says that a node is.
@@ -80,13 +81,15 @@ impl Nodes {
         facts
     }
 
-    /// Whether a node can't be reached: it is gone, or silent for too long.
-    pub(super) fn is_lost(&self, name: &str, now: Timestamp) -> bool {
+    /// What is known of a node. One that is gone, or silent for too long, is lost.
+    pub(super) fn state(&self, name: &str, now: Timestamp) -> NodeState {
         let state = self.lock();
-        state.ready
-            && state.known.get(name).is_none_or(|known| {
-                known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS)
-            })
+        if !state.ready {
+            return NodeState::default();
+        }
+        let Some(known) = state.known.get(name) else { return NodeState { is_lost: true, xid: None } };
+        let is_silent = known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS);
+        NodeState { is_lost: is_silent, xid: known.facts.xid }
     }
 
     /// Whether some node is silent: then time alone changes what is true.

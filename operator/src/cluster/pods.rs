@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 
-use crate::observe::pod::PodFacts;
+use crate::observe::pod::{NodeState, PodFacts};
 use crate::observe::{Member, MemberId};
 
 /// What has become known of the pods of all jobs.
@@ -125,11 +125,11 @@ impl Pods {
         state.owners.remove(job);
     }
 
-    /// The members of a job. `lost` tells of a node whether it can't be reached.
-    pub(super) fn members(&self, job: &str, lost: impl Fn(&str) -> bool, now: Timestamp) -> Vec<Member> {
+    /// The members of a job, by what `node` knows of their nodes.
+    pub(super) fn members(&self, job: &str, node: impl Fn(&str) -> NodeState, now: Timestamp) -> Vec<Member> {
         let state = self.lock();
         let pods = state.known.get(job).into_iter().flat_map(BTreeMap::values);
-        pods.map(|facts| facts.member(facts.node.as_deref().is_some_and(&lost), now)).collect()
+        pods.map(|facts| facts.member(facts.node.as_deref().map(&node).unwrap_or_default(), now)).collect()
     }
 
     /// The address of a member's pod.

@@ -78,7 +78,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let known = context.recall(job, owner);
     let start = Instant::now();
-    let members = context.pods.members(&owner.uid, |node| context.is_lost(node, now), now);
+    let members = context.pods.members(&owner.uid, |node| context.node(node, now), now);
     let infrastructure = pinned(job.infrastructure(), &known);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
     let place = find_place(job, context, &known, &infrastructure, &excluded);
@@ -202,8 +202,8 @@ async fn overlaps(job: &Job, plan: &Plan, context: &Context, owner: &Owner, now:
         .await
         .map_err(|source| ActError::Api { doing: "list the pods of the job".to_owned(), source: Box::new(source) })?;
     let alive = |facts: &PodFacts| {
-        let lost = facts.node.as_deref().is_some_and(|node| context.is_lost(node, now));
-        facts.member(lost, now).is_live()
+        let node = facts.node.as_deref().map(|node| context.node(node, now));
+        facts.member(node.unwrap_or_default(), now).is_live()
     };
     Ok(pods
         .iter()

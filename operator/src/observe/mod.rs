@@ -16,6 +16,7 @@ mod memory;
 pub mod node;
 pub mod pod;
 pub mod progress;
+pub mod xid;
 
 pub use kinds::Setting;
 pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Stage};

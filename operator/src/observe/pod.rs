@@ -10,6 +10,7 @@ use crds::contract::{Cause, TerminationMessage};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
+use super::xid::{Xid, blame};
 use super::{End, Member, MemberId, MemberState};
 use crate::build::pod::{CONTAINER, member_of};
 
@@ -41,6 +42,15 @@ const STUCK: [(&str, Cause); 4] = [
 const STUCK_SECONDS: i64 = 300;
 /// Seconds beyond its grace period after which a pod that is being deleted and still there counts as lost with its node.
 const LOST_SECONDS: i64 = 30;
+
+/// What a decision needs to know of a pod's node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeState {
+    /// Whether it can't be reached.
+    pub is_lost: bool,
+    /// What it reports of its GPUs.
+    pub xid: Option<Xid>,
+}
 
 /// What a decision needs to know of a pod.
 #[derive(Clone, Debug)]
@@ -104,13 +114,13 @@ impl PodFacts {
         end(&self.status, Timestamp::UNIX_EPOCH).is_some()
     }
 
-    /// The member that it is. `node_lost` tells whether its node can't be reached.
-    pub fn member(&self, node_lost: bool, now: Timestamp) -> Member {
+    /// The member that it is, on a node that is known by this.
+    pub fn member(&self, node: NodeState, now: Timestamp) -> Member {
         // The timestamp of a deletion is the end of the grace period.
         let overdue = self.deletion.is_some_and(|(end, _)| now.as_second() > end.as_second() + LOST_SECONDS);
         let (state, waiting) = match end(&self.status, now) {
-            Some(end) => (MemberState::Ended(end), String::new()),
-            None if node_lost || overdue => (MemberState::Unreachable, String::new()),
+            Some(end) => (MemberState::Ended(blame(end, node.xid)), String::new()),
+            None if node.is_lost || overdue => (MemberState::Unreachable, String::new()),
             None => alive(&self.status, now),
         };
         let stopping_since =

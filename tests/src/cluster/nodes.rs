@@ -116,6 +116,18 @@ impl Cluster {
         wait(api, name, ready("Unknown").and(unreachable)).await;
     }
 
+    /// Lets a node report a condition, as a monitor of its GPUs does.
+    ///
+    /// # Panics
+    /// Where the control plane refuses.
+    pub async fn node_reports(&self, name: &str, kind: &str, message: &str) {
+        let api = Api::<Node>::all(self.client().await);
+        let condition = json!({"type": kind, "status": "True", "reason": "Reported", "message": message});
+        let status = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let reported = api.patch_status(name, &PatchParams::default(), &status).await;
+        reported.map(drop).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    }
+
     /// Lets a node that was taken down return.
     ///
     /// # Panics

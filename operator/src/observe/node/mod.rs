@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crds::cuda::{Architecture, DriverVersion};
 use k8s_openapi::api::core::v1::{Node, Taint};
 
+use super::xid::Xid;
 use labels::{DRIVER, DriverLabels, OLD_DRIVER};
 
 /// A node, as far as placement asks.
@@ -31,6 +32,8 @@ pub struct NodeFacts {
     pub allocatable: BTreeMap<String, u64>,
     /// What says that a GPU of it is at fault: names of conditions and taints.
     pub faults: Vec<String>,
+    /// The gravest Xid that its conditions report.
+    pub xid: Option<Xid>,
 }
 
 /// What a label says.
@@ -72,6 +75,8 @@ impl NodeFacts {
         let reported = conditions.iter().filter(|condition| {
             labels::FAULTS.iter().any(|(kind, bad)| condition.type_ == *kind && condition.status == *bad)
         });
+        let xid =
+            Xid::named_in(&reported.clone().filter_map(|one| one.message.as_deref()).collect::<Vec<_>>().join("\n"));
         let tainted = taints.iter().filter(|taint| taint.key.starts_with(labels::FAULT_TAINTS));
         let faults = reported.map(|one| one.type_.clone()).chain(tainted.map(|one| one.key.clone())).collect();
         NodeFacts {
@@ -83,6 +88,7 @@ impl NodeFacts {
             allocatable: extended(status.allocatable),
             taints,
             faults,
+            xid,
         }
     }
 

@@ -19,8 +19,8 @@ fn a_node_is_read_whole() {
             "capacity": {"cpu": "8", "nvidia.com/gpu": "8", "nvidia.com/mig-1g.5gb": "1k", "vendor/odd": "many"},
             "allocatable": {"cpu": "7", "nvidia.com/gpu": "7"},
             "conditions": [
-                {"type": "Ready", "status": "True"}, {"type": "GpuMemWatch", "status": "True"},
-                {"type": "GpuPcieWatch", "status": "False"}, {"type": "AcceleratedHardwareReady", "status": "False"},
+                {"type": "Ready", "status": "True"}, {"type": "GpuMemWatch", "status": "True", "message": "ErrorCode:95 PCI:0002:00:00"},
+                {"type": "GpuPcieWatch", "status": "False", "message": "ErrorCode:79"}, {"type": "AcceleratedHardwareReady", "status": "False"},
             ],
         },
     }))
@@ -35,7 +35,9 @@ fn a_node_is_read_whole() {
         capacity: [("nvidia.com/gpu".to_owned(), 8), ("nvidia.com/mig-1g.5gb".to_owned(), 1000)].into(),
         allocatable: [("nvidia.com/gpu".to_owned(), 7)].into(),
         faults: ["GpuMemWatch", "AcceleratedHardwareReady", "gpu.nvidia.com/xid"].map(str::to_owned).to_vec(),
+        xid: Xid::named_in("Xid 95"),
     };
+    assert!(facts.xid.is_some());
     assert_eq!(NodeFacts::of(&node), facts);
     assert_eq!(NodeFacts::of(&Node::default()), NodeFacts::default());
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::PodFacts;
+use super::{NodeState, PodFacts};
 use crate::observe::{Member, MemberState};
 
 fn noon() -> Timestamp {
@@ -22,7 +22,7 @@ fn pod(status: &Value) -> Pod {
 }
 
 fn member(status: &Value) -> Member {
-    PodFacts::of(&pod(status)).unwrap().member(false, noon())
+    PodFacts::of(&pod(status)).unwrap().member(NodeState::default(), noon())
 }
 
 fn terminated(code: i32, reason: &str, message: &str) -> Value {
@@ -99,18 +99,18 @@ fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
 fn what_runs_on_a_lost_node_or_outlives_its_grace_is_out_of_reach() {
     let running = json!({"phase": "Running"});
     let facts = PodFacts::of(&pod(&running)).unwrap();
-    assert_eq!(facts.member(false, noon()).state, MemberState::Running);
-    assert_eq!(facts.member(true, noon()).state, MemberState::Unreachable);
+    assert_eq!(facts.member(NodeState::default(), noon()).state, MemberState::Running);
+    assert_eq!(facts.member(NodeState { is_lost: true, xid: None }, noon()).state, MemberState::Unreachable);
     let mut deleted = pod(&running);
     let end: Timestamp = "2026-07-01T11:59:50Z".parse().unwrap();
     deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(end));
     deleted.metadata.deletion_grace_period_seconds = Some(60);
     let facts = PodFacts::of(&deleted).unwrap();
-    let member = facts.member(false, noon());
+    let member = facts.member(NodeState::default(), noon());
     assert_eq!(member.state, MemberState::Running, "it has a little longer than its grace");
     assert_eq!(member.stopping_since.unwrap().to_string(), "2026-07-01T11:58:50Z");
     let later = "2026-07-01T12:00:30Z".parse().unwrap();
-    assert_eq!(facts.member(false, later).state, MemberState::Unreachable);
+    assert_eq!(facts.member(NodeState::default(), later).state, MemberState::Unreachable);
 }
 
 #[test]
