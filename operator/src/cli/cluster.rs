@@ -2,14 +2,13 @@
 
 use std::error::Error;
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::Args;
 
+use super::log::Log;
 use super::print;
 use crate::cluster::{self, Leadership, Settings};
 use crate::observe::Backoff;
@@ -36,7 +35,7 @@ pub(super) struct Operator {
     /// Seconds between two questions for the progress of a job.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     poll_seconds: u64,
-    /// How to write the log; what to write is set by RUST_LOG.
+    /// How to write the log. What to write is set by RUST_LOG; where traces go, by OTEL_EXPORTER_OTLP_ENDPOINT.
     #[arg(long, value_enum, default_value_t, env = "TRAINYARD_LOG")]
     log: Log,
 }
@@ -93,15 +92,6 @@ pub(super) struct Why {
     catalogue: CatalogueFile,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Log {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// An object a line.
-    Json,
-}
-
 impl Operator {
     /// Runs the operator; the exit code.
     pub(super) fn run(&self) -> u8 {
@@ -133,12 +123,7 @@ pub(super) fn nodes() -> u8 {
 /// Runs the operator until SIGTERM or Ctrl-C.
 fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
     let catalogue = typed.catalogue.read()?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match typed.log {
-        Log::Text => log.init(),
-        Log::Json => log.json().init(),
-    }
+    let _traces = typed.log.start()?;
     encrypt();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

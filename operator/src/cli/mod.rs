@@ -1,6 +1,7 @@
 //! What was typed, and what it comes to. Exit codes: 0 done, 2 mistyped, otherwise those of the contract.
 
 mod cluster;
+mod log;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -13,6 +13,7 @@ use kube::core::Status;
 use kube::runtime::events::{Event as Published, EventType, Recorder};
 use kube::{Api, Client};
 use serde_json::json;
+use tracing::Instrument;
 
 use super::context::Written;
 use super::kind::Kind;
@@ -273,11 +274,13 @@ impl Actor<'_> {
         let doing = || doing.to_owned();
         let result = match self.fence.left().map(|left| PATIENCE.min(left)) {
             None => Err(ActError::NotLeading { doing: doing() }),
-            Some(patience) => match tokio::time::timeout(patience, call).await {
-                Ok(Ok(done)) => Ok(done),
-                Ok(Err(source)) => Err(ActError::Api { doing: doing(), source: Box::new(source) }),
-                Err(_) => Err(ActError::Timeout { doing: doing(), patience }),
-            },
+            Some(patience) => {
+                match tokio::time::timeout(patience, call.instrument(tracing::info_span!("write", verb))).await {
+                    Ok(Ok(done)) => Ok(done),
+                    Ok(Err(source)) => Err(ActError::Api { doing: doing(), source: Box::new(source) }),
+                    Err(_) => Err(ActError::Timeout { doing: doing(), patience }),
+                }
+            }
         };
         self.telemetry.wrote(verb, result.as_ref().err().map_or("ok", ActError::category), start.elapsed());
         result
