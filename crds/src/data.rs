@@ -35,9 +35,9 @@ pub struct Data {
     #[serde(default = "image_size")]
     #[schemars(range(min = 8, max = 4096))]
     pub image_size: u32,
-    /// Random changes to each training image. If absent: a random crop and a horizontal flip, as in torchvision's
-    /// reference recipe. `{}`: none; the image is resized alone.
-    #[serde(default = "Augmentation::standard")]
+    /// Random changes to each training image: a random crop and a horizontal flip, as in torchvision's reference recipe, and
+    /// what else is set. For none at all, set crop to None and horizontalFlip to 0.
+    #[serde(default)]
     pub augmentation: Augmentation,
     /// What is subtracted from each channel, and what it is divided by.
     #[serde(default)]
@@ -56,7 +56,7 @@ pub struct Data {
 impl Data {
     /// Whether there are images that the model is judged by.
     pub fn is_validated(&self) -> bool {
-        self.validation.uri.is_some() || self.validation.fraction.is_some_and(|fraction| fraction > 0.0)
+        self.validation.uri.is_some() || self.validation.fraction > 0.0
     }
 }
 
@@ -77,34 +77,36 @@ pub enum DataFormat {
 }
 
 /// Where the images that are not trained on come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.fraction) != has(self.uri)")
-    .message("give either fraction (a share of the training images) or uri (images of their own), not both"))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Validation {
-    /// Share of the images of each class that is kept apart, in 0 to 1, drawn by training.seed. 0: no validation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Share of the images of each class that is kept apart, in 0 to 1, drawn by training.seed; 0: no validation. Where uri is
+    /// given, all images of data.uri are trained on, whatever this is.
     #[schemars(range(min = 0.0, max = 0.9))]
-    pub fraction: Option<f64>,
+    pub fraction: f64,
     /// Images of their own, in the format of data.uri.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::readable_uri")]
     pub uri: Option<String>,
 }
 
 impl Default for Validation {
     fn default() -> Self {
-        Validation { fraction: Some(0.2), uri: None }
+        Validation { fraction: 0.2, uri: None }
     }
 }
 
-/// Random changes to each training image. What is absent is not done.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Random changes to each training image.
+///
+/// Each field has a default of its own, and the block has none: what a manifest that was changed comes to is what one comes to
+/// that was written so from the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Augmentation {
-    /// A random part of the image, resized to imageSize.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub random_resized_crop: Option<RandomResizedCrop>,
+    /// Which part of the image is seen.
+    pub crop: Crop,
+    /// How the part is drawn where crop is RandomResized.
+    pub random_resized_crop: RandomResizedCrop,
     /// Probability of a left-right mirror image, in 0 to 1. Leave at 0 where left and right mean something (digits, text).
     #[schemars(range(min = 0.0, max = 1.0))]
     pub horizontal_flip: f64,
@@ -131,15 +133,31 @@ pub struct Augmentation {
     pub cutmix: f64,
 }
 
-impl Augmentation {
-    /// What is done if a manifest says nothing: torchvision's reference recipe.
-    pub fn standard() -> Self {
+impl Default for Augmentation {
+    fn default() -> Self {
         Augmentation {
-            random_resized_crop: Some(RandomResizedCrop::default()),
+            crop: Crop::default(),
+            random_resized_crop: RandomResizedCrop::default(),
             horizontal_flip: 0.5,
-            ..Augmentation::default()
+            vertical_flip: 0.0,
+            rotation_degrees: 0.0,
+            translate: 0.0,
+            color_jitter: None,
+            policy: AugmentationPolicy::default(),
+            mixup: 0.0,
+            cutmix: 0.0,
         }
     }
+}
+
+/// Which part of a training image is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Crop {
+    /// A random part, resized to imageSize.
+    #[default]
+    RandomResized,
+    /// The image as it is scored: resized to imageSize.
+    None,
 }
 
 /// A random part of the image. The defaults are torchvision's.

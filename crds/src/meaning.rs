@@ -1,7 +1,7 @@
 //! What a spec means beyond what schema and CEL can say: what contradicts itself, what has no effect, and what this version
 //! can't do yet. Used before anything runs, and by the trainer at its start, so that no field is ignored in silence.
 
-use crate::data::{Augmentation, Data, DataFormat};
+use crate::data::{Augmentation, Crop, Data, DataFormat, RandomResizedCrop};
 use crate::fault::Fault;
 use crate::infrastructure::{Device, Infrastructure};
 use crate::model::{FineTuningStrategy, Model, ModelRef};
@@ -184,7 +184,10 @@ fn listing(path: &str, text: &str, format: DataFormat) -> Vec<Fault> {
 fn augmentation(given: &Augmentation) -> Vec<Fault> {
     let path = "spec.data.augmentation";
     let blended = THIS_VERSION.blended_batches;
+    let is_cropped = given.crop == Crop::RandomResized || given.random_resized_crop == RandomResizedCrop::default();
+    let hint = "Leave it out, or set crop to RandomResized";
     [
+        (!is_cropped).then(|| no_effect(&format!("{path}.randomResizedCrop"), "crop is None", hint)),
         unsupported(&format!("{path}.policy"), given.policy, THIS_VERSION.policies, debug),
         absent(&format!("{path}.mixup"), given.mixup > 0.0, blended),
         absent(&format!("{path}.cutmix"), given.cutmix > 0.0, blended),

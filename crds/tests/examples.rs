@@ -64,6 +64,7 @@ fn ten_lines_come_to_a_whole_recipe() {
                 "validation": {"fraction": 0.2},
                 "imageSize": 224,
                 "augmentation": {
+                    "crop": "RandomResized",
                     "randomResizedCrop": {"minScale": 0.08, "maxScale": 1.0, "minRatio": 0.75, "maxRatio": 1.3333},
                     "horizontalFlip": 0.5, "verticalFlip": 0.0, "rotationDegrees": 0.0, "translate": 0.0,
                     "policy": "None", "mixup": 0.0, "cutmix": 0.0,

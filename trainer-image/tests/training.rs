@@ -46,7 +46,7 @@ impl Bench {
     fn training(&self, output: &str) -> Value {
         json!({
             "data": {"uri": self.uri("images"), "imageSize": 32, "validation": {"fraction": 0.2},
-                     "augmentation": {"translate": 0.1, "rotationDegrees": 5.0}},
+                     "augmentation": {"crop": "None", "horizontalFlip": 0.0, "translate": 0.1, "rotationDegrees": 5.0}},
             "training": {"epochs": 3, "batchSize": 4, "optimizer": {"name": "AdamW", "learningRate": 0.001}},
             "infrastructure": {"device": "Cpu", "processesPerNode": 2},
             "output": {"uri": self.uri(output), "checkpoint": {"everySteps": 3, "keep": 2}},

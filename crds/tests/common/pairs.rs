@@ -82,13 +82,6 @@ fn training_job_pairs() -> Vec<Pair> {
         pair(kind, crop_path, "minRatio is larger", &crop(json!({"minRatio": 1})), &crop(json!({"minRatio": 2}))),
         pair(
             kind,
-            "spec.data.validation",
-            "give either fraction",
-            &data(json!({"validation": {"uri": "pvc://datasets/held-out"}})),
-            &data(json!({"validation": {"fraction": 0.1, "uri": "pvc://datasets/held-out"}})),
-        ),
-        pair(
-            kind,
             "spec.output.checkpoint",
             "give everySteps or everySeconds",
             &checkpoint(json!({"everySteps": 10})),

@@ -90,11 +90,13 @@ fn each_document_of_a_file_is_checked() {
 
 #[test]
 fn rules_point_at_what_they_are_about() {
-    let text =
-        JOB.replace("    uri: file:///data", "    uri: file:///data\n    validation: {uri: file:///v, fraction: 0.5}");
+    let text = JOB.replace(
+        "    uri: file:///data",
+        "    uri: file:///data\n    augmentation: {randomResizedCrop: {maxScale: 0.01}}",
+    );
     let found = told(&text);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].starts_with("8:5 spec.data.validation: "), "{found:?}");
+    assert!(found[0].starts_with("8:20 spec.data.augmentation.randomResizedCrop.minScale: "), "{found:?}");
 }
 
 #[test]

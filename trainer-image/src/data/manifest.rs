@@ -21,11 +21,12 @@ impl From<&crd::Data> for Preprocessing {
 /// when it is validated.
 impl From<&crd::Augmentation> for Augmentation {
     fn from(given: &crd::Augmentation) -> Self {
+        let part = &given.random_resized_crop;
         let colors = given.color_jitter.clone().unwrap_or_default();
         Self {
-            crop: given.random_resized_crop.as_ref().map(|crop| RandomCrop {
-                scale: [crop.min_scale, crop.max_scale],
-                ratio: [crop.min_ratio, crop.max_ratio],
+            crop: (given.crop == crd::Crop::RandomResized).then_some(RandomCrop {
+                scale: [part.min_scale, part.max_scale],
+                ratio: [part.min_ratio, part.max_ratio],
             }),
             horizontal_flip: given.horizontal_flip,
             vertical_flip: given.vertical_flip,

@@ -149,7 +149,7 @@ fn list(recipe: &Recipe, notes: &mut Vec<String>) -> Result<(Dataset, Option<Dat
         let validation = open(&source(uri)?, Labels::Known(&all.classes))?;
         return Ok((all, Some(validation)));
     }
-    let fraction = data.validation.fraction.unwrap_or(0.0);
+    let fraction = data.validation.fraction;
     if fraction == 0.0 {
         return Ok((all, None));
     }
