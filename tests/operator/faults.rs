@@ -148,3 +148,29 @@ async fn an_operator_that_was_away_counts_each_failure_once() {
     let status = yard.phase("a", Phase::Succeeded).await;
     assert_eq!((status.attempt, status.restarts, status.failures), (2, 1, 1), "what finished meanwhile is finished");
 }
+
+#[tokio::test]
+async fn what_the_api_server_takes_no_pods_for_is_told_and_tried_again() {
+    let yard = Yard::new("refused", &["cpu"]).await;
+    yard.train("account", json!({"infrastructure": {"pod": {"serviceAccountName": "trainer"}}})).await;
+    let status = yard.until("account", |status| status.message.contains("serviceaccount \"trainer\" not found")).await;
+    assert_eq!((status.phase, status.attempt), (Phase::Pending, 0));
+    let condition = status.conditions.iter().find(|one| one.type_ == "Schedulable").expect("a condition");
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "PodsRefused"));
+    let account = json!({"metadata": {"name": "trainer"}});
+    yard.namespace.create::<k8s_openapi::api::core::v1::ServiceAccount>(account).await;
+    yard.phase("account", Phase::Running).await;
+
+    let quota = json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": "2"}}});
+    yard.namespace.create::<k8s_openapi::api::core::v1::ResourceQuota>(quota).await;
+    let counted = |quota: Option<&k8s_openapi::api::core::v1::ResourceQuota>| {
+        let used = quota.and_then(|quota| quota.status.as_ref()?.used.as_ref()?.get("pods"));
+        used.is_some_and(|used| used.0 == "1")
+    };
+    yard.namespace.wait("pods", counted).await;
+    yard.train("quota", json!({"infrastructure": {"nodes": 2}})).await;
+    let status = yard.until("quota", |status| status.message.contains("exceeded quota")).await;
+    assert!(status.phase == Phase::Starting, "one of its pods is there: {status:?}");
+    yard.namespace.pods().finish("account-t1-0", 0, &trained()).await;
+    yard.phase("quota", Phase::Running).await;
+}

@@ -88,6 +88,11 @@ impl ActError {
         self.answer().filter(|status| status.code == 422).map(|status| status.message.clone())
     }
 
+    /// What the API server says of an object that it may take later: a quota, a right or what the object names is missing.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.answer().filter(|status| status.code == 403).map(|status| status.message.clone())
+    }
+
     /// What the API server answered, if it did.
     fn answer(&self) -> Option<&Status> {
         match self {

@@ -48,6 +48,8 @@ pub(super) struct Remembered {
     pub(super) written: Written,
     /// What the API server said of a pod that it will never take.
     pub(super) rejected: Option<String>,
+    /// What it said of one that it does not take now. It is told, and then tried again.
+    pub(super) refused: Option<String>,
     /// Errors in a row.
     pub(super) errors: u32,
 }
@@ -91,7 +93,7 @@ impl Context {
             let ledger = Ledger::of(&status);
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
             let written = Written { conditions: status.conditions, version: None };
-            Remembered { kind: owner.kind.clone(), ledger, written, rejected: None, errors: 0 }
+            Remembered { kind: owner.kind.clone(), ledger, written, rejected: None, refused: None, errors: 0 }
         });
         known.written.saw(job.meta().resource_version.as_ref());
         known.clone()

@@ -49,16 +49,20 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
         context.forget(&owner.uid);
         return Ok(Action::await_change());
     }
-    let result = look(job.as_ref(), &context, &owner).await;
+    let known = context.recall(job.as_ref(), &owner);
+    let result = look(job.as_ref(), &context, &owner, &known).await;
     context.telemetry.reconciled(owner_kind::<K>(), result.as_ref().err().map_or("ok", ActError::category));
     match &result {
+        // What was refused is tried again, less and less often.
+        Ok(_) if known.refused.is_some() => context.change(&owner.uid, |known| known.refused = None),
         Ok(_) => context.change(&owner.uid, |known| (known.errors, known.rejected) = (0, None)),
         Err(error) => {
             tracing::warn!(kind = owner.kind, namespace = owner.namespace, name = owner.name, %error, "will try again");
-            let rejected = error.invalid();
+            let (rejected, refused) = (error.invalid(), error.refused());
             context.change(&owner.uid, |known| {
                 known.errors += 1;
                 known.rejected = rejected.or(known.rejected.take());
+                known.refused = refused;
             });
         }
     }
@@ -73,15 +77,14 @@ fn owner_kind<K: Kind>() -> &'static str {
     if K::kind(&()) == "TrainingJob" { "TrainingJob" } else { "ScoringJob" }
 }
 
-async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Action, ActError> {
+async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Remembered) -> Result<Action, ActError> {
     // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    let known = context.recall(job, owner);
     let start = Instant::now();
     let members = context.pods.members(&owner.uid, |node| context.node(node, now), now);
-    let infrastructure = pinned(job.infrastructure(), &known);
+    let infrastructure = pinned(job.infrastructure(), known);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
-    let place = find_place(job, context, &known, &infrastructure, &excluded);
+    let place = find_place(job, context, known, &infrastructure, &excluded);
     let unfit: Vec<String> = members
         .iter()
         .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
@@ -89,7 +92,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
         .collect();
     let elsewhere = unfit.is_empty() || {
         let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
-        find_place(job, context, &known, &infrastructure, &excluded).is_ok()
+        find_place(job, context, known, &infrastructure, &excluded).is_ok()
     };
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
     let wished = job.wishes(setting);
@@ -131,7 +134,8 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner) -> Result<Acti
     let wake = plan.wake.map(|wake| until(wake, Timestamp::now()));
     let soon = (for_model || context.any_silent()).then_some(LOOK_AGAIN);
     let later = (waits || world.members.iter().any(|member| member.stopping_since.is_some())).then_some(PATIENCE);
-    match [wake, soon, later].into_iter().flatten().min() {
+    let again = known.refused.is_some().then(|| backoff(known.errors));
+    match [wake, soon, later, again].into_iter().flatten().min() {
         Some(time) => Ok(Action::requeue(time)),
         None => Ok(Action::await_change()),
     }
@@ -164,6 +168,10 @@ fn find_place<K: Kind>(
     if let Some(rejected) = &known.rejected {
         let message = format!("the API server refuses the pods: {rejected}");
         return Err(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
+    }
+    if let Some(refused) = &known.refused {
+        let message = format!("the API server takes no pods of it now: {refused}; it is tried again");
+        return Err(obstacle(reason::PODS_REFUSED, message, None));
     }
     let faults: Vec<String> = job.faults().iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
     if !faults.is_empty() {
@@ -293,7 +301,11 @@ fn until(then: Timestamp, now: Timestamp) -> Duration {
 /// How long to wait after an error, by the number of errors in a row.
 pub(super) fn after_error<K: Kind>(job: &Arc<K>, error: &ActError, context: &Arc<Context>) -> Action {
     let errors = context.errors(&job.meta().uid.clone().unwrap_or_default());
-    let base = Duration::from_millis(250) * 2_u32.saturating_pow(errors.min(8));
-    let most = if matches!(error, ActError::Taken { .. }) { Duration::from_secs(2) } else { Duration::from_secs(60) };
-    Action::requeue(base.min(most))
+    let most = if matches!(error, ActError::Taken { .. }) { Duration::from_secs(2) } else { Duration::MAX };
+    Action::requeue(backoff(errors).min(most))
+}
+
+/// Time before what failed so many times in a row is tried again: from half a second to a minute.
+fn backoff(errors: u32) -> Duration {
+    (Duration::from_millis(250) * 2_u32.saturating_pow(errors.min(8))).min(Duration::from_secs(60))
 }

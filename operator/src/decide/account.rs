@@ -178,7 +178,7 @@ impl Draft<'_> {
         let ledger = &self.ledger;
         let attempt = ledger.attempt;
         match ledger.phase {
-            Phase::Pending | Phase::Restarting if ledger.obstacle.is_some() => {
+            Phase::Pending | Phase::Starting | Phase::Restarting if ledger.obstacle.is_some() => {
                 ledger.obstacle.as_ref().map(|obstacle| obstacle.message.clone()).unwrap_or_default()
             }
             Phase::Pending => "Waits to be started".to_owned(),

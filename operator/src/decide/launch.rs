@@ -17,7 +17,15 @@ impl Draft<'_> {
         let known = self.ledger.obstacle.take();
         let job = &self.world.job;
         let wants_to_start = (0..job.gangs).any(|gang| match self.ledger.gangs.get(&gang) {
-            Some(record) => matches!(record.stage, Stage::Waiting { .. }),
+            Some(record) => match record.stage {
+                Stage::Waiting { .. } => true,
+                // Not all of its members could be made.
+                Stage::Starting => {
+                    let made = self.members_of(gang).filter(|member| member.id.attempt == record.attempt).count();
+                    made < job.gang_size as usize
+                }
+                _ => false,
+            },
             None => !self.ledger.done.contains(&gang),
         });
         let (Err(obstacle), true, false, None) = (&self.world.place, wants_to_start, job.suspend, &self.ledger.failure)
