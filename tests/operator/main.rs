@@ -9,5 +9,6 @@ mod lives;
 mod plays;
 mod refusals;
 mod rights;
+mod sweep;
 mod wire;
 mod yard;

@@ -235,7 +235,7 @@ pub(crate) fn scored(rows: u64) -> String {
     .to_string()
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub(crate) fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (name, value) in change {

@@ -9,6 +9,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::core::Request;
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -108,15 +109,20 @@ impl Drop for Namespace<'_> {
     }
 }
 
-/// Creates an object from a manifest.
+/// Creates an object from a manifest, as it stands there: what it leaves out is left out.
 pub(super) async fn create<K>(api: &Api<K>, manifest: impl Serialize) -> K
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
     K::DynamicType: Default,
 {
-    let value = serde_json::to_value(manifest).unwrap_or_else(|fault| panic!("the manifest is not JSON: {fault}"));
-    let object = K::deserialize(&value).unwrap_or_else(|fault| panic!("{value} is not what it should be: {fault}"));
-    api.create(&PostParams::default(), &object).await.unwrap_or_else(|fault| panic!("can't create {value}: {fault}"))
+    let mut value = serde_json::to_value(manifest).unwrap_or_else(|fault| panic!("the manifest is not JSON: {fault}"));
+    let kind = K::DynamicType::default();
+    value["apiVersion"] = K::api_version(&kind).into();
+    value["kind"] = K::kind(&kind).into();
+    let request = Request::new(api.resource_url()).create(&PostParams::default(), value.to_string().into_bytes());
+    let request = request.unwrap_or_else(|fault| panic!("{value}: {fault}"));
+    let created = api.clone().into_client().request(request).await;
+    created.unwrap_or_else(|fault| panic!("can't create {value}: {fault}"))
 }
 
 /// Waits until an object meets a condition.
