@@ -25,8 +25,9 @@ async fn a_gang_restarts_as_a_whole_when_one_of_its_pods_fails() {
     let first = &status.attempts[0];
     assert_eq!((first.number, first.cause, first.exit_code), (1, Cause::PeerLost, Some(161)));
     assert!(first.message.contains("rank 2 is gone"), "{first:?}");
-    let left = yard.pods().await;
-    assert!(left.iter().all(|name| name.starts_with("a-t2-")), "{left:?}");
+    pods.gone("a-t1-0").await;
+    let old: Vec<String> = yard.pods().await.into_iter().filter(|name| name.starts_with("a-t1-")).collect();
+    assert_eq!(old, ["a-t1-1"], "the one that failed stays for its log");
 }
 
 #[tokio::test]

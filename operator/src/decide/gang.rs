@@ -21,13 +21,13 @@ impl Draft<'_> {
         let Some(record) = self.ledger.gangs.get(&gang).cloned() else {
             return;
         };
-        let world = self.world;
-        let job = &world.job;
-        let of_gang = || world.members.iter().filter(|member| job.gang_of(member.id.index) == gang);
-        for member in of_gang().filter(|member| member.id.attempt < record.attempt) {
-            self.stop(member);
+        let (mut older, mut members) = (Vec::new(), Vec::new());
+        for member in self.members_of(gang) {
+            let group = if member.id.attempt < record.attempt { &mut older } else { &mut members };
+            group.push(member);
         }
-        let mut members: Vec<&Member> = of_gang().filter(|member| member.id.attempt == record.attempt).collect();
+        let witness = witness(&older, record.attempt);
+        older.into_iter().filter(|member| Some(&member.uid) != witness.as_ref()).for_each(|member| self.stop(member));
         members.sort_by_key(|member| member.id.index);
         match &record.stage {
             Stage::Waiting { .. } => {
@@ -226,6 +226,17 @@ fn failure_of(member: &Member) -> Option<Failure> {
         }),
         _ => None,
     }
+}
+
+/// The UID of the one member of the attempt before that failed first: it stays until the next failure, for its log.
+fn witness(older: &[&Member], attempt: u32) -> Option<String> {
+    older
+        .iter()
+        .filter(|member| member.id.attempt + 1 == attempt)
+        .filter_map(|member| Some((member, member.end()?)))
+        .filter(|(_, end)| !matches!(end.cause, Cause::Completed | Cause::Preempted))
+        .min_by_key(|(member, end)| (policy::rank(end.cause), end.at, member.id.index))
+        .map(|(member, _)| member.uid.clone())
 }
 
 fn vanished(member: u32) -> Failure {

@@ -24,13 +24,15 @@ mod tests;
 
 pub use plan::{Event, How, Plan, Stop};
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observe::{Ledger, Member, MemberId, MemberState, World};
 
 /// What to do about `world` at `now`.
 pub fn decide(world: &World, now: Timestamp) -> Plan {
-    let mut draft = Draft { world, now, ledger: world.ledger.clone(), plan: Plan::default() };
+    let mut draft = Draft::new(world, now);
     if draft.ledger.phase.is_terminal() {
         draft.clear_away();
         return draft.finish();
@@ -55,15 +57,25 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
 /// A decision in the making.
 struct Draft<'a> {
     world: &'a World,
+    /// The members of each gang, of all attempts.
+    gangs: BTreeMap<u32, Vec<&'a Member>>,
     now: Timestamp,
     ledger: Ledger,
     plan: Plan,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    fn new(world: &'a World, now: Timestamp) -> Draft<'a> {
+        let mut gangs: BTreeMap<u32, Vec<&Member>> = BTreeMap::new();
+        for member in &world.members {
+            gangs.entry(world.job.gang_of(member.id.index)).or_default().push(member);
+        }
+        Draft { world, gangs, now, ledger: world.ledger.clone(), plan: Plan::default() }
+    }
+
     /// The members of a gang, of all attempts.
-    fn members_of(&self, gang: u32) -> impl Iterator<Item = &Member> {
-        self.world.members.iter().filter(move |member| self.world.job.gang_of(member.id.index) == gang)
+    fn members_of(&self, gang: u32) -> impl Iterator<Item = &'a Member> + use<'a, '_> {
+        self.gangs.get(&gang).into_iter().flatten().copied()
     }
 
     /// Stops a member in the way that its state asks for; says when to look again.

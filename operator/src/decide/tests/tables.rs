@@ -43,7 +43,7 @@ fn members_made_before_a_crash_are_adopted() {
     let second = training(2).gang(0, 1, waiting(0)).member_of(1, 0, ended(162)).member_of(2, 1, pending());
     let plan = second.decided(1);
     assert_eq!(starts(&plan), ["2/0"]);
-    assert_eq!(stops(&plan), ["1/0 clear"]);
+    assert!(stops(&plan).is_empty(), "the one that failed stays for its log");
     assert_eq!(stands(&second, &plan), (Phase::Starting, 2, 1, 0));
 }
 
@@ -139,7 +139,18 @@ fn the_next_attempt_waits_for_its_time_and_for_the_last_member_of_the_old_one() 
         (vec!["2/0".to_owned(), "2/1".to_owned()], vec![]),
         "its number fences it off"
     );
-    assert_eq!(stops(&cut_off.then(&plan).decided(61)), ["1/0 clear", "1/1 by force"]);
+    assert_eq!(stops(&cut_off.then(&plan).decided(61)), ["1/1 by force"]);
+}
+
+#[test]
+fn the_member_that_failed_first_stays_for_its_log_until_another_one_fails() {
+    let second = training(3).running_attempt(2).member(0, running()).member(1, running()).member(2, running());
+    // Its peers ended because it did, or because they were told to.
+    let seen = second.member_of(1, 0, ended(161)).member_of(1, 1, ended(137)).member_of(1, 2, ended(143));
+    assert_eq!(stops(&seen.decided(1)), ["1/0 clear", "1/2 clear"]);
+
+    let third = training(1).running_attempt(3).member(0, running()).member_of(1, 0, ended(162));
+    assert_eq!(stops(&third.decided(1)), ["1/0 clear"], "attempt 2 had nothing to show");
 }
 
 #[test]
