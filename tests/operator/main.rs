@@ -1,6 +1,7 @@
 //! The operator on a real API server: what becomes of jobs when pods end, nodes go, people change their minds, and the
 //! operator itself is killed. Pods are played: a test says how each ends.
 
+mod asked;
 mod crashes;
 mod faults;
 mod late;
