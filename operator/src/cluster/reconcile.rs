@@ -84,7 +84,6 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Rememb
     let members = context.pods.members(&owner.uid, |node| context.node(node, now), now);
     let infrastructure = pinned(job.infrastructure(), known);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
-    let place = find_place(job, context, known, &infrastructure, &excluded);
     let unfit: Vec<String> = members
         .iter()
         .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
@@ -97,14 +96,19 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Rememb
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
     let wished = job.wishes(setting);
     let waits = members.iter().any(|member| !member.waiting.is_empty());
-    let world = World {
+    let mut world = World {
         ledger: known.ledger.clone(),
         members,
         progress: context.polls.newest(&owner.uid),
-        place: place.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone),
+        place: None,
         job: wished,
     };
-    let plan = decide(&world, now);
+    let (mut plan, mut place) = (decide(&world, now), None);
+    if plan.asks_place {
+        let found = find_place(job, context, known, &infrastructure, &excluded);
+        world.place = Some(found.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone));
+        (plan, place) = (decide(&world, now), found.ok());
+    }
     context.telemetry.decided(start.elapsed());
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
@@ -116,7 +120,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Rememb
         fence: &context.fence,
         telemetry: &context.telemetry,
     };
-    act(job, &actor, &world.job, &plan, place.as_ref().ok(), &infrastructure, owner).await?;
+    act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
         written = actor.status(job, owner, ledger, &known.written, now).await?;

@@ -28,9 +28,13 @@ impl Draft<'_> {
             },
             None => !self.ledger.done.contains(&gang),
         });
-        let (Err(obstacle), true, false, None) = (&self.world.place, wants_to_start, job.suspend, &self.ledger.failure)
-        else {
+        if !wants_to_start || job.suspend || self.ledger.failure.is_some() {
             return;
+        }
+        let obstacle = match &self.world.place {
+            None => return self.plan.asks_place = true,
+            Some(Ok(_)) => return,
+            Some(Err(obstacle)) => obstacle,
         };
         if let Some(cause) = obstacle.fails_by {
             let failure = Failure { cause, message: obstacle.message.clone(), ..Failure::of_job() };
@@ -48,7 +52,7 @@ impl Draft<'_> {
 
     /// Starts gangs while there is room under `parallelism`: first those that have to be tried again, then new ones in order.
     pub(super) fn launch(&mut self) {
-        let Ok(placement) = &self.world.place else { return };
+        let Some(Ok(placement)) = &self.world.place else { return };
         let job = &self.world.job;
         let mut room = self.ledger.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. })).count();
         let waiting: Vec<(u32, u32)> = self

@@ -15,6 +15,9 @@ pub struct Plan {
     pub ledger: Option<Ledger>,
     /// What to tell, once the memory is written.
     pub events: Vec<Event>,
+    /// Whether something is to start and the world does not say where: decide again on one that does. The rest of such a plan
+    /// is not to be carried out.
+    pub asks_place: bool,
     /// When to look again even if nothing is heard until then.
     pub wake: Option<Timestamp>,
 }

@@ -114,7 +114,7 @@ impl Runner<'_> {
                 ledger: self.memory.ledger.clone(),
                 members: self.children.members(),
                 progress: self.polls.newest(),
-                place: Ok(self.place.status.clone()),
+                place: Some(Ok(self.place.status.clone())),
             };
             let plan = decide(&world, now);
             let settled = plan.is_empty();

@@ -39,8 +39,8 @@ pub struct World {
     pub members: Vec<Member>,
     /// The newest progress, summed over the gangs; `None` if none was heard.
     pub progress: Option<Progress>,
-    /// Where a new attempt would go, or why it can't start now.
-    pub place: Result<Placement, Obstacle>,
+    /// Where a new attempt would go, or why it can't start now. `None` before it was asked for: most worlds need no place.
+    pub place: Option<Result<Placement, Obstacle>>,
 }
 
 /// What a job wishes, whatever its kind: gangs of equal size, and how often and how long to try.

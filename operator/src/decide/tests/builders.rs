@@ -49,7 +49,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         ledger: Ledger::default(),
         members: Vec::new(),
         progress: None,
-        place: Ok(Placement::default()),
+        place: Some(Ok(Placement::default())),
     }
 }
 

@@ -4,7 +4,7 @@ use crds::contract::Cause;
 use crds::status::Placement;
 
 use super::builders::*;
-use crate::observe::{FinalReason, Obstacle, Phase, Stage};
+use crate::observe::{FinalReason, Obstacle, Phase, Stage, World};
 
 fn waiting(seconds: i64) -> Stage {
     Stage::Waiting { not_before: at(seconds) }
@@ -335,7 +335,7 @@ fn progress_is_written_down_twice_a_minute_and_only_when_it_moved() {
 #[test]
 fn a_job_without_a_place_waits_and_says_why_and_starts_when_there_is_one() {
     let mut world = training(2);
-    world.place = Err(Obstacle { reason: "NoFittingNode".into(), message: "no GPU".into(), fails_by: None });
+    world.place = Some(Err(Obstacle { reason: "NoFittingNode".into(), message: "no GPU".into(), fails_by: None }));
     let plan = world.decided(0);
     assert_eq!(starts(&plan), [""; 0]);
     assert_eq!(stands(&world, &plan), (Phase::Pending, 0, 0, 0));
@@ -343,7 +343,7 @@ fn a_job_without_a_place_waits_and_says_why_and_starts_when_there_is_one() {
     assert_eq!(plan.events[0].reason, "NoFittingNode");
     let mut world = world.then(&plan);
     assert!(world.decided(1).is_empty(), "it says so once");
-    world.place = Ok(Placement { gpus: 2, ..Placement::default() });
+    world.place = Some(Ok(Placement { gpus: 2, ..Placement::default() }));
     let plan = world.decided(2);
     assert_eq!(starts(&plan), ["1/0", "1/1"]);
     let ledger = plan.ledger.unwrap();
@@ -355,7 +355,7 @@ fn what_waiting_cannot_mend_fails_and_a_suspended_job_is_left_alone() {
     let obstacle =
         Obstacle { reason: "BadSpec".into(), message: "no such runtime".into(), fails_by: Some(Cause::BadSpec) };
     let mut world = training(1);
-    world.place = Err(obstacle);
+    world.place = Some(Err(obstacle));
     let plan = world.decided(0);
     assert_eq!(stands(&world, &plan), (Phase::Failed, 0, 0, 0));
     assert!(plan.ledger.unwrap().message.contains("BadSpec: no such runtime"));
@@ -376,5 +376,20 @@ fn a_node_at_fault_is_left_out_for_an_hour_and_one_that_does_not_fit_for_good() 
         let later = world.then(&plan).decided(3600);
         let excluded = later.ledger.unwrap().excluded;
         assert_eq!(excluded.contains_key("n1"), until.is_none(), "exit code {code}");
+    }
+}
+
+#[test]
+fn a_place_is_asked_for_only_where_something_is_to_start() {
+    let unplaced = |mut world: World| {
+        world.place = None;
+        world.decided(0)
+    };
+    for world in [training(1), training(2).gang(0, 1, waiting(0)), training(2).gang(0, 1, Stage::Starting)] {
+        assert!(unplaced(world).asks_place);
+    }
+    let suspended = training(1).wishing(|job| job.suspend = true);
+    for world in [training(1).running_attempt(1).member(0, running()), suspended] {
+        assert!(!unplaced(world).asks_place);
     }
 }
