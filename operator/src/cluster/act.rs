@@ -213,6 +213,13 @@ impl Actor<'_> {
         }
     }
 
+    /// The job as the API server has it now, if it is still there.
+    pub(super) async fn read<K: Kind>(&self, owner: &Owner) -> Result<Option<K>, ActError> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let read = self.write("get_job", "read the job", api.get_opt(&owner.name)).await?;
+        Ok(read.filter(|job| job.meta().uid.as_ref() == Some(&owner.uid)))
+    }
+
     /// Writes the one status over the version that was seen or written last; returns what was written.
     pub(super) async fn status<K: Kind>(
         &self,

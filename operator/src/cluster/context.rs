@@ -12,6 +12,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::Settings;
+use super::act::Actor;
 use super::kind::Kind;
 use super::lease::Fence;
 use super::nodes::Nodes;
@@ -46,6 +47,8 @@ pub(super) struct Remembered {
     pub(super) ledger: Ledger,
     /// The status that it stands in.
     pub(super) written: Written,
+    /// Whether the last write of the status was not answered: what stands in it has to be read.
+    pub(super) is_unsure: bool,
     /// What the API server said of a pod that it will never take.
     pub(super) rejected: Option<String>,
     /// What it said of one that it does not take now. It is told, and then tried again.
@@ -85,6 +88,17 @@ impl Context {
         }
     }
 
+    /// What carries plans out.
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor {
+            client: &self.client,
+            pods: &self.pods,
+            recorder: &self.recorder,
+            fence: &self.fence,
+            telemetry: &self.telemetry,
+        }
+    }
+
     /// What is remembered of a job; of one that is new to us, what its status tells.
     pub(super) fn recall<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
         let mut jobs = lock(&self.jobs);
@@ -93,10 +107,31 @@ impl Context {
             let ledger = Ledger::of(&status);
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
             let written = Written { conditions: status.conditions, version: None };
-            Remembered { kind: owner.kind.clone(), ledger, written, rejected: None, refused: None, errors: 0 }
+            Remembered {
+                kind: owner.kind.clone(),
+                ledger,
+                written,
+                is_unsure: false,
+                rejected: None,
+                refused: None,
+                errors: 0,
+            }
         });
         known.written.saw(job.meta().resource_version.as_ref());
         known.clone()
+    }
+
+    /// Takes in the status that was read after a write of it had failed.
+    pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
+        let status = job.status().cloned().unwrap_or_default();
+        let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
+        self.change(&owner.uid, |known| {
+            self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
+            known.ledger = ledger;
+            known.written = Written { conditions: status.conditions, version };
+            known.is_unsure = false;
+        });
+        self.recall(job, owner)
     }
 
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Remembered)) {

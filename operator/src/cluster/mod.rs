@@ -156,7 +156,8 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     });
     let seeing = Arc::clone(&context);
     let served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), move || seeing.readiness());
-    let work = work(&context, (trainings, training_writer), (scorings, scoring_writer), moves, stop.clone());
+    // On the heap: it holds both controllers, and stacks are small.
+    let work = Box::pin(work(&context, (trainings, training_writer), (scorings, scoring_writer), moves, stop.clone()));
     let lead = async {
         let Some(leadership) = &settings.leadership else { return work.await };
         let mut candidate = Candidate::new(&client, leadership, &context.fence);

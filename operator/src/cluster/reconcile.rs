@@ -50,7 +50,8 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
         return Ok(Action::await_change());
     }
     let known = context.recall(job.as_ref(), &owner);
-    let result = look(job.as_ref(), &context, &owner, &known).await;
+    // On the heap: it is large, and stacks are small.
+    let result = Box::pin(look(job.as_ref(), &context, &owner, known.clone())).await;
     context.telemetry.reconciled(owner_kind::<K>(), result.as_ref().err().map_or("ok", ActError::category));
     match &result {
         // What was refused is tried again, less and less often.
@@ -77,9 +78,16 @@ fn owner_kind<K: Kind>() -> &'static str {
     if K::kind(&()) == "TrainingJob" { "TrainingJob" } else { "ScoringJob" }
 }
 
-async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Remembered) -> Result<Action, ActError> {
+async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembered) -> Result<Action, ActError> {
     // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let actor = context.actor();
+    let known = match known.is_unsure {
+        // It may have been written all the same: to decide on what was before could tell another end of the same job.
+        true => actor.read(owner).await?.map_or(known, |job: K| context.reread(&job, owner)),
+        false => known,
+    };
+    let known = &known;
     let start = Instant::now();
     let members = context.pods.members(&owner.uid, |node| context.node(node, now), now);
     let infrastructure = pinned(job.infrastructure(), known);
@@ -113,17 +121,12 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: &Rememb
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
-    let actor = Actor {
-        client: &context.client,
-        pods: &context.pods,
-        recorder: &context.recorder,
-        fence: &context.fence,
-        telemetry: &context.telemetry,
-    };
     act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
-        written = actor.status(job, owner, ledger, &known.written, now).await?;
+        let answer = actor.status(job, owner, ledger, &known.written, now).await;
+        context.change(&owner.uid, |known| known.is_unsure = answer.is_err());
+        written = answer?;
         context.tell(owner, &world.ledger, ledger, &world.job);
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);

@@ -78,6 +78,8 @@ impl Draft<'_> {
         if let Some(end) = leader_completed {
             let live: Vec<&&Member> = members.iter().filter(|member| member.is_live()).collect();
             let patience = after(end.at, LINGER_SECONDS);
+            // Nothing of this attempt is made any more, even if its leader's pod is deleted before all is done.
+            self.restage(gang, record, Stage::Running);
             if live.is_empty() {
                 self.complete(gang, record, members);
             } else if self.now >= patience || self.world.job.suspend {

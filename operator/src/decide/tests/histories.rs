@@ -45,7 +45,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 /// The ledger as an operator finds it that starts anew: written to a status as JSON, and read from there.
-fn through_status(world: &World) -> Ledger {
+pub(super) fn through_status(world: &World) -> Ledger {
     match world.job.kind.as_str() {
         "TrainingJob" => Ledger::of(&reread(&status::training(&world.ledger, None, &[], noon())).job),
         _ => Ledger::of(&reread(&status::scoring(&world.ledger, None, &[], noon())).job),

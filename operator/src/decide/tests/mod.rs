@@ -2,4 +2,5 @@
 
 mod builders;
 mod histories;
+mod interleavings;
 mod tables;
