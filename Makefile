@@ -52,6 +52,7 @@ bench-loading: build ## Times loading of images against torchvision's recipe
 bench-training: build ## Times training against Python's DistributedDataParallel, and how fast it starts and stops
 	cargo bench -p trainer --bench training
 
-bench-operator: cluster ## Times the operator against batch/v1 and plain POSTs on a real control plane
+bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs on a real control plane
+	@tests/cluster/peers/build.sh
 	cargo build --release -p operator
 	cargo bench -p tests --bench operator
