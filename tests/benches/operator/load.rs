@@ -1,6 +1,7 @@
 //! Jobs in numbers, and the time until their pods are there.
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams, WatchParams};
-use kube::core::{PartialObjectMeta, WatchEvent};
-use kube::{Api, Client};
+use kube::core::WatchEvent;
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Namespace};
 
@@ -29,7 +32,7 @@ pub(crate) struct Shape {
 
 /// A control plane to put a load on.
 pub(crate) struct Load<'a> {
-    cluster: &'a Cluster,
+    pub(crate) cluster: &'a Cluster,
 }
 
 impl<'a> Load<'a> {
@@ -40,11 +43,9 @@ impl<'a> Load<'a> {
     /// Seconds for plain POSTs of pods like the operator's.
     pub(crate) async fn posts(&self, count: u32) -> Result<f64, Box<dyn Error>> {
         let namespace = self.cluster.namespace("posts").await;
-        let client = namespace.client();
         let pattern = pattern(&namespace).await?;
-        let (name, all) = (namespace.name(), u64::from(count));
         let create = async {
-            let api = Api::<Pod>::namespaced(client.clone(), name);
+            let api: Api<Pod> = namespace.api();
             stream::iter((0..count).map(Ok::<_, kube::Error>))
                 .try_for_each_concurrent(CONNECTIONS, |index| {
                     let (mut pod, api) = (pattern.clone(), api.clone());
@@ -54,7 +55,7 @@ impl<'a> Load<'a> {
                 .await?;
             Ok(())
         };
-        let seconds = self.time(&client, name, all, create).await?;
+        let seconds = self.time(&namespace, Shape { jobs: count, pods: 1 }, create).await?;
         self.clear(&namespace).await?;
         Ok(seconds)
     }
@@ -80,50 +81,25 @@ impl<'a> Load<'a> {
     }
 
     async fn train(&self, namespace: &Namespace<'_>, shape: Shape) -> Result<f64, Box<dyn Error>> {
-        let client = namespace.client();
-        let api: Api<TrainingJob> = namespace.api();
-        let create = async {
-            stream::iter((0..shape.jobs).map(Ok::<_, Box<dyn Error>>))
-                .try_for_each_concurrent(CONNECTIONS, |index| {
-                    let api = api.clone();
-                    async move {
-                        let job: TrainingJob =
-                            serde_json::from_value(job(index, shape.pods, &json!({"schedulerName": "nobody"})))?;
-                        api.create(&PostParams::default(), &job).await?;
-                        Ok(())
-                    }
-                })
-                .await
-        };
-        self.time(&client, namespace.name(), u64::from(shape.jobs) * u64::from(shape.pods), create).await
+        let pod = json!({"schedulerName": "nobody"});
+        let create = create_all(namespace.api::<TrainingJob>(), shape.jobs, |index| job(index, shape.pods, &pod));
+        self.time(namespace, shape, create).await
     }
 
     /// Seconds for batch/v1 Indexed Jobs.
     pub(crate) async fn batch(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
         let namespace = self.cluster.namespace("batch").await;
-        let client = namespace.client();
         let pattern = pattern(&namespace).await?;
-        let api: Api<Job> = namespace.api();
-        let create = async {
-            stream::iter((0..shape.jobs).map(Ok::<_, Box<dyn Error>>))
-                .try_for_each_concurrent(CONNECTIONS, |index| {
-                    let (api, spec) = (api.clone(), json!(pattern.spec));
-                    async move {
-                        let job: Job = serde_json::from_value(json!({
-                            "metadata": {"name": format!("j-{index}")},
-                            "spec": {
-                                "completions": shape.pods, "parallelism": shape.pods, "completionMode": "Indexed",
-                                "template": {"spec": spec},
-                            },
-                        }))?;
-                        api.create(&PostParams::default(), &job).await?;
-                        Ok(())
-                    }
-                })
-                .await
-        };
-        let pods = u64::from(shape.jobs) * u64::from(shape.pods);
-        let seconds = self.time(&client, namespace.name(), pods, create).await?;
+        let create = create_all(namespace.api::<Job>(), shape.jobs, |index| {
+            json!({
+                "metadata": {"name": format!("j-{index}")},
+                "spec": {
+                    "completions": shape.pods, "parallelism": shape.pods, "completionMode": "Indexed",
+                    "template": {"spec": pattern.spec},
+                },
+            })
+        });
+        let seconds = self.time(&namespace, shape, create).await?;
         self.clear(&namespace).await?;
         Ok(seconds)
     }
@@ -140,7 +116,6 @@ impl<'a> Load<'a> {
         let mut manifest = job(0, pods, &json!({"nodeSelector": namespace.selector()}));
         manifest["spec"]["runPolicy"] = json!({"backoffLimit": 1000});
         namespace.create::<TrainingJob>(manifest).await;
-        let api: Api<Pod> = namespace.api();
         for attempt in 1..=times {
             let running = |job: Option<&TrainingJob>| {
                 job.and_then(|job| job.status.as_ref()).is_some_and(|status| {
@@ -148,27 +123,22 @@ impl<'a> Load<'a> {
                 })
             };
             namespace.wait("j-0", running).await;
-            let next = ListParams::default().labels(&format!("trainyard.dev/attempt={}", attempt + 1));
-            let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
             // 143: a preemption waits for no backoff, so that the time is the operator's own.
-            namespace.pods().finish(&format!("j-0-t{attempt}-7"), 143, "").await;
-            let start = Instant::now();
-            let labels = WatchParams::default().labels(next.label_selector.as_deref().unwrap_or_default()).timeout(290);
-            added(&api, &labels, &version.unwrap_or_default(), u64::from(pods)).await?;
-            told(start.elapsed().as_secs_f64());
+            let next = format!("trainyard.dev/attempt={}", attempt + 1);
+            told(fail(&namespace, &format!("j-0-t{attempt}-7"), &next, pods).await?);
         }
-        Ok(())
+        self.clear(&namespace).await
     }
 
-    /// Seconds from the start of `create` until so many pods have been added; then clears them away.
-    async fn time(
+    /// Seconds from the start of `create` until all pods of a shape have been added.
+    pub(crate) async fn time(
         &self,
-        client: &Client,
-        namespace: &str,
-        pods: u64,
+        namespace: &Namespace<'_>,
+        shape: Shape,
         create: impl Future<Output = Result<(), Box<dyn Error>>>,
     ) -> Result<f64, Box<dyn Error>> {
-        let api = Api::<Pod>::namespaced(client.clone(), namespace);
+        let pods = u64::from(shape.jobs) * u64::from(shape.pods);
+        let api: Api<Pod> = namespace.api();
         let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
         let parameters = WatchParams::default().timeout(290);
         let watch = added(&api, &parameters, version.as_deref().unwrap_or_default(), pods);
@@ -180,7 +150,7 @@ impl<'a> Load<'a> {
     }
 
     /// Clears a namespace away before the next measurement begins.
-    async fn clear(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
+    pub(crate) async fn clear(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
         let (every, now) =
             (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() });
         namespace.api::<TrainingJob>().delete_collection(&DeleteParams::background(), &every).await?;
@@ -196,19 +166,50 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Waits for so many ADDED events.
+/// Creates so many objects.
+pub(crate) async fn create_all<K>(api: Api<K>, count: u32, make: impl Fn(u32) -> Value) -> Result<(), Box<dyn Error>>
+where
+    K: Resource + Clone + Debug + Serialize + DeserializeOwned,
+{
+    stream::iter((0..count).map(Ok))
+        .try_for_each_concurrent(CONNECTIONS, |index| {
+            let (api, object) = (&api, make(index));
+            async move { Ok(drop(api.create(&PostParams::default(), &serde_json::from_value(object)?).await?)) }
+        })
+        .await
+}
+
+/// Lets a running pod fail; seconds until so many pods with a label have been added.
+pub(crate) async fn fail(namespace: &Namespace<'_>, pod: &str, label: &str, pods: u32) -> Result<f64, Box<dyn Error>> {
+    let api: Api<Pod> = namespace.api();
+    let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
+    namespace.pods().finish(pod, 143, "").await;
+    let (start, labelled) = (Instant::now(), WatchParams::default().labels(label).timeout(290));
+    added(&api, &labelled, &version.unwrap_or_default(), u64::from(pods)).await?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Waits for so many ADDED events. The API server ends watches that are slow to read: the next goes on from there.
 async fn added(api: &Api<Pod>, parameters: &WatchParams, version: &str, count: u64) -> Result<(), Box<dyn Error>> {
-    let mut left = count;
-    let mut events = pin!(api.watch_metadata(parameters, version).await?);
-    while let Some(event) = events.next().await {
-        if let WatchEvent::Added(PartialObjectMeta { .. }) = event? {
-            left -= 1;
-            if left == 0 {
-                return Ok(());
-            }
+    let (mut left, mut version) = (count, version.to_owned());
+    while left > 0 {
+        let mut events = pin!(api.watch_metadata(parameters, &version).await?);
+        while left > 0
+            && let Some(event) = events.next().await
+        {
+            let pod = match event? {
+                WatchEvent::Added(pod) => {
+                    left -= 1;
+                    pod
+                }
+                WatchEvent::Modified(pod) | WatchEvent::Deleted(pod) => pod,
+                WatchEvent::Bookmark(_) => continue,
+                WatchEvent::Error(status) => return Err(format!("the watch ended: {status:?}").into()),
+            };
+            version = pod.metadata.resource_version.unwrap_or(version);
         }
     }
-    Err(format!("the watch ended with {left} of {count} pods to come").into())
+    Ok(())
 }
 
 fn job(index: u32, nodes: u32, pod: &Value) -> Value {
@@ -223,7 +224,7 @@ fn job(index: u32, nodes: u32, pod: &Value) -> Value {
 }
 
 /// A pod as the operator makes them, without what is its own.
-async fn pattern(namespace: &Namespace<'_>) -> Result<Pod, Box<dyn Error>> {
+pub(crate) async fn pattern(namespace: &Namespace<'_>) -> Result<Pod, Box<dyn Error>> {
     namespace.create::<TrainingJob>(job(0, 1, &json!({"schedulerName": "nobody"}))).await;
     let api: Api<Pod> = namespace.api();
     namespace.wait("j-0-t1-0", |pod: Option<&Pod>| pod.is_some()).await;
