@@ -108,8 +108,8 @@ async fn a_node_that_reports_a_gpu_that_fell_off_the_bus_is_at_fault_whatever_th
     let attempt = &status.attempts[0];
     assert_eq!((attempt.cause, attempt.exit_code), (Cause::NodeFault, Some(1)));
     assert!(attempt.message.contains("Xid 79"), "{}", attempt.message);
-    assert_eq!(status.excluded_nodes, [first.clone()]);
     assert_ne!(first, second);
+    assert_eq!(status.excluded_nodes, [first]);
 }
 
 #[tokio::test]

@@ -151,19 +151,28 @@ impl<'a> Load<'a> {
 
     /// Clears a namespace away before the next measurement begins.
     pub(crate) async fn clear(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
-        let (every, now) =
-            (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() });
-        namespace.api::<TrainingJob>().delete_collection(&DeleteParams::background(), &every).await?;
-        namespace.api::<Job>().delete_collection(&DeleteParams::background(), &every).await?;
-        let pods: Api<Pod> = namespace.api();
-        loop {
-            if pods.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
-                return Ok(());
-            }
-            pods.delete_collection(&now, &every).await?;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        let background = DeleteParams::background();
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
+        delete_all(&namespace.api::<TrainingJob>(), &background).await?;
+        delete_all(&namespace.api::<Job>(), &background).await?;
+        delete_all(&namespace.api::<Pod>(), &now).await
     }
+}
+
+/// Deletes all objects of a kind, and waits until they are gone.
+pub(crate) async fn delete_all<K>(api: &Api<K>, parameters: &DeleteParams) -> Result<(), Box<dyn Error>>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    while !api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
+        match api.delete_collection(parameters, &ListParams::default()).await {
+            // The API server cuts off a call that takes a minute. What it has deleted until then is deleted.
+            Err(kube::Error::Service(_)) => {}
+            deleted => drop(deleted?),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
 }
 
 /// Creates so many objects.
@@ -174,7 +183,10 @@ where
     stream::iter((0..count).map(Ok))
         .try_for_each_concurrent(CONNECTIONS, |index| {
             let (api, object) = (&api, make(index));
-            async move { Ok(drop(api.create(&PostParams::default(), &serde_json::from_value(object)?).await?)) }
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+                Ok(())
+            }
         })
         .await
 }

@@ -11,7 +11,7 @@ use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 use tests::cluster::Namespace;
 
-use crate::load::{Load, Shape, create_all, fail, pattern};
+use crate::load::{Load, Shape, create_all, delete_all, fail, pattern};
 
 const JOB_SET: (&str, &str, &str) = ("jobset.x-k8s.io", "v1alpha2", "JobSet");
 const TRAIN_JOB: (&str, &str, &str) = ("trainer.kubeflow.org", "v1alpha1", "TrainJob");
@@ -97,11 +97,7 @@ impl Load<'_> {
     /// Clears the peers' jobs away, as long as their managers run, and then the rest.
     async fn clear_peers(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
         for kind in [TRAIN_JOB, RUNTIME, JOB_SET] {
-            let api = api(namespace, kind);
-            api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
-            while !api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
+            delete_all(&api(namespace, kind), &DeleteParams::background()).await?;
         }
         self.clear(namespace).await
     }
