@@ -5,11 +5,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::stream::{self, TryStreamExt};
+use http::HeaderValue;
+use http::header::ACCEPT;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Status;
+use kube::core::{ObjectMeta, PartialObjectMeta, Request, Status};
 use kube::runtime::events::{Event as Published, EventType, Recorder};
 use kube::{Api, Client};
 use serde_json::json;
@@ -27,6 +29,8 @@ use crate::observe::{Ledger, MemberId};
 
 /// Name under which we write.
 pub(super) const FIELD_MANAGER: &str = "trainyard";
+/// Asks for the metadata of an object alone.
+const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Longest time that one write may take, retries of the client included.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pods that are created or deleted at the same time for one job.
@@ -180,10 +184,14 @@ impl Actor<'_> {
         let name = names::service(job);
         let services: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
-        self.write("apply_service", "apply the Service", services.patch(&name, &apply, &Patch::Apply(&service)))
-            .await?;
+        self.write(
+            "apply_service",
+            "apply the Service",
+            services.patch_metadata(&name, &apply, &Patch::Apply(&service)),
+        )
+        .await?;
         let doing = "apply the PodDisruptionBudget";
-        self.write("apply_budget", doing, budgets.patch(&name, &apply, &Patch::Apply(&budget))).await?;
+        self.write("apply_budget", doing, budgets.patch_metadata(&name, &apply, &Patch::Apply(&budget))).await?;
         Ok(())
     }
 
@@ -193,9 +201,13 @@ impl Actor<'_> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &template.job.namespace);
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let doing = format!("create pod {name}");
-        match self.write("create_pod", &doing, api.create(&parameters, &pod)).await {
-            Ok(created) => {
-                self.pods.learn(&created);
+        let call = async {
+            let body = serde_json::to_vec(&pod).map_err(kube::Error::SerdeError)?;
+            self.brief::<Pod>(Request::new(api.resource_url()).create(&parameters, body)).await
+        };
+        match self.write("create_pod", &doing, call).await {
+            Ok(metadata) => {
+                self.pods.learn(&Pod { metadata, ..Pod::default() });
                 Ok(())
             }
             // Made before a crash, or by a retry of the client whose first try got through.
@@ -240,9 +252,10 @@ impl Actor<'_> {
             "status": status,
         });
         let (apply, body) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        let write = api.patch_status(&owner.name, &apply, &body);
+        let write =
+            self.brief::<K>(Request::new(api.resource_url()).patch_subresource("status", &owner.name, &apply, &body));
         let written = self.write("patch_status", "write the status", write).await?;
-        Ok(Written { conditions, version: written.meta().resource_version.clone() })
+        Ok(Written { conditions, version: written.resource_version })
     }
 
     /// Tells what a plan has to tell. What can't be told is logged: it changes nothing.
@@ -273,6 +286,17 @@ impl Actor<'_> {
             Err(error) if !error.is_code(404) && !error.is_code(409) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Sends a write whose answer is the metadata of what was written. Nothing else of it is read, and to write the whole
+    /// object out costs the API server as much time as the rest of a write.
+    async fn brief<K>(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> kube::Result<ObjectMeta> {
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
+        Ok(self.client.request::<PartialObjectMeta<K>>(request).await?.metadata)
     }
 
     /// One write of the operator that leads: bounded in time, timed, counted.

@@ -101,7 +101,7 @@ async fn poll(
     every: Duration,
 ) {
     let host = if address.contains(':') { format!("[{address}]") } else { address };
-    let Ok(uri) = format!("http://{host}:{PROGRESS_PORT}/progress").parse::<axum::http::Uri>() else { return };
+    let Ok(uri) = format!("http://{host}:{PROGRESS_PORT}/progress").parse::<http::Uri>() else { return };
     // The first question comes at a time of the job's own, so that a thousand jobs are spread evenly.
     let offset = owner.uid.bytes().fold(u64::from(gang), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let share = u32::try_from(offset % 997).unwrap_or(0);
@@ -122,7 +122,7 @@ async fn poll(
 }
 
 /// No answer is no fault: the leader starts, or ends, or is a trainer that tells nothing.
-async fn ask(http: &Http, uri: &axum::http::Uri) -> Option<Progress> {
+async fn ask(http: &Http, uri: &http::Uri) -> Option<Progress> {
     let answer = tokio::time::timeout(PATIENCE, http.get(uri.clone())).await.ok()?.ok()?;
     if !answer.status().is_success() {
         return None;
