@@ -42,9 +42,9 @@ impl Rival {
         self.end.await.expect("no panic")
     }
 
-    /// The answer to `/readyz`.
-    async fn ready(&self) -> (u16, String) {
-        let url = format!("http://{}/readyz", self.listens);
+    /// What it answers on a path.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.listens);
         let ask = move || {
             let agent =
                 ureq::Agent::new_with_config(ureq::config::Config::builder().http_status_as_error(false).build());
@@ -73,8 +73,8 @@ async fn an_operator_that_dies_is_followed_by_the_one_that_stands_by() {
     yard.train("a", json!({})).await;
     yard.namespace.pods().running("a-t1-0").await;
     yard.phase("a", Phase::Running).await;
-    assert_eq!(first.ready().await, (200, "ok".to_owned()));
-    assert_eq!(second.ready().await, (200, "stands by: another operator leads".to_owned()));
+    assert_eq!(first.get("/readyz").await, (200, "ok".to_owned()));
+    assert_eq!(second.get("/readyz").await, (200, "stands by: another operator leads".to_owned()));
 
     first.end.abort();
     yard.namespace.pods().finish("a-t1-0", 0, &trained()).await;
@@ -82,6 +82,16 @@ async fn an_operator_that_dies_is_followed_by_the_one_that_stands_by() {
     assert_eq!((status.attempt, status.restarts), (1, 0));
     let lease = lease(&yard).await;
     assert_eq!((lease.holder_identity.as_deref(), lease.lease_transitions), (Some("second"), Some(1)));
+
+    let (_, metrics) = second.get("/metrics").await;
+    for figure in [
+        r#"trainyard_jobs{kind="TrainingJob",phase="Succeeded"} 1"#,
+        r#"trainyard_attempts_ended_total{kind="TrainingJob",cause="Completed"} 1"#,
+        r#"trainyard_phase_time_seconds_total{kind="TrainingJob",phase="Running"}"#,
+        r#"trainyard_writes_total{verb="patch_status",result="ok"}"#,
+    ] {
+        assert!(metrics.contains(figure), "{figure}: {metrics}");
+    }
     second.end.abort();
 }
 

@@ -1,7 +1,9 @@
 //! Lives of jobs with an API server that refuses, is busy, has forgotten its history, or whose connections break after a
 //! write took effect: the end is the one of a life without any of it.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, StreamExt};
@@ -15,12 +17,15 @@ use crate::yard::Yard;
 /// Lives of each play, each with other faults.
 const LIVES: u64 = 4;
 /// Of so many requests, one fails.
-const ONE_IN: u64 = 4;
+const ONE_IN: u64 = 6;
+/// Times in a row that requests of one path fail: what never lets up is no passing fault.
+const IN_A_ROW: u32 = 2;
 
 /// Draws the fate of each request from a seed and the request's number.
 struct Schedule {
     seed: u64,
     requests: AtomicU64,
+    in_a_row: Mutex<HashMap<String, u32>>,
 }
 
 impl Schedule {
@@ -28,9 +33,13 @@ impl Schedule {
         let mut hasher = DefaultHasher::new();
         (self.seed, self.requests.fetch_add(1, Ordering::SeqCst)).hash(&mut hasher);
         let drawn = hasher.finish();
-        if !drawn.is_multiple_of(ONE_IN) {
+        let mut in_a_row = self.in_a_row.lock().unwrap();
+        let faults = in_a_row.entry(format!("{} {}", request.method(), request.uri().path())).or_default();
+        if !drawn.is_multiple_of(ONE_IN) || *faults == IN_A_ROW {
+            *faults = 0;
             return Fate::Pass;
         }
+        *faults += 1;
         let of_reads = [StatusCode::GONE, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::TOO_MANY_REQUESTS];
         match drawn / ONE_IN % 4 {
             3 if request.method() == Method::GET => Fate::Refused(StatusCode::SERVICE_UNAVAILABLE),
@@ -45,7 +54,7 @@ async fn live(name: &str, seed: Option<u64>, play: impl AsyncFn(&Yard) -> End) -
     let mut yard = Yard::idle(name, &["cpu"]).await;
     match seed {
         Some(seed) => {
-            let schedule = Schedule { seed, requests: AtomicU64::new(0) };
+            let schedule = Schedule { seed, requests: AtomicU64::new(0), in_a_row: Mutex::default() };
             yard.start_operator_through(move |request| schedule.fate(request));
         }
         None => yard.start_operator(),

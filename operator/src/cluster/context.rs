@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crds::status::Phase;
 use crds::{ScoringJob, TrainingJob};
@@ -45,6 +46,8 @@ pub(super) struct Context {
 pub(super) struct Remembered {
     pub(super) kind: String,
     pub(super) ledger: Ledger,
+    /// Since when it is in its phase, or known to this operator.
+    pub(super) since: Instant,
     /// The status that it stands in.
     pub(super) written: Written,
     /// Whether the last write of the status was not answered: what stands in it has to be read.
@@ -110,6 +113,7 @@ impl Context {
             Remembered {
                 kind: owner.kind.clone(),
                 ledger,
+                since: Instant::now(),
                 written,
                 is_unsure: false,
                 rejected: None,
@@ -175,6 +179,10 @@ impl Context {
     pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, job: &Job) {
         if before.phase != after.phase {
             self.telemetry.moved(&owner.kind, Some(phase(before)), Some(phase(after)));
+            self.change(&owner.uid, |known| {
+                self.telemetry.left(&owner.kind, phase(before), known.since.elapsed().as_secs_f64());
+                known.since = Instant::now();
+            });
             tracing::info!(
                 kind = owner.kind, namespace = owner.namespace, name = owner.name,
                 phase = ?after.phase, message = after.message, "the job moved"
@@ -190,7 +198,8 @@ impl Context {
         };
         for attempt in after.attempts.iter().filter(|attempt| !known(attempt)) {
             let seconds = attempt.end.as_second() - attempt.start.as_second();
-            self.telemetry.ended(&owner.kind, format!("{:?}", attempt.failure.cause), of_gang * seconds.max(0) as f64);
+            let gpu_seconds = of_gang * seconds.max(0) as f64;
+            self.telemetry.ended(&owner.kind, &owner.namespace, attempt.failure.cause, gpu_seconds);
         }
         for (number, gang) in &after.gangs {
             let ran = before.gangs.get(number).is_some_and(|old| old.stage == Stage::Running);

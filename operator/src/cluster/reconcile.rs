@@ -312,7 +312,7 @@ pub(super) fn after_error<K: Kind>(job: &Arc<K>, error: &ActError, context: &Arc
     Action::requeue(backoff(errors).min(most))
 }
 
-/// Time before what failed so many times in a row is tried again: from half a second to a minute.
+/// Time before what failed so many times in a row is tried again: from a tenth of a second to a minute.
 fn backoff(errors: u32) -> Duration {
-    (Duration::from_millis(250) * 2_u32.saturating_pow(errors.min(8))).min(Duration::from_secs(60))
+    (Duration::from_millis(50) * 2_u32.saturating_pow(errors.min(11))).min(Duration::from_secs(60))
 }

@@ -1,4 +1,5 @@
-//! What the operator tells of itself: `/metrics`, `/livez` and `/readyz`. Labels are few and bounded; none is an object's name.
+//! What the operator tells of itself: `/metrics`, `/livez` and `/readyz`. Labels are few and bounded; none is a job's or a
+//! pod's name.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use crds::contract::Cause;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +46,13 @@ struct Ended {
     cause: String,
 }
 
+/// GPU time by who spent it and what came of it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Spent {
+    namespace: String,
+    outcome: &'static str,
+}
+
 /// The operator's own figures.
 #[derive(Debug)]
 pub(super) struct Telemetry {
@@ -55,7 +64,8 @@ pub(super) struct Telemetry {
     jobs: Family<Standing, Gauge>,
     attempts: Family<Ended, Counter>,
     seconds_to_running: Histogram,
-    gpu_seconds: Counter<f64, AtomicU64>,
+    phase_seconds: Family<Standing, Counter<f64, AtomicU64>>,
+    gpu_seconds: Family<Spent, Counter<f64, AtomicU64>>,
 }
 
 impl Default for Telemetry {
@@ -78,8 +88,11 @@ impl Default for Telemetry {
         let seconds_to_running = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         let help = "Time from the start of an attempt until all of its pods run";
         registry.register_with_unit("attempt_start", help, Unit::Seconds, seconds_to_running.clone());
-        let gpu_seconds = Counter::default();
-        let help = "GPU time of attempts that have ended";
+        let phase_seconds = Family::default();
+        let help = "Time that jobs were in a phase which they have left, by kind and phase";
+        registry.register_with_unit("phase_time", help, Unit::Seconds, phase_seconds.clone());
+        let gpu_seconds = Family::default();
+        let help = "GPU time of attempts that have ended, by namespace and whether they completed or were interrupted";
         registry.register_with_unit("gpu_time", help, Unit::Seconds, gpu_seconds.clone());
         Telemetry {
             registry,
@@ -90,6 +103,7 @@ impl Default for Telemetry {
             jobs,
             attempts,
             seconds_to_running,
+            phase_seconds,
             gpu_seconds,
         }
     }
@@ -119,10 +133,16 @@ impl Telemetry {
         to.map(|phase| gauge(phase).inc());
     }
 
-    /// An attempt has ended after so many seconds on so many GPUs.
-    pub(super) fn ended(&self, kind: &str, cause: String, gpu_seconds: f64) {
-        self.attempts.get_or_create(&Ended { kind: kind.to_owned(), cause }).inc();
-        self.gpu_seconds.inc_by(gpu_seconds);
+    /// A job has left a phase after so many seconds.
+    pub(super) fn left(&self, kind: &str, phase: String, seconds: f64) {
+        self.phase_seconds.get_or_create(&Standing { kind: kind.to_owned(), phase }).inc_by(seconds);
+    }
+
+    /// An attempt of a job in that namespace has ended after so many seconds, times the GPUs it had.
+    pub(super) fn ended(&self, kind: &str, namespace: &str, cause: Cause, gpu_seconds: f64) {
+        let outcome = if cause == Cause::Completed { "completed" } else { "interrupted" };
+        self.attempts.get_or_create(&Ended { kind: kind.to_owned(), cause: format!("{cause:?}") }).inc();
+        self.gpu_seconds.get_or_create(&Spent { namespace: namespace.to_owned(), outcome }).inc_by(gpu_seconds);
     }
 
     /// All pods of an attempt run, so many seconds after it was started.
