@@ -6,7 +6,7 @@ use crds::status::{Phase, bounded};
 
 use super::gang::what_happened;
 use super::{Draft, after};
-use crate::observe::{Failure, FinalReason, Stage};
+use crate::observe::{Failure, FinalReason, Member, MemberId, Stage};
 
 /// Seconds between two notes of progress: twice a minute.
 const PROGRESS_SECONDS: u64 = 30;
@@ -70,7 +70,7 @@ impl Draft<'_> {
             .ledger
             .gangs
             .iter()
-            .filter(|(_, gang)| gang.stage == Stage::Running)
+            .filter(|(number, gang)| gang.stage == Stage::Running && !self.has_completed(**number, gang.attempt))
             .map(|(number, _)| *number)
             .collect();
         self.ledger.stalled |= !stalled.is_empty();
@@ -93,6 +93,13 @@ impl Draft<'_> {
             self.tell(true, reason::NO_PROGRESS, format!("No progress since step {step} for {deadline} s"));
             self.settle(number);
         }
+    }
+
+    /// Whether the leader of a gang has completed: what is left of it ends, and reports nothing more.
+    fn has_completed(&self, gang: u32, attempt: u32) -> bool {
+        let leader = MemberId { attempt, index: gang * self.world.job.gang_size };
+        let ended = self.members_of(gang).filter(|member| member.id == leader).find_map(Member::end);
+        ended.is_some_and(|end| end.cause == Cause::Completed)
     }
 
     /// Adds what a gang left behind: counts are summed, the figure is weighted by the rows it was taken over.

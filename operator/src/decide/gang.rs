@@ -193,6 +193,10 @@ impl Draft<'_> {
     }
 
     fn restage(&mut self, gang: u32, record: &Gang, stage: Stage) {
+        if record.stage == Stage::Starting && stage == Stage::Running && self.ledger.progress_at.is_some() {
+            // What it may take to report counts from now, whatever others have reported before.
+            self.ledger.progress_at = Some(self.now);
+        }
         self.ledger.gangs.insert(gang, Gang { stage, ..record.clone() });
     }
 }

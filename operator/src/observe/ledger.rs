@@ -50,7 +50,7 @@ pub struct Ledger {
     /// The newest progress written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// When the step in `progress` last moved.
+    /// When the step in `progress` last moved, or a gang came to run since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<Timestamp>,
     /// Whether progress stood still for too long and has not been heard of since.

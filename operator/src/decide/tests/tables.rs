@@ -268,6 +268,25 @@ fn a_gang_that_stands_still_is_restarted() {
 }
 
 #[test]
+fn what_has_completed_or_came_late_does_not_stand_still() {
+    let impatient = |job: &mut crate::observe::Job| job.stall_deadline_seconds = Some(60);
+    let world = training(2).running_attempt(1).member(0, running()).member(1, running()).at_step(7).wishing(impatient);
+    let plan = world.decided(0);
+    let mut ends = world.then(&plan);
+    ends.members[0].state = completed(0, 0.9);
+    let plan = ends.decided(70);
+    assert_eq!((stands(&ends, &plan).0, stops(&plan)), (Phase::Running, vec!["1/1 gracefully".to_owned()]));
+
+    let world = scoring(2, 2).running_attempt(1).gang(1, 1, Stage::Starting).member(0, running()).member(1, pending());
+    let world = world.at_step(7).wishing(impatient);
+    let plan = world.decided(0);
+    let mut late = world.then(&plan);
+    late.members[1].state = running();
+    let plan = late.decided(50);
+    assert_eq!(stops(&late.then(&plan).decided(100)), Vec::<String>::new(), "it runs for 50 s only");
+}
+
+#[test]
 fn a_terminal_phase_is_a_latch() {
     for phase in [Phase::Succeeded, Phase::Failed] {
         let world = training(2).running_attempt(1).member(0, running()).member(1, ended(65));
