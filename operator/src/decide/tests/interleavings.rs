@@ -214,6 +214,11 @@ impl History {
         }
         let plan = decide(&self.world, at(self.seconds));
         self.decisions += 1;
+        for id in &plan.start {
+            let gang = self.world.job.gang_of(id.index);
+            let older = |pod: &&Member| self.world.job.gang_of(pod.id.index) == gang && pod.id.attempt < id.attempt;
+            assert!(!self.world.members.iter().filter(older).any(Member::is_live), "it starts beside an older attempt");
+        }
         // Before a next attempt starts, the pods of the older ones are listed by the API server itself.
         let job = &self.world.job;
         let overlaps = |id: &MemberId| {
@@ -344,7 +349,6 @@ impl History {
             self.world.ledger = self.server.status.clone();
             self.seconds += 400;
             let plan = decide(&self.world, at(self.seconds));
-            self.decisions += 1;
             let is_at_rest = plan.start.is_empty() && plan.stop.is_empty() && plan.ledger.is_none();
             quiet = if is_at_rest { quiet + 1 } else { 0 };
             plan.start.iter().for_each(|id| assert!(self.create(*id)));
