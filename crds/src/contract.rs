@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::bounded_to;
+
 /// API group of the three kinds.
 pub const GROUP: &str = "trainyard.dev";
 /// API version of the three kinds.
@@ -40,6 +42,15 @@ pub mod env {
     pub const STOP_SECONDS: &str = "TRAINYARD_STOP_SECONDS";
     /// Process number of whoever started this process and wants it to die with it; unset where nobody does.
     pub const PARENT_PID: &str = "TRAINYARD_PARENT_PID";
+    /// Seconds for which a request to a store is tried again before the job ends for it; 120 without it. A checkpoint is tried
+    /// five times as long, while the training goes on.
+    pub const STORAGE_RETRY_SECONDS: &str = "TRAINYARD_STORAGE_RETRY_SECONDS";
+    /// Folder in which what is read from a store is kept for the next epoch; none is without it. All processes of a node may share it.
+    pub const DATA_CACHE: &str = "TRAINYARD_DATA_CACHE";
+    /// Bytes that [`DATA_CACHE`] may take: what was not used for longest makes room.
+    pub const DATA_CACHE_BYTES: &str = "TRAINYARD_DATA_CACHE_BYTES";
+    /// File with the bearer token that requests to an endpoint must bear; no token is asked for without it.
+    pub const TOKEN_FILE: &str = "TRAINYARD_TOKEN_FILE";
     /// Name of the node a pod runs on, for messages.
     pub const NODE_NAME: &str = "TRAINYARD_NODE_NAME";
 
@@ -80,12 +91,21 @@ pub mod env {
 pub const RENDEZVOUS_PORT: u16 = 29500;
 /// Port on which rank 0 serves its progress in a pod.
 pub const PROGRESS_PORT: u16 = 29501;
+/// Port on which a pod of an endpoint serves REST, the page for people, `/metrics`, health and `GET /serving`.
+pub const SERVE_PORT: u16 = 8080;
+/// Port on which a pod of an endpoint serves gRPC.
+pub const SERVE_GRPC_PORT: u16 = 8081;
 /// Seconds from SIGTERM until the launcher of a pod kills its processes, unless told otherwise.
 pub const STOP_SECONDS: u64 = 30;
 /// Kubernetes' default path of a container's termination message.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Largest termination message that Kubernetes keeps, in bytes.
 pub const TERMINATION_MESSAGE_BYTES: usize = 4096;
+
+/// Most diagnostics of a job.
+pub const DIAGNOSTICS: usize = 8;
+/// Longest text of a diagnostic, in bytes.
+pub const DIAGNOSTIC_BYTES: usize = 512;
 
 /// Why a process of a job ended, as its exit code says. 1 to 127 are permanent, 128 to 255 are worth a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -238,6 +258,9 @@ pub struct JobResult {
     /// The figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<f64>,
+    /// Probability from which on the model decides for the second of two classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// Inputs of a scoring job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_in: Option<u64>,
@@ -281,4 +304,48 @@ pub struct Progress {
     /// Step of the newest committed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_step: Option<u64>,
+    /// Bytes of gradients that each process has handed to the network since the attempt began; none for one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_bytes: Option<u64>,
+    /// What was found in the data before training; at most [`DIAGNOSTICS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Something that a person should know about a job that runs all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnostic {
+    /// What was looked at: a word or two.
+    pub check: String,
+    /// What was found: a sentence of at most [`DIAGNOSTIC_BYTES`] bytes.
+    pub text: String,
+}
+
+impl Diagnostic {
+    /// A diagnostic within its bounds: what is cut shows by an ellipsis.
+    pub fn new(check: &str, text: &str) -> Diagnostic {
+        Diagnostic { check: bounded_to(check, DIAGNOSTIC_BYTES), text: bounded_to(text, DIAGNOSTIC_BYTES) }
+    }
+}
+
+/// What a pod of an endpoint answers to `GET /serving`. Its [`Assignment`] is of kind `ModelEndpoint`, with the number of the
+/// revision as the attempt, and `spec.model.uri` set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Serving {
+    /// [`CONTRACT_VERSION`] of the writer.
+    pub contract_version: u32,
+    /// Number of the revision.
+    pub revision: u32,
+    /// Whether requests are answered.
+    pub ready: bool,
+    /// What computes: `Cpu` or `Gpu`.
+    pub device: String,
+    /// Why it computes there, where that was not asked for: a sentence, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device_reason: String,
+    /// Digest of the model folder's manifest: `sha256:` and 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }

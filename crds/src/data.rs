@@ -13,8 +13,8 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Data {
-    /// Where the images are: a folder with one subfolder for each class, or a table (CSV, JSON Lines, Parquet) that
-    /// lists them.
+    /// Where the images are: a folder with one subfolder for each class, a table (CSV, JSON Lines, Parquet) that lists
+    /// them, or tar files that hold them.
     #[schemars(schema_with = "crate::schema::readable_uri")]
     pub uri: String,
     /// How the images are listed. Auto: by the file's ending, and an image folder if the URI is a folder.
@@ -74,6 +74,9 @@ pub enum DataFormat {
     JsonLines,
     /// Apache Parquet.
     Parquet,
+    /// Tar files of images, KEY.jpg or another image beside KEY.cls (the class) or KEY.json (with the class in labelColumn).
+    /// The URI is a tar file, a folder of them, or a range as in train-{0000..0099}.tar.
+    WebDataset,
 }
 
 /// Where the images that are not trained on come from.
@@ -122,13 +125,14 @@ pub struct Augmentation {
     /// Random changes of colour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub color_jitter: Option<ColorJitter>,
-    /// A published set of random operations. RandAugment: two operations of strength 9. TrivialAugment: one of random
-    /// strength.
+    /// A published set of random operations. RandAugment: two operations of strength 9 of 30. TrivialAugment: one of
+    /// random strength.
     pub policy: AugmentationPolicy,
     /// Parameter alpha of mixup: images and labels of a batch are blended. 0: off.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub mixup: f64,
-    /// Parameter alpha of CutMix: patches are exchanged within a batch. 0: off.
+    /// Parameter alpha of CutMix: patches are exchanged within a batch. 0: off. With mixup as well, each batch takes one
+    /// of them, each as likely.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub cutmix: f64,
 }

@@ -8,8 +8,8 @@ use crate::model::{FineTuningStrategy, Model, ModelRef};
 use crate::optimizer::{Optimizer, OptimizerName};
 use crate::run_policy::{RunPolicy, Scheduling};
 use crate::schedule::{Schedule, ScheduleName};
-use crate::support::{THIS_VERSION, absent, unsupported, uri};
-use crate::training::{Precision, Training};
+use crate::support::{THIS_VERSION, absent, output_uri, unsupported, uri};
+use crate::training::{ClassWeighting, Precision, Training};
 use crate::training_job::TrainingJobSpec;
 use crate::{ModelEndpointSpec, ScoringJobSpec};
 
@@ -23,14 +23,17 @@ impl TrainingJobSpec {
             // A custom image reads the spec by its own lights.
             return faults;
         }
-        faults.extend(uri("spec.output.uri", &self.output.uri));
+        faults.extend(output_uri("spec.output.uri", &self.output.uri));
         faults.extend(unsupported("spec.task", self.task, THIS_VERSION.tasks, debug));
         faults.extend(self.model.iter().flat_map(|given| model(given, self.retrain_from.is_some())));
         faults.extend(self.data.iter().flat_map(data));
+        faults.extend(self.model.iter().zip(&self.data).filter_map(|(model, data)| image_size(model, data)));
         faults.extend(self.data.iter().filter_map(|data| inside(&data.uri, &self.output.uri)));
         let training_given = self.training.clone().unwrap_or_default();
         let validated = self.data.as_ref().is_none_or(Data::is_validated);
         faults.extend(training(&training_given, validated));
+        faults.extend(self.model.as_ref().and_then(|model| batch_norm(model, &training_given)));
+        faults.extend(collective_timeout(&training_given, &self.run_policy));
         faults.extend(checkpoint(self.output.checkpoint.every_seconds, &self.run_policy));
         faults
     }
@@ -47,7 +50,7 @@ impl ScoringJobSpec {
         faults.extend(model_ref("spec.model", &self.model));
         faults.extend(uri("spec.data.uri", &self.data.uri));
         faults.extend(listing("spec.data", &self.data.uri, self.data.format));
-        faults.extend(uri("spec.output.uri", &self.output.uri));
+        faults.extend(output_uri("spec.output.uri", &self.output.uri));
         faults.extend(inside(&self.data.uri, &self.output.uri));
         faults.extend(precision("spec.precision", self.precision));
         if !self.evaluate && self.data.label_column != crate::data::label_column() {
@@ -135,6 +138,13 @@ fn model(given: &Model, retrains: bool) -> Vec<Fault> {
     faults
 }
 
+fn image_size(model: &Model, data: &Data) -> Option<Fault> {
+    let sizes = model.architecture.image_sizes();
+    let message = format!("{} takes images of {sizes}, not of {}", model.architecture.name(), data.image_size);
+    let hint = "224 is what most weights were trained with";
+    (!sizes.contain(data.image_size)).then(|| Fault::error("spec.data.imageSize", message, hint))
+}
+
 fn data(given: &Data) -> Vec<Fault> {
     let mut faults = Vec::new();
     faults.extend(uri("spec.data.uri", &given.uri));
@@ -165,6 +175,7 @@ fn listing(path: &str, text: &str, format: DataFormat) -> Vec<Fault> {
         "csv" => Some(DataFormat::Csv),
         "jsonl" | "ndjson" => Some(DataFormat::JsonLines),
         "parquet" => Some(DataFormat::Parquet),
+        "tar" => Some(DataFormat::WebDataset),
         _ => None,
     };
     let mut faults: Vec<Fault> = unsupported(&path, format, THIS_VERSION.formats, debug).into_iter().collect();
@@ -183,14 +194,11 @@ fn listing(path: &str, text: &str, format: DataFormat) -> Vec<Fault> {
 
 fn augmentation(given: &Augmentation) -> Vec<Fault> {
     let path = "spec.data.augmentation";
-    let blended = THIS_VERSION.blended_batches;
     let is_cropped = given.crop == Crop::RandomResized || given.random_resized_crop == RandomResizedCrop::default();
     let hint = "Leave it out, or set crop to RandomResized";
     [
         (!is_cropped).then(|| no_effect(&format!("{path}.randomResizedCrop"), "crop is None", hint)),
         unsupported(&format!("{path}.policy"), given.policy, THIS_VERSION.policies, debug),
-        absent(&format!("{path}.mixup"), given.mixup > 0.0, blended),
-        absent(&format!("{path}.cutmix"), given.cutmix > 0.0, blended),
     ]
     .into_iter()
     .flatten()
@@ -203,8 +211,14 @@ fn training(given: &Training, validated: bool) -> Vec<Fault> {
     faults.extend(unsupported("spec.training.optimizer.name", given.optimizer.name, THIS_VERSION.optimizers, debug));
     faults.extend(unsupported("spec.training.schedule.name", given.schedule.name, THIS_VERSION.schedules, debug));
     faults.extend(precision("spec.training.precision", given.precision));
-    faults.extend(absent("spec.training.emaDecay", given.ema_decay.is_some(), THIS_VERSION.ema));
-    faults.extend(absent("spec.training.earlyStopping", given.early_stopping.is_some(), THIS_VERSION.early_stopping));
+    let compressions = THIS_VERSION.gradient_compressions;
+    faults.extend(unsupported("spec.training.gradientCompression", given.gradient_compression, compressions, debug));
+    faults.extend(absent("spec.training.syncBatchNorm", given.sync_batch_norm, THIS_VERSION.sync_batch_norm));
+    let weights = &given.class_weights;
+    if weights.mode != ClassWeighting::Given && !weights.weights.is_empty() {
+        let because = format!("mode is {:?}", weights.mode);
+        faults.push(no_effect("spec.training.classWeights.weights", &because, "Set mode to Given"));
+    }
     faults.extend(optimizer(&given.optimizer));
     faults.extend(schedule(&given.schedule, given.epochs, rate));
     if !validated {
@@ -261,6 +275,23 @@ fn schedule(given: &Schedule, epochs: u32, rate: f64) -> Vec<Fault> {
         faults.push(Fault::error(format!("{path}.minLearningRate"), message, "Give a smaller one"));
     }
     faults
+}
+
+/// Some networks have no batch norm that could be synchronised.
+fn batch_norm(model: &Model, training: &Training) -> Option<Fault> {
+    let name = model.architecture.name();
+    let because = format!("{name} has no batch norm");
+    (training.sync_batch_norm && !model.architecture.has_batch_norm())
+        .then(|| no_effect("spec.training.syncBatchNorm", &because, "Leave it out"))
+}
+
+/// Who is late is known only when the collective's time is over.
+fn collective_timeout(training: &Training, policy: &RunPolicy) -> Option<Fault> {
+    let (seconds, deadline) = (training.collective_timeout_seconds, policy.stall_deadline_seconds);
+    (deadline > 0 && seconds >= deadline).then(|| {
+        let because = format!("the attempt is ended after {deadline} seconds without progress (stallDeadlineSeconds)");
+        no_effect("spec.training.collectiveTimeoutSeconds", &because, "Give a shorter time, or a longer deadline")
+    })
 }
 
 fn precision(path: &str, given: Precision) -> Option<Fault> {

@@ -1,5 +1,7 @@
 //! What is trained: the architecture, the weights it starts from, and how models are referred to everywhere.
 
+use std::fmt;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +91,48 @@ impl Architecture {
     }
 }
 
+impl Architecture {
+    /// Whether it has batch norms, whose statistics processes may share.
+    pub fn has_batch_norm(self) -> bool {
+        !matches!(self, Architecture::ConvnextTiny | Architecture::ConvnextBase | Architecture::VitB16)
+    }
+
+    /// Which images it takes. The networks that end in a mean over the image take any that its strides leave something of;
+    /// a vision transformer takes what its patches fill.
+    pub fn image_sizes(self) -> ImageSizes {
+        match self {
+            Architecture::ConvnextTiny | Architecture::ConvnextBase => ImageSizes { least: 32, step: 1 },
+            Architecture::VitB16 => ImageSizes { least: 16, step: 16 },
+            _ => ImageSizes { least: 1, step: 1 },
+        }
+    }
+}
+
+/// Heights and widths of images, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSizes {
+    /// The least.
+    pub least: u32,
+    /// All are multiples of this.
+    pub step: u32,
+}
+
+impl ImageSizes {
+    /// Whether a size is one of them.
+    pub fn contain(self, size: u32) -> bool {
+        size >= self.least && size.is_multiple_of(self.step)
+    }
+}
+
+impl fmt::Display for ImageSizes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.step {
+            1 => write!(formatter, "{} pixels or more", self.least),
+            step => write!(formatter, "a multiple of {step} pixels"),
+        }
+    }
+}
+
 /// The network and the weights it starts from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -106,7 +150,7 @@ pub struct Model {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InitialWeights {
-    /// A model folder of Trainyard's, a safetensors file, or a PyTorch state dict (.pth), with torchvision's names.
+    /// A model folder of Trainyard's, a safetensors file, or a PyTorch state dict (.pth), with torchvision's names or timm's.
     #[schemars(schema_with = "crate::schema::readable_uri")]
     pub uri: String,
 }
@@ -119,7 +163,7 @@ pub struct FineTuning {
     pub strategy: FineTuningStrategy,
     /// Stages trained besides the last layer, counted from the output; 1 if absent. Only with strategy LastStages.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 8))]
+    #[schemars(range(min = 1, max = 12))]
     pub stages: Option<u32>,
 }
 

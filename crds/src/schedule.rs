@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct Schedule {
     /// Constant; Step: times gamma each stepEpochs epochs; MultiStep: times gamma after each epoch of milestones;
     /// Exponential: times gamma each epoch; Cosine: half a cosine wave down to minLearningRate; Plateau: times gamma when the
-    /// validation loss has not fallen for patience epochs.
+    /// validation loss has not fallen, by a ten thousandth of itself at least, for more than patience epochs.
     pub name: ScheduleName,
     /// Epochs between two reductions of Step; 30 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]

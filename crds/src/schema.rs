@@ -56,6 +56,13 @@ pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(crate) fn class_weights(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 1024,
+        "additionalProperties": {"type": "number", "minimum": 0.000_001, "maximum": 1_000_000.0},
+    })
+}
+
 pub(crate) fn label_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 32,

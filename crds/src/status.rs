@@ -326,11 +326,16 @@ pub struct ModelStatus {
 
 /// `text`, cut at a character so that it has at most [`MESSAGE_BYTES`] bytes; what is cut shows by an ellipsis.
 pub fn bounded(text: &str) -> String {
+    bounded_to(text, MESSAGE_BYTES)
+}
+
+/// `text`, cut likewise to at most `bytes` bytes.
+pub(crate) fn bounded_to(text: &str, bytes: usize) -> String {
     const ELLIPSIS: char = '…';
-    if text.len() <= MESSAGE_BYTES {
+    if text.len() <= bytes {
         return text.to_owned();
     }
-    let room = MESSAGE_BYTES - ELLIPSIS.len_utf8();
+    let room = bytes.saturating_sub(ELLIPSIS.len_utf8());
     let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}{ELLIPSIS}", &text[..end])
 }

@@ -7,7 +7,7 @@ use crate::model::{Architecture, Task};
 use crate::optimizer::OptimizerName;
 use crate::run_policy::Gang;
 use crate::schedule::ScheduleName;
-use crate::training::Precision;
+use crate::training::{GradientCompression, Precision};
 use crate::uri::{Scheme, Uri};
 
 /// What this version can do.
@@ -23,18 +23,18 @@ pub struct Support {
     pub schedules: &'static [ScheduleName],
     /// Number formats.
     pub precisions: &'static [Precision],
+    /// Number formats of gradients that travel.
+    pub gradient_compressions: &'static [GradientCompression],
+    /// `training.syncBatchNorm`.
+    pub sync_batch_norm: bool,
     /// Formats of lists of images.
     pub formats: &'static [DataFormat],
-    /// Storages.
-    pub schemes: &'static [Scheme],
+    /// Storages to read from.
+    pub readable: &'static [Scheme],
+    /// Storages to write to.
+    pub writable: &'static [Scheme],
     /// Sets of random operations on images.
     pub policies: &'static [AugmentationPolicy],
-    /// `augmentation.mixup` and `augmentation.cutmix`.
-    pub blended_batches: bool,
-    /// `training.emaDecay`.
-    pub ema: bool,
-    /// `training.earlyStopping`.
-    pub early_stopping: bool,
     /// `scheduling.queueName`.
     pub queues: bool,
     /// What starts the pods of a gang together.
@@ -44,28 +44,38 @@ pub struct Support {
 /// What this version can do.
 pub const THIS_VERSION: Support = Support {
     tasks: &[Task::ImageClassification],
-    architectures: &[
-        Architecture::Resnet18,
-        Architecture::Resnet34,
-        Architecture::Resnet50,
-        Architecture::Resnet101,
-        Architecture::Resnet152,
+    architectures: &Architecture::ALL,
+    optimizers: &[
+        OptimizerName::Sgd,
+        OptimizerName::Adam,
+        OptimizerName::AdamW,
+        OptimizerName::RmsProp,
+        OptimizerName::Adamax,
+        OptimizerName::Adagrad,
+        OptimizerName::Adadelta,
     ],
-    optimizers: &[OptimizerName::Sgd, OptimizerName::Adam, OptimizerName::AdamW],
     schedules: &[
         ScheduleName::Constant,
         ScheduleName::Step,
         ScheduleName::MultiStep,
         ScheduleName::Exponential,
         ScheduleName::Cosine,
+        ScheduleName::Plateau,
     ],
-    precisions: &[Precision::Float32, Precision::BFloat16],
-    formats: &[DataFormat::Auto, DataFormat::ImageFolder, DataFormat::Csv, DataFormat::JsonLines],
-    schemes: &[Scheme::File, Scheme::Pvc],
-    policies: &[AugmentationPolicy::None],
-    blended_batches: false,
-    ema: false,
-    early_stopping: false,
+    precisions: &[Precision::Float32, Precision::BFloat16, Precision::Float16],
+    gradient_compressions: &[GradientCompression::None, GradientCompression::Float16, GradientCompression::BFloat16],
+    sync_batch_norm: true,
+    formats: &[
+        DataFormat::Auto,
+        DataFormat::ImageFolder,
+        DataFormat::Csv,
+        DataFormat::JsonLines,
+        DataFormat::Parquet,
+        DataFormat::WebDataset,
+    ],
+    readable: &[Scheme::File, Scheme::Pvc, Scheme::S3],
+    writable: &[Scheme::File, Scheme::Pvc, Scheme::S3],
+    policies: &[AugmentationPolicy::None, AugmentationPolicy::RandAugment, AugmentationPolicy::TrivialAugment],
     queues: false,
     gangs: &[Gang::Auto, Gang::None],
 };
@@ -92,11 +102,20 @@ pub(crate) fn absent(path: &str, asked: bool, supported: bool) -> Option<Fault> 
         .then(|| Fault::error(path, format!("{name} is not supported by this version"), "Leave it out"))
 }
 
-/// The faults of a URI: malformed, or of a storage that this version can't open yet.
+/// The fault of a URI to read from: malformed, or of a storage that this version can't open yet.
 pub(crate) fn uri(path: &str, text: &str) -> Option<Fault> {
+    of_storage(path, text, THIS_VERSION.readable)
+}
+
+/// The fault of a URI to write to.
+pub(crate) fn output_uri(path: &str, text: &str) -> Option<Fault> {
+    of_storage(path, text, THIS_VERSION.writable)
+}
+
+fn of_storage(path: &str, text: &str, supported: &[Scheme]) -> Option<Fault> {
     match Uri::parse(text) {
         Err(fault) => Some(Fault::error(path, fault.to_string(), "")),
-        Ok(uri) => unsupported(path, uri.scheme(), THIS_VERSION.schemes, |scheme| format!("{}://", scheme.name())),
+        Ok(uri) => unsupported(path, uri.scheme(), supported, |scheme| format!("{}://", scheme.name())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Exit codes, statuses and URIs.
 
-use crds::contract::Cause;
+use crds::contract::{Cause, DIAGNOSTIC_BYTES, Diagnostic};
 use crds::status::{ATTEMPTS_KEPT, AttemptRecord, MESSAGE_BYTES, bounded, push_attempt};
 use crds::uri::{Scheme, Uri};
 
@@ -35,6 +35,13 @@ fn every_cause_has_its_code_and_says_whether_another_attempt_is_worth_it() {
     for (code, cause) in Cause::CODES {
         assert_eq!(cause.exit_code(), code);
     }
+}
+
+#[test]
+fn a_diagnostic_is_cut_to_its_bound_at_a_character() {
+    assert_eq!(Diagnostic::new("balance", "few owls"), Diagnostic { check: "balance".into(), text: "few owls".into() });
+    let long = Diagnostic::new("images", &"é".repeat(1000)).text;
+    assert!(long.len() <= DIAGNOSTIC_BYTES && long.len() > DIAGNOSTIC_BYTES - 4 && long.ends_with("é…"), "{long}");
 }
 
 fn attempt(number: u32) -> AttemptRecord {

@@ -5,6 +5,7 @@ mod common;
 use common::{least, with};
 use crds::check::read;
 use crds::fault::Severity::{self, Error, Warning};
+use crds::model::Architecture;
 use serde_json::{Value, json};
 
 /// Severity, path and first words of each fault of a manifest.
@@ -34,22 +35,8 @@ fn the_least_manifests_have_no_fault() {
 
 #[test]
 fn what_this_version_lacks_is_refused_by_name() {
-    let training = |patch: Value| json!({"training": patch});
-    let augmentation = |patch: Value| json!({"data": {"augmentation": patch}});
     let cases = [
         (json!({"task": "ObjectDetection"}), "spec.task", "ObjectDetection is not supported"),
-        (json!({"model": {"architecture": "vit_b_16"}}), "spec.model.architecture", "vit_b_16 is not supported"),
-        (training(json!({"optimizer": {"name": "Adadelta"}})), "spec.training.optimizer.name", "Adadelta is not"),
-        (training(json!({"schedule": {"name": "Plateau"}})), "spec.training.schedule.name", "Plateau is not"),
-        (training(json!({"precision": "Float16"})), "spec.training.precision", "Float16 is not"),
-        (training(json!({"emaDecay": 0.99})), "spec.training.emaDecay", "emaDecay is not"),
-        (training(json!({"earlyStopping": {}})), "spec.training.earlyStopping", "earlyStopping is not"),
-        (augmentation(json!({"policy": "RandAugment"})), "spec.data.augmentation.policy", "RandAugment is not"),
-        (augmentation(json!({"mixup": 0.2})), "spec.data.augmentation.mixup", "mixup is not"),
-        (augmentation(json!({"cutmix": 1})), "spec.data.augmentation.cutmix", "cutmix is not"),
-        (json!({"data": {"format": "Parquet"}}), "spec.data.format", "Parquet is not"),
-        (json!({"data": {"uri": "file:///a/b.parquet"}}), "spec.data.format", "Parquet is not"),
-        (json!({"data": {"uri": "s3://bucket/a"}}), "spec.data.uri", "s3:// is not"),
         (json!({"output": {"uri": "gs://bucket/a"}}), "spec.output.uri", "gs:// is not"),
         (json!({"scheduling": {"queueName": "research"}}), "spec.scheduling.queueName", "queueName is not"),
         (json!({"scheduling": {"gang": "Volcano"}}), "spec.scheduling.gang", "Volcano is not"),
@@ -58,7 +45,6 @@ fn what_this_version_lacks_is_refused_by_name() {
     for (spec, path, message) in cases {
         assert_meaning("TrainingJob", &spec, &[(Error, path, message)]);
     }
-    assert_meaning("ScoringJob", &json!({"precision": "Float16"}), &[(Error, "spec.precision", "Float16 is not")]);
     assert_meaning(
         "ModelEndpoint",
         &json!({"model": {"trainingJob": null, "uri": "az://container/a"}}),
@@ -67,9 +53,39 @@ fn what_this_version_lacks_is_refused_by_name() {
 }
 
 #[test]
+fn every_architecture_is_supported() {
+    for architecture in Architecture::ALL {
+        assert_meaning("TrainingJob", &json!({"model": {"architecture": architecture}}), &[]);
+    }
+}
+
+#[test]
+fn everything_about_the_training_is_supported() {
+    let training = |patch: Value| json!({"training": patch});
+    let augmentation = |patch: Value| json!({"data": {"augmentation": patch}});
+    let names = ["Sgd", "Adam", "AdamW", "RmsProp", "Adamax", "Adagrad", "Adadelta"];
+    let mut specs: Vec<Value> = names.iter().map(|name| training(json!({"optimizer": {"name": name}}))).collect();
+    specs.extend([
+        training(json!({"schedule": {"name": "Plateau"}, "earlyStopping": {}, "emaDecay": 0.99})),
+        training(json!({"precision": "Float16", "classWeights": {"mode": "Balanced"}})),
+        training(json!({"classWeights": {"mode": "Given", "weights": {"rose": 2.5}}})),
+        training(json!({"syncBatchNorm": true, "gradientCompression": "BFloat16", "collectiveTimeoutSeconds": 60})),
+        training(json!({"gradientCompression": "Float16"})),
+        augmentation(json!({"policy": "RandAugment", "mixup": 0.2, "cutmix": 1})),
+        augmentation(json!({"policy": "TrivialAugment"})),
+    ]);
+    for spec in specs {
+        assert_meaning("TrainingJob", &spec, &[]);
+    }
+    assert_meaning("ScoringJob", &json!({"precision": "Float16"}), &[]);
+    let idle = training(json!({"classWeights": {"weights": {"rose": 2.5}}}));
+    assert_meaning("TrainingJob", &idle, &[(Warning, "spec.training.classWeights.weights", "has no effect, because")]);
+}
+
+#[test]
 fn a_custom_image_reads_the_spec_by_its_own_lights() {
     let infrastructure = json!({"image": "registry.example/own:1"});
-    let spec = json!({"model": {"architecture": "vit_b_16"}, "infrastructure": infrastructure});
+    let spec = json!({"data": {"format": "Parquet"}, "infrastructure": infrastructure});
     assert_meaning("TrainingJob", &spec, &[]);
 }
 
@@ -82,6 +98,16 @@ fn contradictions_are_errors() {
             json!({"model": {"fineTuning": {"strategy": "HeadOnly"}}}),
             "spec.model.fineTuning.strategy",
             "HeadOnly leaves layers untrained",
+        ),
+        (
+            json!({"model": {"architecture": "vit_b_16"}, "data": {"imageSize": 200}}),
+            "spec.data.imageSize",
+            "vit_b_16 takes images of a multiple of 16 pixels, not of 200",
+        ),
+        (
+            json!({"model": {"architecture": "convnext_tiny"}, "data": {"imageSize": 28}}),
+            "spec.data.imageSize",
+            "convnext_tiny takes images of 32 pixels or more, not of 28",
         ),
         (
             json!({"training": {"schedule": {"minLearningRate": 0.5}}}),
@@ -116,6 +142,11 @@ fn fields_without_effect_are_warnings() {
         (json!({"data": {"format": "ImageFolder", "labelColumn": "class"}}), "spec.data.labelColumn"),
         (infrastructure(json!({"device": "Cpu", "gpusPerNode": 2})), "spec.infrastructure.gpusPerNode"),
         (infrastructure(json!({"device": "Gpu", "processesPerNode": 2})), "spec.infrastructure.processesPerNode"),
+        (
+            json!({"model": {"architecture": "convnext_tiny"}, "training": {"syncBatchNorm": true}}),
+            "spec.training.syncBatchNorm",
+        ),
+        (json!({"training": {"collectiveTimeoutSeconds": 1800}}), "spec.training.collectiveTimeoutSeconds"),
         (
             json!({"output": {"checkpoint": {"everySeconds": 60}}, "runPolicy": {"activeDeadlineSeconds": 60}}),
             "spec.output.checkpoint.everySeconds",

@@ -108,6 +108,13 @@ fn training_job_pairs() -> Vec<Pair> {
             &training(json!({"schedule": {"name": "MultiStep", "milestones": [3, 6]}})),
             &training(json!({"schedule": {"name": "MultiStep"}})),
         ),
+        pair(
+            kind,
+            "spec.training.classWeights",
+            "classWeights of mode Given needs",
+            &training(json!({"classWeights": {"mode": "Given", "weights": {"rose": 2}}})),
+            &training(json!({"classWeights": {"mode": "Given"}})),
+        ),
         pair(kind, "spec", "data is missing", &with(from.clone(), &data(Value::Null)), &data(Value::Null)),
         pair(
             kind,
