@@ -3,7 +3,6 @@
 //! `model.json` names every other file with its digest and is written last: a folder with it is whole.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use crds::contract::Cause;
@@ -15,6 +14,8 @@ use tch::Tensor;
 use crate::data::Preprocessing;
 use crate::fault::Fault;
 use crate::folder::{Folder, digest};
+use crate::metrics::History;
+use crate::storage;
 use crate::zoo::read_safetensors;
 
 /// Name of the file that describes the model.
@@ -68,12 +69,30 @@ pub struct Origin {
     pub attempt: u32,
     /// Processes, each with a replica.
     pub world_size: u32,
-    /// `cpu` or the GPU's name.
+    /// `cpu` or `gpu`.
     pub device: String,
+    /// Product name of rank 0's GPU or CPU, where it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// Version of the GPU's driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// Version of CUDA that the GPU computed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<String>,
+    /// Node that rank 0 ran on, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Version of the trainer.
     pub trainer: String,
     /// Version of libtorch.
     pub libtorch: String,
+    /// Digest of the job's whole spec, as the trainer was handed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_digest: Option<String>,
+    /// Seed of everything random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
     /// Digest of the model that it was retrained from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrained_from: Option<String>,
@@ -93,6 +112,8 @@ pub fn commit(folder: &Folder, mut card: Card, files: &[(&str, &[u8])]) -> Resul
         card.files.insert((*name).to_owned(), folder.write(name, bytes)?);
     }
     let bytes = serde_json::to_vec_pretty(&card).expect("a card is plain data");
+    // To send the files takes a while: the card, which counts, is not for an attempt that was superseded meanwhile.
+    folder.check_current()?;
     Ok(folder.write(CARD, &bytes)?)
 }
 
@@ -113,8 +134,32 @@ pub struct Saved {
 /// [`Cause::DataMissing`] if there is no finished model; [`Cause::BadData`] if a file differs from what the card says,
 /// or the card is of a later format or another preprocessing.
 pub fn open(path: &Path) -> Result<Saved, Fault> {
+    let (card, digest_of_card) = read_card(path)?;
+    let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", path.join(CARD).display()));
+    if card.preprocessing.hash() != card.preprocessing_hash {
+        return Err(bad("its preprocessing is not the one this trainer computes".into())
+            .hint("score with the version of the trainer that trained the model, or retrain"));
+    }
+    let weights = read_file(path, &card, WEIGHTS)?;
+    Ok(Saved { weights: read_safetensors(&weights)?, digest: digest_of_card, card })
+}
+
+/// Reads what a model folder says of the model, and the course and the figures of its training.
+///
+/// # Errors
+/// As [`open`], and if the figures were written by a version that had others.
+pub fn figures(path: &Path) -> Result<(Card, History), Fault> {
+    let (card, _) = read_card(path)?;
+    let history = serde_json::from_slice(&read_file(path, &card, METRICS)?).map_err(|error| {
+        Fault::new(Cause::BadData, format!("{}: not figures of a training: {error}", path.join(METRICS).display()))
+    })?;
+    Ok((card, history))
+}
+
+/// The card and its digest.
+fn read_card(path: &Path) -> Result<(Card, String), Fault> {
     let file = path.join(CARD);
-    let bytes = fs::read(&file).map_err(|error| {
+    let bytes = storage::read(&file).map_err(|error| {
         Fault::io(format_args!("read the model {}", file.display()), error)
             .hint("the model folder is complete when model.json is there: has its training succeeded?")
     })?;
@@ -124,14 +169,21 @@ pub fn open(path: &Path) -> Result<Saved, Fault> {
         return Err(bad(format!("written in format {}, and this trainer reads up to {FORMAT}", card.format))
             .hint("use a trainer as new as the one that wrote the model"));
     }
-    if card.preprocessing.hash() != card.preprocessing_hash {
-        return Err(bad("its preprocessing is not the one this trainer computes".into())
-            .hint("score with the version of the trainer that trained the model, or retrain"));
+    Ok((card, digest(&bytes)))
+}
+
+/// A file that the card names.
+fn read_file(path: &Path, card: &Card, name: &str) -> Result<Vec<u8>, Fault> {
+    let file = path.join(name);
+    let content = storage::read(&file).map_err(|error| Fault::io(format_args!("read {}", file.display()), error))?;
+    if card.files.get(name).is_none_or(|recorded| *recorded != digest(&content)) {
+        return Err(Fault::new(
+            Cause::BadData,
+            format!(
+                "{}: the digest of {name} is not the recorded one: the file was damaged or changed",
+                path.join(CARD).display()
+            ),
+        ));
     }
-    let weights = path.join(WEIGHTS);
-    let content = fs::read(&weights).map_err(|error| Fault::io(format_args!("read {}", weights.display()), error))?;
-    if card.files.get(WEIGHTS).is_none_or(|recorded| *recorded != digest(&content)) {
-        return Err(bad(format!("the digest of {WEIGHTS} is not the recorded one: the file was damaged or changed")));
-    }
-    Ok(Saved { weights: read_safetensors(&content)?, digest: digest(&bytes), card })
+    Ok(content)
 }

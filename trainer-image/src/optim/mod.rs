@@ -1,63 +1,86 @@
-//! Optimizers by libtorch's fused kernels, with torch.optim's names and state; and the learning rate's schedule.
+//! Optimizers with torch.optim's numbers, names and state, by libtorch's fused kernels where it has them; the learning
+//! rate's schedule; the weights' moving average; the scale of gradients of 16 bits.
 
+mod ema;
+pub(crate) mod exact;
+mod scaler;
 mod schedule;
 
-pub use schedule::Schedule;
+pub use ema::Ema;
+pub use scaler::GradientScaler;
+pub use schedule::{Plateau, Schedule};
 
 use std::collections::BTreeMap;
 
 use crds::optimizer::{Algorithm, OptimizerSettings};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::torch::{AdamStep, SgdStep, TorchError, clip_gradients, fused_adam, fused_sgd};
-
-/// An algorithm that this version of the trainer doesn't have.
-#[derive(Debug, thiserror::Error)]
-#[error("the trainer has no optimizer {0:?}")]
-pub struct UnknownOptimizer(pub Algorithm);
+use crate::torch::{self, AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, TorchError};
 
 /// An optimizer over a model's trainable parameters, and its state.
 pub struct Optimizer {
     settings: OptimizerSettings,
     names: Vec<String>,
     parameters: Vec<Tensor>,
-    state: Slots,
+    state: Vec<Slot>,
     steps: u64,
 }
 
-/// The state that an algorithm keeps for each parameter, under torch.optim's names.
-enum Slots {
-    Sgd { momentum_buffers: Vec<Tensor> },
-    Adam { exp_avgs: Vec<Tensor>, exp_avg_sqs: Vec<Tensor>, steps: Vec<Tensor> },
+/// What an algorithm keeps for each parameter under one name.
+struct Slot {
+    /// The name that torch.optim has for it.
+    name: &'static str,
+    /// One for each parameter.
+    tensors: Vec<Tensor>,
 }
 
-impl Slots {
-    fn named(&self) -> Vec<(&'static str, &[Tensor])> {
-        match self {
-            Slots::Sgd { momentum_buffers } => vec![("momentum_buffer", momentum_buffers)],
-            Slots::Adam { exp_avgs, exp_avg_sqs, steps } => {
-                vec![("exp_avg", exp_avgs), ("exp_avg_sq", exp_avg_sqs), ("step", steps)]
-            }
+/// What a slot's tensors are like.
+#[derive(Clone, Copy)]
+enum Like {
+    /// Zeros of the shape, kind and memory format of the parameter.
+    Parameter,
+    /// A count of steps beside the parameter, for a fused kernel.
+    Counter,
+    /// A count of steps on the host.
+    HostCounter,
+}
+
+/// The slots of an algorithm, in the order in which [`Optimizer::step`] takes them.
+fn slots(algorithm: Algorithm) -> &'static [(&'static str, Like)] {
+    use Like::{Counter, HostCounter, Parameter};
+    match algorithm {
+        Algorithm::Sgd { momentum: 0.0, .. } => &[],
+        Algorithm::Sgd { .. } => &[("momentum_buffer", Parameter)],
+        Algorithm::Adam { .. } | Algorithm::AdamW { .. } => {
+            &[("exp_avg", Parameter), ("exp_avg_sq", Parameter), ("step", Counter)]
         }
+        Algorithm::RmsProp { momentum: 0.0, .. } => &[("square_avg", Parameter), ("step", HostCounter)],
+        Algorithm::RmsProp { .. } => {
+            &[("square_avg", Parameter), ("step", HostCounter), ("momentum_buffer", Parameter)]
+        }
+        Algorithm::Adamax { .. } => &[("exp_avg", Parameter), ("exp_inf", Parameter), ("step", HostCounter)],
+        Algorithm::Adagrad { .. } => &[("sum", Parameter), ("step", Counter)],
+        Algorithm::Adadelta { .. } => &[("square_avg", Parameter), ("acc_delta", Parameter), ("step", HostCounter)],
     }
 }
 
 impl Optimizer {
     /// An optimizer that has done no step. Put the parameters on their device and in their memory format first.
-    pub fn new(settings: OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Result<Optimizer, UnknownOptimizer> {
+    pub fn new(settings: OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Optimizer {
         let (names, parameters): (Vec<String>, Vec<Tensor>) = parameters.into_iter().unzip();
-        let zeros = || -> Vec<Tensor> { parameters.iter().map(|parameter| parameter.detach().zeros_like()).collect() };
-        let state = match settings.algorithm {
-            Algorithm::Sgd { momentum: 0.0, .. } => Slots::Sgd { momentum_buffers: Vec::new() },
-            Algorithm::Sgd { .. } => Slots::Sgd { momentum_buffers: zeros() },
-            Algorithm::Adam { .. } | Algorithm::AdamW { .. } => {
-                let counters =
-                    parameters.iter().map(|p| Tensor::zeros([0_i64; 0], (Kind::Float, p.device()))).collect();
-                Slots::Adam { exp_avgs: zeros(), exp_avg_sqs: zeros(), steps: counters }
-            }
-            other => return Err(UnknownOptimizer(other)),
+        let fresh = |parameter: &Tensor, like| match like {
+            Like::Parameter => parameter.detach().zeros_like(),
+            Like::Counter => Tensor::zeros([0_i64; 0], (Kind::Float, parameter.device())),
+            Like::HostCounter => Tensor::zeros([0_i64; 0], (Kind::Float, Device::Cpu)),
         };
-        Ok(Optimizer { settings, names, parameters, state, steps: 0 })
+        let state = slots(settings.algorithm)
+            .iter()
+            .map(|&(name, like)| {
+                let tensors = parameters.iter().map(|parameter| fresh(parameter, like)).collect();
+                Slot { name, tensors }
+            })
+            .collect();
+        Optimizer { settings, names, parameters, state, steps: 0 }
     }
 
     /// The learning rate after the warm-up.
@@ -65,30 +88,56 @@ impl Optimizer {
         self.settings.learning_rate
     }
 
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Scales all gradients so that their norm is at most `norm`.
     pub fn clip(&self, norm: f64) -> Result<(), TorchError> {
-        clip_gradients(&self.parameters, norm).map(drop)
+        torch::clip_gradients(&self.parameters, norm).map(drop)
+    }
+
+    /// Multiplies all gradients by `inverse`; tells whether one of them was infinite or not a number.
+    pub fn unscale(&self, inverse: f32) -> Result<bool, TorchError> {
+        torch::unscale_gradients(&self.parameters, inverse)
     }
 
     /// One step at a learning rate.
     pub fn step(&mut self, learning_rate: f64) -> Result<(), TorchError> {
         let weight_decay = self.settings.weight_decay;
-        match (&self.state, self.settings.algorithm) {
-            (Slots::Sgd { momentum_buffers }, Algorithm::Sgd { momentum, nesterov }) => {
+        let parameters = &self.parameters;
+        const NONE: &[Tensor] = &[];
+        // The slots lie as in `slots`; what an algorithm doesn't keep is empty.
+        let slot = |index: usize| self.state.get(index).map_or(NONE, |slot| slot.tensors.as_slice());
+        let (first, second, third) = (slot(0), slot(1), slot(2));
+        match self.settings.algorithm {
+            Algorithm::Sgd { momentum, nesterov } => {
                 let first_step = self.steps == 0;
                 let step = SgdStep { learning_rate, momentum, dampening: 0.0, weight_decay, nesterov, first_step };
-                fused_sgd(&self.parameters, momentum_buffers, &step)?;
+                torch::fused_sgd(parameters, first, &step)?;
             }
-            (
-                Slots::Adam { exp_avgs, exp_avg_sqs, steps },
-                Algorithm::Adam { beta1, beta2, epsilon } | Algorithm::AdamW { beta1, beta2, epsilon },
-            ) => {
+            Algorithm::Adam { beta1, beta2, epsilon } | Algorithm::AdamW { beta1, beta2, epsilon } => {
                 let decoupled = matches!(self.settings.algorithm, Algorithm::AdamW { .. });
                 let step = AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled };
-                const NO_AMSGRAD: [Tensor; 0] = [];
-                fused_adam(&self.parameters, exp_avgs, exp_avg_sqs, &NO_AMSGRAD, steps, &step)?;
+                torch::fused_adam(parameters, first, second, NONE, third, &step)?;
             }
-            _ => unreachable!("the state was made for the algorithm"),
+            Algorithm::RmsProp { alpha, epsilon, momentum } => {
+                let step = RmsPropStep { learning_rate, alpha, epsilon, weight_decay, momentum };
+                torch::rmsprop(parameters, first, third, second, &step)?;
+            }
+            Algorithm::Adamax { beta1, beta2, epsilon } => {
+                let step = AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled: false };
+                torch::adamax(parameters, first, second, third, &step)?;
+            }
+            Algorithm::Adagrad { learning_rate_decay, epsilon } => {
+                let step = AdagradStep { learning_rate, learning_rate_decay, epsilon, weight_decay };
+                torch::fused_adagrad(parameters, first, second, &step)?;
+            }
+            Algorithm::Adadelta { rho, epsilon } => {
+                let step = AdadeltaStep { learning_rate, rho, epsilon, weight_decay };
+                torch::adadelta(parameters, first, second, third, &step)?;
+            }
         }
         self.steps += 1;
         Ok(())
@@ -96,13 +145,11 @@ impl Optimizer {
 
     /// A copy of the state on the host: `<parameter>.<slot>`.
     pub fn snapshot(&self) -> Vec<(String, Tensor)> {
-        let mut tensors = Vec::new();
-        for (slot, state) in self.state.named() {
-            for (name, tensor) in self.names.iter().zip(state) {
-                tensors.push((format!("{name}.{slot}"), crate::zoo::host_copy(tensor)));
-            }
-        }
-        tensors
+        let named = |slot: &Slot| -> Vec<(String, Tensor)> {
+            let named = self.names.iter().zip(&slot.tensors);
+            named.map(|(name, tensor)| (format!("{name}.{}", slot.name), crate::zoo::host_copy(tensor))).collect()
+        };
+        self.state.iter().flat_map(named).collect()
     }
 
     /// Goes on from a [`snapshot`](Self::snapshot) that was taken after `steps` steps.
@@ -111,9 +158,9 @@ impl Optimizer {
     /// The name of a tensor that is missing or has another shape.
     pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: u64) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
-        for (slot, state) in self.state.named() {
-            for (name, target) in self.names.iter().zip(state) {
-                let name = format!("{name}.{slot}");
+        for slot in &self.state {
+            for (name, target) in self.names.iter().zip(&slot.tensors) {
+                let name = format!("{name}.{}", slot.name);
                 match tensors.get(&name) {
                     Some(source) if source.size() == target.size() => target.shallow_clone().copy_(source),
                     _ => return Err(name),

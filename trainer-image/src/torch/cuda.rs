@@ -8,6 +8,18 @@ use super::ffi::{self, c_string, check};
 
 static LOADED: OnceLock<()> = OnceLock::new();
 
+/// How NCCL's backend in libtorch reports what goes wrong, by variables that it reads when a group is made. What is set
+/// already stays. ProcessGroupNCCL.hpp and FlightRecorder.hpp of libtorch 2.11.0 have the names.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    // A collective that fails or takes too long ends the process (mode 3, libtorch's default, leaves NCCL's connections
+    // alone meanwhile), instead of going on with whatever is in its memory.
+    ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3"),
+    // Collectives that the flight recorder keeps: a step of a large model has some ten of them.
+    ("TORCH_FR_BUFFER_SIZE", "2000"),
+    // The recorder is read by the trainer; a file in a pod's /tmp would help nobody.
+    ("TORCH_NCCL_DUMP_ON_TIMEOUT", "0"),
+];
+
 /// Opens the plug-in, and with it libtorch's CUDA half and NCCL. Must come before anything else that asks libtorch about
 /// CUDA (`tch::Cuda`, a seed, a convolution, a backward): libtorch remembers that there is none. Done once; later calls
 /// do nothing.
@@ -17,6 +29,12 @@ static LOADED: OnceLock<()> = OnceLock::new();
 pub fn load_cuda(path: &Path) -> Result<(), TorchError> {
     if LOADED.get().is_some() {
         return Ok(());
+    }
+    for (name, value) in ENVIRONMENT {
+        let (name, value) = (c_string(name), c_string(value));
+        // SAFETY: the strings live through the call, which copies them. This comes before a process starts any thread that
+        // reads the environment by C: see above.
+        unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 0) };
     }
     let name = path.display().to_string();
     let c_name = c_string(&name);

@@ -72,6 +72,18 @@ struct RawReport {
 
 unsafe extern "C" {
     fn ty_driver_probe(library: *const c_char, report: *mut RawReport, devices: *mut RawDevice, capacity: i32) -> i32;
+    fn ty_driver_pci(library: *const c_char, index: i32, address: *mut i32) -> i32;
+}
+
+/// The address of the GPU with this CUDA index on the PCI bus, as `/sys/bus/pci/devices` writes it: `0000:3b:00.0`. `None`
+/// where the driver does not say.
+pub fn pci_address(library: &str, index: usize) -> Option<String> {
+    let name = CString::new(library).ok()?;
+    let mut address = [0; 3];
+    // SAFETY: the string ends with a zero and lives through the call, as does the room for three numbers.
+    let outcome = unsafe { ty_driver_pci(name.as_ptr(), i32::try_from(index).ok()?, address.as_mut_ptr()) };
+    let [domain, bus, device] = address;
+    (outcome == 0).then(|| format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
 }
 
 /// Opens a driver library, [`LIBCUDA`] mostly, and asks it. Takes up to a second where there are GPUs; creates no context
@@ -137,7 +149,8 @@ mod tests {
           for (int i = 0; i < 16; i++) uuid[i] = 16 * (device - 10) + i; return 0; }
         int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = 5UL << 30; return 0; }
         int cuDeviceGetAttribute(int *value, int attribute, int device) {
-          *value = attribute == 75 ? (device == 10 ? 9 : 8) : 0; return 0; }
+          *value = attribute == 75 ? (device == 10 ? 9 : 8) : attribute == 33 ? 0x3b : attribute == 50 ? device : 0;
+          return 0; }
     "#;
 
     fn library(folder: &tempfile::TempDir, source: &str, init: i32) -> String {
@@ -165,7 +178,9 @@ mod tests {
                 gpu("NVIDIA A100 MIG 1g.5gb", "10111213-1415-1617-1819-1a1b1c1d1e1f", 8),
             ],
         };
-        assert_eq!(probe(&library(&folder, LIBRARY, 0)), Ok(expected));
+        let library = library(&folder, LIBRARY, 0);
+        assert_eq!(probe(&library), Ok(expected));
+        assert_eq!(pci_address(&library, 1).as_deref(), Some("000b:3b:00.0"));
     }
 
     #[test]
@@ -176,6 +191,7 @@ mod tests {
         assert_eq!(probe(&library(&folder, LIBRARY, 999)), Err(failed));
         let lacking = library(&folder, "int cuInit(unsigned flags) { return 0; }", 1);
         assert_eq!(probe(&lacking), Err(DriverError::Function("cuDriverGetVersion".to_owned())));
+        assert_eq!([lacking.as_str(), "/nowhere/libcuda.so.1"].map(|library| pci_address(library, 0)), [None, None]);
         let Err(DriverError::Library(text)) = probe("/nowhere/libcuda.so.1") else { panic!("opened nothing") };
         assert!(text.contains("/nowhere/libcuda.so.1"), "{text}");
     }

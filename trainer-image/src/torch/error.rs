@@ -99,6 +99,21 @@ impl TorchError {
         Self::from_status(0, text.as_ref())
     }
 
+    /// As tch's functions tell it: with libtorch's own words, by which [`from_text`](Self::from_text) sorts it again.
+    pub(crate) fn into_tch(self) -> TchError {
+        TchError::Torch(match self {
+            TorchError::PeerLost(text)
+            | TorchError::Timeout(text)
+            | TorchError::HostMemory(text)
+            | TorchError::GpuMemory(text)
+            | TorchError::GpuUnsupported(text)
+            | TorchError::DeviceFault(text)
+            | TorchError::NotFinite(text)
+            | TorchError::Other(text)
+            | TorchError::NoCuda { text, .. } => text,
+        })
+    }
+
     /// A stable name for metrics.
     pub fn category(&self) -> &'static str {
         match self {

@@ -28,6 +28,18 @@ pub(super) struct ReducerOptions {
     pub(super) find_unused: bool,
     pub(super) gradient_as_bucket_view: bool,
     pub(super) broadcast_buffers: bool,
+    pub(super) compression: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct BatchNorm {
+    pub(super) weight: *mut C_tensor,
+    pub(super) bias: *mut C_tensor,
+    pub(super) running_mean: *mut C_tensor,
+    pub(super) running_var: *mut C_tensor,
+    pub(super) momentum: f64,
+    pub(super) epsilon: f64,
 }
 
 #[repr(C)]
@@ -61,6 +73,34 @@ pub(super) struct Adam {
     pub(super) amsgrad: bool,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Adagrad {
+    pub(super) learning_rate: f64,
+    pub(super) learning_rate_decay: f64,
+    pub(super) weight_decay: f64,
+    pub(super) epsilon: f64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct RmsProp {
+    pub(super) learning_rate: f64,
+    pub(super) alpha: f64,
+    pub(super) epsilon: f64,
+    pub(super) weight_decay: f64,
+    pub(super) momentum: f64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Adadelta {
+    pub(super) learning_rate: f64,
+    pub(super) rho: f64,
+    pub(super) epsilon: f64,
+    pub(super) weight_decay: f64,
+}
+
 type Status = i32;
 type Tensors = *const *mut C_tensor;
 
@@ -82,6 +122,9 @@ unsafe extern "C" {
     pub(super) fn ty_group_broadcast(group: *mut Group, tensor: *mut C_tensor, root: i32) -> Status;
     pub(super) fn ty_group_all_gather(group: *mut Group, out: *mut C_tensor, tensor: *mut C_tensor) -> Status;
     pub(super) fn ty_group_barrier(group: *mut Group) -> Status;
+    pub(super) fn ty_group_share(group: *mut Group, out: *mut *mut Group) -> Status;
+    pub(super) fn ty_sync_batch_norm(group: *mut Group, images: *mut C_tensor, norm: BatchNorm, out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_group_flights(group: *mut Group, text: *mut *mut u8, length: *mut usize) -> Status;
     pub(super) fn ty_group_free(group: *mut Group) -> Status;
     pub(super) fn ty_cuda_load(path: *const c_char) -> Status;
 
@@ -94,6 +137,7 @@ unsafe extern "C" {
     pub(super) fn ty_reducer_before_backward(reducer: *mut Reducer, outputs: Tensors, count: usize) -> Status;
     pub(super) fn ty_reducer_sample_rate(reducer: *mut Reducer, rate: i32) -> Status;
     pub(super) fn ty_reducer_figures(reducer: *mut Reducer, text: *mut *mut u8, length: *mut usize) -> Status;
+    pub(super) fn ty_reducer_bytes(reducer: *mut Reducer, bytes: *mut i64) -> Status;
     pub(super) fn ty_reducer_free(reducer: *mut Reducer) -> Status;
 
     pub(super) fn ty_backward(loss: *mut C_tensor) -> Status;
@@ -108,6 +152,12 @@ unsafe extern "C" {
     pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
     pub(super) fn ty_fused_sgd(parameters: Tensors, buffers: Tensors, count: usize, options: Sgd) -> Status;
     pub(super) fn ty_fused_adam(parameters: Tensors, means: Tensors, squares: Tensors, max_squares: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
+    pub(super) fn ty_fused_adagrad(parameters: Tensors, sums: Tensors, steps: Tensors, count: usize, options: Adagrad) -> Status;
+    pub(super) fn ty_rmsprop(parameters: Tensors, squares: Tensors, buffers: Tensors, steps: Tensors, count: usize, options: RmsProp) -> Status;
+    pub(super) fn ty_adamax(parameters: Tensors, means: Tensors, norms: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
+    pub(super) fn ty_adadelta(parameters: Tensors, squares: Tensors, deltas: Tensors, steps: Tensors, count: usize, options: Adadelta) -> Status;
+    pub(super) fn ty_unscale_gradients(parameters: Tensors, count: usize, inverse: f32, overflowed: *mut bool) -> Status;
+    pub(super) fn ty_lerp(targets: Tensors, sources: Tensors, count: usize, weight: f64) -> Status;
 }
 
 /// Reads the status of the call that was just made on this thread.

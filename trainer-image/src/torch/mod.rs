@@ -1,4 +1,4 @@
-//! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast, fused
+//! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast,
 //! optimizer steps and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
 //!
 //! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
@@ -12,14 +12,20 @@ mod ffi;
 mod optim;
 mod process_group;
 pub(crate) mod reducer;
+mod sync_norm;
 mod tensor;
 
 pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use error::TorchError;
-pub use optim::{AdamStep, SgdStep, clear_gradients, clip_gradients, fused_adam, fused_sgd};
+pub use optim::{
+    AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients, clip_gradients,
+    fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
+};
 pub use process_group::{Endpoint, ProcessGroup};
+pub use sync_norm::{NormRanks, SyncNorm};
+pub(crate) use tensor::end_process;
 pub use tensor::{
     LogLevel, backward, is_channels_last, rng_state, set_channels_last, set_log_level, set_rng_state, to_channels_last,
 };

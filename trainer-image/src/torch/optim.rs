@@ -1,5 +1,5 @@
-//! What an optimizer does with all parameters at once: clear and clip gradients, fused SGD and Adam steps. The state of
-//! a parameter without a gradient is left alone, as `torch.optim` does.
+//! What an optimizer does with all parameters at once: clear, unscale and clip gradients, the steps of `torch.optim`'s
+//! algorithms. The state of a parameter without a gradient is left alone, as there.
 
 use std::borrow::Borrow;
 
@@ -42,6 +42,47 @@ pub struct AdamStep {
     pub decoupled: bool,
 }
 
+/// Settings of one Adagrad step, by `torch.optim.Adagrad`'s meaning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdagradStep {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the learning rate.
+    pub learning_rate_decay: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+}
+
+/// Settings of one RMSprop step, by `torch.optim.RMSprop`'s meaning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsPropStep {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the mean square.
+    pub alpha: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Momentum; 0 for none.
+    pub momentum: f64,
+}
+
+/// Settings of one Adadelta step, by `torch.optim.Adadelta`'s meaning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdadeltaStep {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the mean squares.
+    pub rho: f64,
+    /// Added to both of them.
+    pub epsilon: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+}
+
 /// Forgets the gradients of parameters, as `optimizer.zero_grad()`: the next backward writes them anew, which saves
 /// clearing them and adding to them, and a reducer makes them views of its buckets again.
 ///
@@ -70,6 +111,10 @@ fn same_length(what: &str, state: usize, parameters: usize) -> Result<(), TorchE
         return Ok(());
     }
     Err(TorchError::Other(format!("{state} tensors of {what} for {parameters} parameters")))
+}
+
+fn same_lengths(parameters: usize, states: &[(&str, usize)]) -> Result<(), TorchError> {
+    states.iter().try_for_each(|(what, length)| same_length(what, *length, parameters))
 }
 
 /// One step of SGD. `momentum_buffers` has a tensor like each parameter, or is empty without momentum.
@@ -107,9 +152,7 @@ pub fn fused_adam(
 ) -> Result<(), TorchError> {
     let AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled } = *step;
     let amsgrad = !max_squares.is_empty();
-    for (what, length) in [("means", means.len()), ("squares", squares.len()), ("steps", steps.len())] {
-        same_length(what, length, parameters.len())?;
-    }
+    same_lengths(parameters.len(), &[("means", means.len()), ("squares", squares.len()), ("steps", steps.len())])?;
     if amsgrad {
         same_length("largest squares", max_squares.len(), parameters.len())?;
     }
@@ -129,6 +172,125 @@ pub fn fused_adam(
             options,
         )
     })
+}
+
+/// One step of Adagrad by libtorch's fused kernel. `sums` has a tensor like each parameter, `steps` a float scalar for
+/// each on its device, which this call increments.
+///
+/// # Errors
+/// Numbers, shapes or kinds don't fit. So below.
+pub fn fused_adagrad(
+    parameters: &[impl Borrow<Tensor>],
+    sums: &[impl Borrow<Tensor>],
+    steps: &[impl Borrow<Tensor>],
+    step: &AdagradStep,
+) -> Result<(), TorchError> {
+    let AdagradStep { learning_rate, learning_rate_decay, epsilon, weight_decay } = *step;
+    same_lengths(parameters.len(), &[("sums", sums.len()), ("steps", steps.len())])?;
+    let (parameters, sums, steps) = (pointers(parameters), pointers(sums), pointers(steps));
+    let options = ffi::Adagrad { learning_rate, learning_rate_decay, weight_decay, epsilon };
+    // SAFETY: as above; each array has as many entries as there are parameters. So below.
+    check(unsafe {
+        ffi::ty_fused_adagrad(parameters.as_ptr(), sums.as_ptr(), steps.as_ptr(), parameters.len(), options)
+    })
+}
+
+/// One step of RMSprop. `squares` has a tensor like each parameter, `momentum_buffers` too or is empty without momentum,
+/// `steps` a float scalar for each on the host, which this call increments.
+///
+/// # Errors
+/// As above.
+pub fn rmsprop(
+    parameters: &[impl Borrow<Tensor>],
+    squares: &[impl Borrow<Tensor>],
+    momentum_buffers: &[impl Borrow<Tensor>],
+    steps: &[impl Borrow<Tensor>],
+    step: &RmsPropStep,
+) -> Result<(), TorchError> {
+    let RmsPropStep { learning_rate, alpha, epsilon, weight_decay, momentum } = *step;
+    same_lengths(parameters.len(), &[("squares", squares.len()), ("steps", steps.len())])?;
+    if momentum != 0.0 {
+        same_length("momentum", momentum_buffers.len(), parameters.len())?;
+    }
+    let (parameters, squares, steps) = (pointers(parameters), pointers(squares), pointers(steps));
+    let buffers = pointers(momentum_buffers);
+    let buffers = if momentum == 0.0 { std::ptr::null() } else { buffers.as_ptr() };
+    let options = ffi::RmsProp { learning_rate, alpha, epsilon, weight_decay, momentum };
+    // SAFETY: as above; `buffers` may be null.
+    check(unsafe {
+        ffi::ty_rmsprop(parameters.as_ptr(), squares.as_ptr(), buffers, steps.as_ptr(), parameters.len(), options)
+    })
+}
+
+/// One step of Adamax. `means` and `norms` have a tensor like each parameter, `steps` a float scalar for each on the
+/// host, which this call increments. [`AdamStep::decoupled`] means nothing.
+///
+/// # Errors
+/// As above.
+pub fn adamax(
+    parameters: &[impl Borrow<Tensor>],
+    means: &[impl Borrow<Tensor>],
+    norms: &[impl Borrow<Tensor>],
+    steps: &[impl Borrow<Tensor>],
+    step: &AdamStep,
+) -> Result<(), TorchError> {
+    let AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled } = *step;
+    same_lengths(parameters.len(), &[("means", means.len()), ("norms", norms.len()), ("steps", steps.len())])?;
+    let (parameters, means) = (pointers(parameters), pointers(means));
+    let (norms, steps) = (pointers(norms), pointers(steps));
+    let options = ffi::Adam { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled, amsgrad: false };
+    // SAFETY: as above.
+    check(unsafe {
+        let count = parameters.len();
+        ffi::ty_adamax(parameters.as_ptr(), means.as_ptr(), norms.as_ptr(), steps.as_ptr(), count, options)
+    })
+}
+
+/// One step of Adadelta. `squares` and `deltas` have a tensor like each parameter, `steps` a float scalar for each on
+/// the host, which this call increments.
+///
+/// # Errors
+/// As above.
+pub fn adadelta(
+    parameters: &[impl Borrow<Tensor>],
+    squares: &[impl Borrow<Tensor>],
+    deltas: &[impl Borrow<Tensor>],
+    steps: &[impl Borrow<Tensor>],
+    step: &AdadeltaStep,
+) -> Result<(), TorchError> {
+    let AdadeltaStep { learning_rate, rho, epsilon, weight_decay } = *step;
+    same_lengths(parameters.len(), &[("squares", squares.len()), ("deltas", deltas.len()), ("steps", steps.len())])?;
+    let (parameters, squares) = (pointers(parameters), pointers(squares));
+    let (deltas, steps) = (pointers(deltas), pointers(steps));
+    let options = ffi::Adadelta { learning_rate, rho, epsilon, weight_decay };
+    // SAFETY: as above.
+    check(unsafe {
+        let count = parameters.len();
+        ffi::ty_adadelta(parameters.as_ptr(), squares.as_ptr(), deltas.as_ptr(), steps.as_ptr(), count, options)
+    })
+}
+
+/// Multiplies the gradients of all parameters by `inverse`; tells whether one of them was infinite or not a number.
+///
+/// # Errors
+/// None is known.
+pub fn unscale_gradients(parameters: &[impl Borrow<Tensor>], inverse: f32) -> Result<bool, TorchError> {
+    let parameters = pointers(parameters);
+    let mut overflowed = false;
+    // SAFETY: the tensors and the out value live through the call.
+    check(unsafe { ffi::ty_unscale_gradients(parameters.as_ptr(), parameters.len(), inverse, &raw mut overflowed) })?;
+    Ok(overflowed)
+}
+
+/// Moves each target towards its source by the share `weight` of their difference, in place.
+///
+/// # Errors
+/// Numbers, shapes or kinds don't fit.
+pub fn lerp(targets: &[impl Borrow<Tensor>], sources: &[impl Borrow<Tensor>], weight: f64) -> Result<(), TorchError> {
+    same_length("sources", sources.len(), targets.len())?;
+    let (targets, sources) = (pointers(targets), pointers(sources));
+    // SAFETY: the tensors live through the call; both arrays have the length that is told.
+    check(unsafe { ffi::ty_lerp(targets.as_ptr(), sources.as_ptr(), targets.len(), weight) })
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! A store that all ranks share, and the collectives on top of it.
 
+use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use tch::Tensor;
@@ -28,7 +31,18 @@ pub struct ProcessGroup {
     handle: NonNull<ffi::Group>,
     rank: u32,
     world_size: u32,
+    /// Whether a thread may still wait in the store: then nothing is freed.
+    is_left_alone: Cell<bool>,
 }
+
+/// A handle for another thread to ask the store with.
+struct Asked(NonNull<ffi::Group>);
+
+// SAFETY: c10d's stores take calls from any thread one after the other, and the handle outlives the thread: see `ask_within`.
+unsafe impl Send for Asked {}
+
+// SAFETY: the handle is a reference to c10d's store and group, which count their owners by atomics and lock what they share.
+unsafe impl Send for ProcessGroup {}
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).max(1)
@@ -58,7 +72,43 @@ impl ProcessGroup {
             )
         })?;
         let handle = NonNull::new(handle).ok_or_else(|| TorchError::Other("the shim gave no group".to_string()))?;
-        Ok(ProcessGroup { handle, rank: *rank, world_size: *world_size })
+        Ok(ProcessGroup { handle, rank: *rank, world_size: *world_size, is_left_alone: Cell::new(false) })
+    }
+
+    /// Asks the store something, and waits for `limit` at most: a host that was stopped takes questions and never answers.
+    /// `ask` may use the store alone, no collectives. `None` where it came to nothing in time; the group's memory is not
+    /// freed then.
+    pub fn ask_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        ask: impl FnOnce(&ProcessGroup) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (handle, rank, world_size) = (Asked(self.handle), self.rank, self.world_size);
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            // The whole of it, not its pointer alone, is what may be sent.
+            let Asked(handle) = { handle };
+            let group = ManuallyDrop::new(ProcessGroup { handle, rank, world_size, is_left_alone: Cell::new(true) });
+            // Nobody listens any more where it took too long.
+            let _ = tell.send(ask(&group));
+        });
+        let answer = told.recv_timeout(limit).ok();
+        if answer.is_none() {
+            self.is_left_alone.set(true);
+        }
+        answer
+    }
+
+    /// Another handle of the same store and group, for another thread.
+    ///
+    /// # Errors
+    /// Memory ran out.
+    pub fn share(&self) -> Result<ProcessGroup, TorchError> {
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the handle is alive as long as self, the out pointer through the call.
+        check(unsafe { ffi::ty_group_share(self.handle(), &raw mut handle) })?;
+        let handle = NonNull::new(handle).ok_or_else(|| TorchError::Other("the shim gave no group".to_string()))?;
+        Ok(ProcessGroup { handle, rank: self.rank, world_size: self.world_size, is_left_alone: Cell::new(false) })
     }
 
     pub(super) fn handle(&self) -> *mut ffi::Group {
@@ -185,6 +235,18 @@ impl ProcessGroup {
         Ok(out)
     }
 
+    /// The collectives that did not end, or failed, as JSON in the form of libtorch's flight recorder: by NCCL from that
+    /// recorder itself, which is one for the whole process.
+    ///
+    /// # Errors
+    /// Memory ran out.
+    pub fn flights(&self) -> Result<Vec<u8>, TorchError> {
+        ffi::new_bytes(|text, length| {
+            // SAFETY: the handle is alive as long as self, the rest through the call.
+            unsafe { ffi::ty_group_flights(self.handle(), text, length) }
+        })
+    }
+
     /// Waits until every rank is here.
     ///
     /// # Errors
@@ -197,6 +259,9 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
+        if self.is_left_alone.get() {
+            return;
+        }
         // SAFETY: the handle is ours and not used after this. A failure on the way out has nobody left to hear it.
         unsafe { ffi::ty_group_free(self.handle()) };
     }

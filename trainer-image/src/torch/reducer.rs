@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::ffi::{self, c_string, check, pointers};
 use super::{ProcessGroup, TorchError};
@@ -22,6 +22,8 @@ pub struct ReducerOptions {
     pub gradient_as_bucket_view: bool,
     /// Whether buffers are broadcast before forward passes; only logged here.
     pub broadcast_buffers: bool,
+    /// Kind in which gradients travel: half or bfloat16. Without it: their own.
+    pub compression: Option<Kind>,
 }
 
 /// c10d's reducer with its logger: it averages gradients over all ranks while backward runs.
@@ -104,6 +106,12 @@ impl Reducer {
             find_unused: options.find_unused,
             gradient_as_bucket_view: options.gradient_as_bucket_view,
             broadcast_buffers: options.broadcast_buffers,
+            compression: match options.compression {
+                None => -1,
+                Some(Kind::Half) => 5,
+                Some(Kind::BFloat16) => 15,
+                Some(other) => return Err(TorchError::Other(format!("gradients can't travel as {other:?}"))),
+            },
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: all arrays live through the call; `starts` has one entry more than there are buckets. The reducer
@@ -163,6 +171,17 @@ impl Reducer {
     pub fn set_sample_rate(&self, rate: u32) -> Result<(), TorchError> {
         // SAFETY: as above.
         check(unsafe { ffi::ty_reducer_sample_rate(self.handle.as_ptr(), i32::try_from(rate).unwrap_or(i32::MAX)) })
+    }
+
+    /// Bytes of compressed gradients that this rank has handed to collectives; 0 without compression.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn compressed_bytes(&self) -> Result<u64, TorchError> {
+        let mut bytes = 0;
+        // SAFETY: as above.
+        check(unsafe { ffi::ty_reducer_bytes(self.handle.as_ptr(), &raw mut bytes) })?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     /// What the logger knows, by libtorch's names: times in ns (`avg_backward_compute_comm_overlap_time` and others),

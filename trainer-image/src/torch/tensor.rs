@@ -24,6 +24,12 @@ pub fn set_log_level(level: LogLevel) {
     unsafe { ffi::ty_log_level(level as i32) }
 }
 
+/// Ends the process at once, with nothing torn down: another thread may wait for a GPU that never answers.
+pub(crate) fn end_process(code: i32) -> ! {
+    // SAFETY: nothing of this process is used after this.
+    unsafe { libc::_exit(code) }
+}
+
 /// Accumulates gradients of a scalar into the leaves of its graph, and runs the hooks of a [`Reducer`](super::Reducer).
 ///
 /// # Errors

@@ -1,41 +1,112 @@
-//! The layers of the zoo: convolution, batch norm and linear, as `torch.nn` computes and initialises them.
+//! The layers of the zoo, as `torch.nn` computes them: convolution, batch norm, layer norm, linear; and the
+//! squeeze-and-excitation and convolution-norm-activation blocks of `torchvision.ops`.
 
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use super::state::State;
+use super::init::Init;
+use super::state::{State, is_below};
+use crate::torch::{NormRanks, SyncNorm, TorchError};
 
-/// `torch.nn.Conv2d` without bias.
-pub(super) struct Conv2d {
-    weight: Tensor,
+/// What follows a layer, in place where torchvision does it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    None,
+    Relu,
+    Silu,
+    HardSwish,
+}
+
+impl Activation {
+    pub(super) fn apply(self, mut input: Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Activation::None => Ok(input),
+            Activation::Relu => input.f_relu_(),
+            Activation::Silu => input.f_silu_(),
+            Activation::HardSwish => input.f_hardswish_(),
+        }
+    }
+}
+
+/// Shape of a square convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernel {
+    inputs: i64,
+    outputs: i64,
+    edge: i64,
     stride: i64,
     padding: i64,
+    groups: i64,
+}
+
+impl Kernel {
+    /// With stride 1 and the padding that keeps the image's size.
+    pub(super) fn square(inputs: i64, outputs: i64, edge: i64) -> Kernel {
+        Kernel { inputs, outputs, edge, stride: 1, padding: (edge - 1) / 2, groups: 1 }
+    }
+
+    /// As [`square`](Self::square) for each channel by itself.
+    pub(super) fn depthwise(channels: i64, edge: i64) -> Kernel {
+        Kernel { groups: channels, ..Kernel::square(channels, channels, edge) }
+    }
+
+    /// Without overlap or padding: each patch of `edge` pixels gives one.
+    pub(super) fn patches(inputs: i64, outputs: i64, edge: i64) -> Kernel {
+        Kernel { stride: edge, padding: 0, ..Kernel::square(inputs, outputs, edge) }
+    }
+
+    /// The same with another stride.
+    pub(super) fn stride(self, stride: i64) -> Kernel {
+        Kernel { stride, ..self }
+    }
+
+    /// He's distribution for it.
+    pub(super) fn he(self) -> Init {
+        Init::he(self.outputs, self.edge)
+    }
+}
+
+/// `torch.nn.Conv2d`.
+pub(super) struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    kernel: Kernel,
 }
 
 impl Conv2d {
-    /// A square kernel, initialised as torchvision's ResNet does: normal with the standard deviation
-    /// `sqrt(2 / (outputs * kernel²))` (He et al. 2015, fan-out, ReLU).
-    pub(super) fn new(
-        state: &mut State,
-        name: &str,
-        inputs: i64,
-        outputs: i64,
-        kernel: i64,
-        stride: i64,
-        padding: i64,
-    ) -> Conv2d {
-        let deviation = (2.0 / (outputs * kernel * kernel) as f64).sqrt();
-        let mut weight = Tensor::empty([outputs, inputs, kernel, kernel], (Kind::Float, state.device()));
-        let _ = weight.normal_(0.0, deviation);
-        Conv2d { weight: state.parameter(format!("{name}.weight"), &weight), stride, padding }
+    /// Without bias.
+    pub(super) fn new(state: &mut State, name: &str, kernel: Kernel, init: Init) -> Conv2d {
+        let size = [kernel.outputs, kernel.inputs / kernel.groups, kernel.edge, kernel.edge];
+        Conv2d { weight: state.draw(format!("{name}.weight"), &size, init), bias: None, kernel }
     }
 
-    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        input.f_conv2d(&self.weight, None::<&Tensor>, stride, padding, [1, 1], 1)
+    /// With a bias, which starts at 0.
+    pub(super) fn with_bias(state: &mut State, name: &str, kernel: Kernel, init: Init) -> Conv2d {
+        let conv = Conv2d::new(state, name, kernel, init);
+        let bias = state.draw(format!("{name}.bias"), &[kernel.outputs], Init::Constant(0.0));
+        Conv2d { bias: Some(bias), ..conv }
+    }
+
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        let Kernel { stride, padding, groups, .. } = self.kernel;
+        input.f_conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1, 1], groups)
     }
 }
 
-/// `torch.nn.BatchNorm2d` with its default constants.
+/// Constants of a batch norm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NormConstants {
+    pub(super) epsilon: f64,
+    pub(super) momentum: f64,
+}
+
+impl NormConstants {
+    /// PyTorch's defaults.
+    pub(super) const DEFAULT: NormConstants = NormConstants { epsilon: 1e-5, momentum: 0.1 };
+    /// Those of the networks that come from TensorFlow: MobileNetV3, EfficientNet B5 to B7.
+    pub(super) const TENSORFLOW: NormConstants = NormConstants { epsilon: 1e-3, momentum: 0.01 };
+}
+
+/// `torch.nn.BatchNorm2d`.
 pub(super) struct BatchNorm2d {
     name: String,
     weight: Tensor,
@@ -43,38 +114,53 @@ pub(super) struct BatchNorm2d {
     running_mean: Tensor,
     running_var: Tensor,
     batches: Tensor,
+    constants: NormConstants,
     frozen: bool,
+    /// The ranks over whose batches it takes its statistics; its own alone without.
+    ranks: Option<NormRanks>,
 }
 
 impl BatchNorm2d {
-    const MOMENTUM: f64 = 0.1;
-    const EPSILON: f64 = 1e-5;
-
-    pub(super) fn new(state: &mut State, name: &str, features: i64) -> BatchNorm2d {
+    pub(super) fn new(state: &mut State, name: &str, features: i64, constants: NormConstants) -> BatchNorm2d {
         let options = (Kind::Float, state.device());
         let counter = (Kind::Int64, state.device());
         BatchNorm2d {
-            weight: state.parameter(format!("{name}.weight"), &Tensor::ones([features], options)),
-            bias: state.parameter(format!("{name}.bias"), &Tensor::zeros([features], options)),
+            weight: state.draw(format!("{name}.weight"), &[features], Init::Constant(1.0)),
+            bias: state.draw(format!("{name}.bias"), &[features], Init::Constant(0.0)),
             running_mean: state.buffer(format!("{name}.running_mean"), Tensor::zeros([features], options)),
             running_var: state.buffer(format!("{name}.running_var"), Tensor::ones([features], options)),
             batches: state.buffer(format!("{name}.num_batches_tracked"), Tensor::zeros([0_i64; 0], counter)),
             name: name.to_owned(),
+            constants,
             frozen: false,
+            ranks: None,
         }
     }
 
     pub(super) fn freeze(&mut self, prefixes: &[String]) {
-        self.frozen |= prefixes.iter().any(|prefix| {
-            self.name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
+        self.frozen |= is_below(&self.name, prefixes);
     }
 
-    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, tch::TchError> {
+    pub(super) fn synchronise(&mut self, ranks: &NormRanks) {
+        self.ranks = Some(ranks.clone());
+    }
+
+    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let train = train && !self.frozen;
         if train {
             let _no_grad = tch::no_grad_guard();
             let _ = self.batches.shallow_clone().f_add_scalar_(1)?;
+        }
+        if train && let Some(ranks) = &self.ranks {
+            let norm = SyncNorm {
+                weight: &self.weight,
+                bias: &self.bias,
+                running_mean: &self.running_mean,
+                running_var: &self.running_var,
+                momentum: self.constants.momentum,
+                epsilon: self.constants.epsilon,
+            };
+            return ranks.batch_norm(input, norm).map_err(TorchError::into_tch);
         }
         input.f_batch_norm(
             Some(&self.weight),
@@ -82,10 +168,36 @@ impl BatchNorm2d {
             Some(&self.running_mean),
             Some(&self.running_var),
             train,
-            Self::MOMENTUM,
-            Self::EPSILON,
+            self.constants.momentum,
+            self.constants.epsilon,
             true,
         )
+    }
+}
+
+/// `torch.nn.LayerNorm` over the last dimension, with the epsilon of torchvision's networks.
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    const EPSILON: f64 = 1e-6;
+
+    pub(super) fn new(state: &mut State, name: &str, features: i64) -> LayerNorm {
+        LayerNorm {
+            weight: state.draw(format!("{name}.weight"), &[features], Init::Constant(1.0)),
+            bias: state.draw(format!("{name}.bias"), &[features], Init::Constant(0.0)),
+        }
+    }
+
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        input.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), Self::EPSILON, true)
+    }
+
+    /// Over the channels of images of shape `[batch, channels, height, width]`: torchvision's `LayerNorm2d`.
+    pub(super) fn forward_channels(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.forward(&input.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])
     }
 }
 
@@ -96,18 +208,105 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// Weight and bias uniform in ±1/√inputs, PyTorch's default.
-    pub(super) fn new(state: &mut State, name: &str, inputs: i64, outputs: i64) -> Linear {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let draw = |size: &[i64]| Tensor::empty(size, (Kind::Float, state.device())).uniform_(-bound, bound);
-        let (weight, bias) = (draw(&[outputs, inputs]), draw(&[outputs]));
+    pub(super) fn new(state: &mut State, name: &str, size: (i64, i64), weight: Init, bias: Init) -> Linear {
+        Linear::named(state, [format!("{name}.weight"), format!("{name}.bias")], size, weight, bias)
+    }
+
+    /// With names of its own for weight and bias.
+    pub(super) fn named(
+        state: &mut State,
+        [weight_name, bias_name]: [String; 2],
+        (inputs, outputs): (i64, i64),
+        weight: Init,
+        bias: Init,
+    ) -> Linear {
         Linear {
-            weight: state.parameter(format!("{name}.weight"), &weight),
-            bias: state.parameter(format!("{name}.bias"), &bias),
+            weight: state.draw(weight_name, &[outputs, inputs], weight),
+            bias: state.draw(bias_name, &[outputs], bias),
         }
     }
 
-    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, tch::TchError> {
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
         input.f_linear(&self.weight, Some(&self.bias))
     }
+}
+
+/// `torchvision.ops.Conv2dNormActivation`: a convolution `NAME.0`, a batch norm `NAME.1`, an activation.
+pub(super) struct ConvNorm {
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    activation: Activation,
+}
+
+impl ConvNorm {
+    /// Initialised by He.
+    pub(super) fn new(
+        state: &mut State,
+        name: &str,
+        kernel: Kernel,
+        constants: NormConstants,
+        activation: Activation,
+    ) -> ConvNorm {
+        let conv = Conv2d::new(state, &format!("{name}.0"), kernel, kernel.he());
+        let norm = BatchNorm2d::new(state, &format!("{name}.1"), kernel.outputs, constants);
+        ConvNorm { conv, norm, activation }
+    }
+
+    pub(super) fn norm(&mut self) -> &mut BatchNorm2d {
+        &mut self.norm
+    }
+
+    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        self.activation.apply(self.norm.forward(&self.conv.forward(input)?, train)?)
+    }
+}
+
+/// What turns a squeeze-and-excitation block's result into factors.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gate {
+    Sigmoid,
+    HardSigmoid,
+}
+
+/// `torchvision.ops.SqueezeExcitation` (Hu et al. 2017): each channel is scaled by what all channels' means say.
+pub(super) struct SqueezeExcitation {
+    fc1: Conv2d,
+    fc2: Conv2d,
+    activation: Activation,
+    gate: Gate,
+}
+
+impl SqueezeExcitation {
+    /// `channels` are squeezed to `squeezed` and back. Initialised by He.
+    pub(super) fn new(
+        state: &mut State,
+        name: &str,
+        (channels, squeezed): (i64, i64),
+        activation: Activation,
+        gate: Gate,
+    ) -> SqueezeExcitation {
+        let (down, up) = (Kernel::square(channels, squeezed, 1), Kernel::square(squeezed, channels, 1));
+        SqueezeExcitation {
+            fc1: Conv2d::with_bias(state, &format!("{name}.fc1"), down, down.he()),
+            fc2: Conv2d::with_bias(state, &format!("{name}.fc2"), up, up.he()),
+            activation,
+            gate,
+        }
+    }
+
+    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        let squeezed = self.activation.apply(self.fc1.forward(&input.f_adaptive_avg_pool2d([1, 1])?)?)?;
+        let excited = self.fc2.forward(&squeezed)?;
+        let scale = match self.gate {
+            Gate::Sigmoid => excited.f_sigmoid()?,
+            Gate::HardSigmoid => excited.f_hardsigmoid()?,
+        };
+        scale.f_mul(input)
+    }
+}
+
+/// The nearest multiple of 8, at least 8, and not more than a tenth below: `torchvision.models._utils._make_divisible`.
+pub(super) fn multiple_of_8(channels: f64) -> i64 {
+    let near = ((channels + 4.0) as i64 / 8 * 8).max(8);
+    if (near as f64) < 0.9 * channels { near + 8 } else { near }
 }

@@ -3,9 +3,10 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
-use super::Net;
-use super::layers::{BatchNorm2d, Conv2d, Linear};
+use super::init::Init;
+use super::layers::{BatchNorm2d, Conv2d, Kernel, Linear, NormConstants};
 use super::state::State;
+use super::{Built, Net};
 
 /// Which blocks, and how many in each of the four stages.
 pub(super) struct Shape {
@@ -42,9 +43,10 @@ struct Block {
 }
 
 /// Builds the network and names its stages: stem, four stages, head.
-pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> (Box<dyn Net>, Vec<Vec<String>>) {
-    let conv1 = Conv2d::new(state, "conv1", 3, 64, 7, 2, 3);
-    let bn1 = BatchNorm2d::new(state, "bn1", 64);
+pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> Built {
+    let stem = Kernel::square(3, 64, 7).stride(2);
+    let conv1 = Conv2d::new(state, "conv1", stem, stem.he());
+    let bn1 = BatchNorm2d::new(state, "bn1", 64, NormConstants::DEFAULT);
     let expansion = if shape.bottleneck { 4 } else { 1 };
     let mut inputs = 64;
     let mut blocks = Vec::new();
@@ -57,7 +59,9 @@ pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> (Box<dyn 
             inputs = width * expansion;
         }
     }
-    let fc = Linear::new(state, "fc", inputs, classes);
+    // PyTorch's default for a linear layer.
+    let uniform = Init::Uniform(1.0 / (inputs as f64).sqrt());
+    let fc = Linear::new(state, "fc", (inputs, classes), uniform, uniform);
     let mut stages = vec![vec!["conv1".to_owned(), "bn1".to_owned()]];
     stages.extend((1..=4).map(|stage| vec![format!("layer{stage}")]));
     stages.push(vec!["fc".to_owned()]);
@@ -67,9 +71,9 @@ pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> (Box<dyn 
 impl Block {
     fn new(state: &mut State, name: &str, inputs: i64, width: i64, stride: i64, bottleneck: bool) -> Block {
         let mut layer = |index: usize, inputs, outputs, kernel, stride| {
-            let conv =
-                Conv2d::new(state, &format!("{name}.conv{index}"), inputs, outputs, kernel, stride, (kernel - 1) / 2);
-            (conv, BatchNorm2d::new(state, &format!("{name}.bn{index}"), outputs))
+            let kernel = Kernel::square(inputs, outputs, kernel).stride(stride);
+            let conv = Conv2d::new(state, &format!("{name}.conv{index}"), kernel, kernel.he());
+            (conv, BatchNorm2d::new(state, &format!("{name}.bn{index}"), outputs, NormConstants::DEFAULT))
         };
         let (layers, outputs) = if bottleneck {
             let layers = vec![
@@ -82,8 +86,9 @@ impl Block {
             (vec![layer(1, inputs, width, 3, stride), layer(2, width, width, 3, 1)], width)
         };
         let downsample = (stride != 1 || inputs != outputs).then(|| {
-            let conv = Conv2d::new(state, &format!("{name}.downsample.0"), inputs, outputs, 1, stride, 0);
-            (conv, BatchNorm2d::new(state, &format!("{name}.downsample.1"), outputs))
+            let kernel = Kernel::square(inputs, outputs, 1).stride(stride);
+            let conv = Conv2d::new(state, &format!("{name}.downsample.0"), kernel, kernel.he());
+            (conv, BatchNorm2d::new(state, &format!("{name}.downsample.1"), outputs, NormConstants::DEFAULT))
         });
         Block { layers, downsample }
     }
@@ -121,9 +126,12 @@ impl Net for ResNet {
     }
 
     fn freeze(&mut self, prefixes: &[String]) {
-        self.bn1.freeze(prefixes);
-        for norm in self.blocks.iter_mut().flat_map(Block::norms) {
+        for norm in self.norms() {
             norm.freeze(prefixes);
         }
+    }
+
+    fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
+        std::iter::once(&mut self.bn1).chain(self.blocks.iter_mut().flat_map(Block::norms)).collect()
     }
 }

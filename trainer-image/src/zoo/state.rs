@@ -1,10 +1,11 @@
-//! A model's tensors by name, in the order of torchvision's `state_dict`, and how they are read from and written to
-//! safetensors.
+//! A model's tensors by name, in the order of torchvision's `state_dict`.
 
 use std::collections::BTreeMap;
 
-use safetensors::{Dtype, SafeTensors};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
+
+use super::init::Init;
+use super::weights::WeightsError;
 
 /// What a tensor of a model is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +36,6 @@ pub struct State {
     entries: Vec<Entry>,
 }
 
-/// Weights that don't fit a model.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// Not a safetensors file.
-    #[error("not a safetensors file: {0}")]
-    Format(#[from] safetensors::SafeTensorError),
-    /// The names or shapes differ.
-    #[error("the weights don't fit the model: {}", .0.join("; "))]
-    Mismatch(Vec<String>),
-    /// libtorch refused a copy.
-    #[error("libtorch could not take the weights: {0}")]
-    Torch(#[from] tch::TchError),
-}
-
 impl State {
     pub(super) fn new(device: Device) -> State {
         State { device, entries: Vec::new() }
@@ -58,8 +45,10 @@ impl State {
         self.device
     }
 
-    pub(super) fn parameter(&mut self, name: String, tensor: &Tensor) -> Tensor {
-        self.add(name, Role::Parameter, tensor.set_requires_grad(true))
+    /// A parameter with fresh values.
+    pub(super) fn draw(&mut self, name: String, size: &[i64], init: Init) -> Tensor {
+        let values = init.draw(size, self.device);
+        self.add(name, Role::Parameter, values.set_requires_grad(true))
     }
 
     pub(super) fn buffer(&mut self, name: String, tensor: Tensor) -> Tensor {
@@ -102,7 +91,7 @@ impl State {
 
     pub(super) fn freeze(&mut self, prefixes: &[String]) {
         for entry in self.entries.iter_mut().filter(|entry| entry.role == Role::Parameter) {
-            if has_prefix(&entry.name, prefixes) {
+            if is_below(&entry.name, prefixes) {
                 entry.role = Role::Frozen;
                 let _ = entry.tensor.set_requires_grad(false);
             }
@@ -123,15 +112,14 @@ impl State {
         self.copy_from(tensors, None)
     }
 
-    /// Takes weights trained for other classes: as [`restore`](Self::restore), but where the tensors of `head` have
-    /// another shape, the model's fresh ones stay. Says whether the head was taken.
-    pub fn adopt(&mut self, tensors: &BTreeMap<String, Tensor>, head: &str) -> Result<bool, WeightsError> {
-        let whole = self.differences(tensors, None);
-        let faults = self.differences(tensors, Some(head));
+    /// Takes weights trained for other classes: as [`restore`](Self::restore), but where the tensors of `head` are missing
+    /// or have another shape, the model's fresh ones stay. Says whether the head was taken.
+    pub(super) fn adopt(&mut self, tensors: &BTreeMap<String, Tensor>, head: &str) -> Result<bool, WeightsError> {
+        let skip = if self.differences(tensors, None).is_empty() { None } else { Some(head) };
+        let faults = self.differences(tensors, skip);
         if !faults.is_empty() {
             return Err(WeightsError::Mismatch(faults));
         }
-        let skip = if whole.is_empty() { None } else { Some(head) };
         self.copy_from(tensors, skip)?;
         Ok(skip.is_none())
     }
@@ -183,70 +171,13 @@ pub fn host_copy(tensor: &Tensor) -> Tensor {
     })
 }
 
-fn has_prefix(name: &str, prefixes: &[String]) -> bool {
-    prefixes.iter().any(|prefix| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('.')))
+/// Whether one of `prefixes` is this name or that of a layer around it.
+pub(super) fn is_below(name: &str, prefixes: &[impl AsRef<str>]) -> bool {
+    prefixes
+        .iter()
+        .any(|prefix| name.strip_prefix(prefix.as_ref()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 fn in_head(name: &str, head: Option<&str>) -> bool {
-    head.is_some_and(|head| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.')))
-}
-
-/// The tensors of a safetensors file, by name.
-pub fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
-    let file = SafeTensors::deserialize(bytes)?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        let size: Vec<i64> = view.shape().iter().map(|&extent| extent as i64).collect();
-        let kind = kind_of(view.dtype())
-            .ok_or_else(|| WeightsError::Mismatch(vec![format!("{name} has the unsupported type {}", view.dtype())]))?;
-        tensors.insert(name, Tensor::f_from_data_size(view.data(), &size, kind)?);
-    }
-    Ok(tensors)
-}
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::U8 => Kind::Uint8,
-        _ => return None,
-    })
-}
-
-fn dtype_of(kind: Kind) -> Option<Dtype> {
-    Some(match kind {
-        Kind::Float => Dtype::F32,
-        Kind::Double => Dtype::F64,
-        Kind::Half => Dtype::F16,
-        Kind::BFloat16 => Dtype::BF16,
-        Kind::Int64 => Dtype::I64,
-        Kind::Int => Dtype::I32,
-        Kind::Uint8 => Dtype::U8,
-        _ => return None,
-    })
-}
-
-/// A safetensors file of these tensors, which lie on the host.
-pub fn write_safetensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, WeightsError> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
-            WeightsError::Mismatch(vec![format!("{name} has the unsupported type {:?}", tensor.kind())])
-        })?;
-        let mut bytes = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        let shape: Vec<usize> = tensor.size().iter().map(|&extent| extent as usize).collect();
-        views.push((name.clone(), dtype, shape, bytes));
-    }
-    let views = views
-        .iter()
-        .map(|(name, dtype, shape, bytes)| {
-            Ok((name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)?))
-        })
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    Ok(safetensors::serialize(views, None)?)
+    head.is_some_and(|head| is_below(name, &[head]))
 }

@@ -26,6 +26,8 @@ struct ty_driver_report {
 
 // 0: all known; 1: the library can't be opened; 2: it lacks a function; 3: a call failed.
 int ty_driver_probe(const char* library, ty_driver_report* report, ty_driver_device* devices, int32_t capacity);
+// Address of a device on the PCI bus: domain, bus, device. 0 if it is known.
+int ty_driver_pci(const char* library, int32_t index, int32_t* address);
 }
 
 namespace {
@@ -50,6 +52,8 @@ struct Driver {
 
 // cuda.h: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
 constexpr int CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76;
+// Likewise ..._PCI_DOMAIN_ID, _PCI_BUS_ID and _PCI_DEVICE_ID.
+constexpr int PCI_ADDRESS[] = {50, 33, 34};
 
 template <typename Function>
 bool find(void* library, const char* name, Function& function, ty_driver_report* report) {
@@ -113,6 +117,23 @@ int ty_driver_probe(const char* library, ty_driver_report* report, ty_driver_dev
   }
   for (int i = 0; i < report->count && i < capacity; i++) {
     if (!describe(driver, i, devices + i, report)) return CALL_FAILED;
+  }
+  return OK;
+}
+
+int ty_driver_pci(const char* library, int32_t index, int32_t* address) {
+  void* opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+  if (!opened) return NO_LIBRARY;
+  ty_driver_report report{};
+  Driver driver{};
+  if (!find(opened, "cuInit", driver.init, &report) || !find(opened, "cuDeviceGet", driver.get, &report) ||
+      !find(opened, "cuDeviceGetAttribute", driver.attribute, &report)) {
+    return NO_FUNCTION;
+  }
+  int handle = 0;
+  if (driver.init(0) != 0 || driver.get(&handle, index) != 0) return CALL_FAILED;
+  for (int i = 0; i < 3; i++) {
+    if (driver.attribute(address + i, PCI_ADDRESS[i], handle) != 0) return CALL_FAILED;
   }
   return OK;
 }

@@ -7,7 +7,6 @@
 #include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "cuda_plugin.h"
@@ -26,6 +25,7 @@ using Type = c10d::ProcessGroup::BackendType;
 using std::chrono::milliseconds;
 
 decltype(&trainyard_cuda_nccl) nccl = nullptr;
+decltype(&trainyard_cuda_flights) flights = nullptr;
 
 void give(const void* bytes, size_t size, uint8_t** value, size_t* length) {
   *value = static_cast<uint8_t*>(malloc(size + 1));
@@ -57,7 +57,7 @@ ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank,
                         ty_group** out) {
   return edge([&] {
     if (size == 1) {
-      *out = new ty_group{c10::make_intrusive<c10d::HashStore>(), {}, rank, size};
+      *out = new ty_group{c10::make_intrusive<c10d::HashStore>(), {}, {}, rank, size};
       return;
     }
     c10d::TCPStoreOptions options;
@@ -67,7 +67,7 @@ ty_status ty_group_open(const char* host, uint16_t port, bool is_host, int rank,
     // Ranks are counted by the caller, who can say which are missing.
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout_ms);
-    *out = new ty_group{c10::make_intrusive<c10d::TCPStore>(host, options), {}, rank, size};
+    *out = new ty_group{c10::make_intrusive<c10d::TCPStore>(host, options), {}, {}, rank, size};
   });
 }
 
@@ -101,7 +101,7 @@ void ty_free_bytes(uint8_t* bytes) {
 
 ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t timeout_ms) {
   return edge([&] {
-    using Gloo = c10d::ProcessGroupGloo;
+    using Gloo = trainyard::RecordedGloo;
     auto timeout = milliseconds(timeout_ms);
     c10::intrusive_ptr<Gloo::Options> options;
     if (*address == '\0') {
@@ -113,10 +113,12 @@ ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t ti
     auto processes = c10::make_intrusive<c10d::ProcessGroup>(group->store, group->rank, group->size);
     processes->setDefaultBackend(Type::GLOO);
     auto store = c10::make_intrusive<c10d::PrefixStore>("gloo/", group->store);
-    Backend backend = c10::make_intrusive<Gloo>(store, group->rank, group->size, options);
+    auto gloo = c10::make_intrusive<Gloo>(store, group->rank, group->size, options);
+    Backend backend = gloo;
     processes->setBackend(c10::DeviceType::CPU, Type::GLOO, backend);
     // Gloo also moves CUDA tensors, through host memory: for ranks that share one GPU, which NCCL refuses.
     if (nccl != nullptr) processes->setBackend(c10::DeviceType::CUDA, Type::GLOO, backend);
+    group->gloo = std::move(gloo);
     group->processes = std::move(processes);
   });
 }
@@ -163,6 +165,13 @@ ty_status ty_group_barrier(ty_group* group) {
   return edge([&] { group->processes->barrier()->wait(); });
 }
 
+ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length) {
+  return edge([&] {
+    std::string dump = group->gloo ? group->gloo->flights() : flights != nullptr ? flights() : "{}";
+    give(dump.data(), dump.size(), text, length);
+  });
+}
+
 ty_status ty_group_free(ty_group* group) {
   return edge([&] { delete group; });
 }
@@ -173,10 +182,12 @@ ty_status ty_cuda_load(const char* path) {
     TORCH_CHECK(plugin != nullptr, dlerror());
     auto version = reinterpret_cast<decltype(&trainyard_cuda_version)>(dlsym(plugin, "trainyard_cuda_version"));
     auto create = reinterpret_cast<decltype(&trainyard_cuda_nccl)>(dlsym(plugin, "trainyard_cuda_nccl"));
+    auto dump = reinterpret_cast<decltype(&trainyard_cuda_flights)>(dlsym(plugin, "trainyard_cuda_flights"));
     TORCH_CHECK(version != nullptr && create != nullptr, path, " is not Trainyard's CUDA plug-in");
-    TORCH_CHECK(version() == TRAINYARD_CUDA_VERSION, path, " has version ", version(), " and this trainer needs ",
-                TRAINYARD_CUDA_VERSION);
+    TORCH_CHECK(version() == TRAINYARD_CUDA_VERSION && dump != nullptr, path, " has version ", version(),
+                " and this trainer needs ", TRAINYARD_CUDA_VERSION);
     nccl = create;
+    flights = dump;
   });
 }
 

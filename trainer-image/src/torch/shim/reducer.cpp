@@ -1,5 +1,6 @@
 // DistributedDataParallel's machinery: the parameter check, the first broadcast, buckets, reducer and logger.
 
+#include <atomic>
 #include <cstring>
 
 #include <torch/csrc/distributed/c10d/comm.hpp>
@@ -9,10 +10,44 @@
 #include "edge.h"
 #include "group.h"
 
+namespace {
+
+// Gradients travel as numbers of another kind: the `_compress_hook` of torch/distributed/algorithms/ddp_comm_hooks/
+// default_hooks.py, which is fp16_compress_hook and bf16_compress_hook. Here because
+// libtorch's C++ has the first alone, and counts nothing.
+class Travel : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  Travel(c10::intrusive_ptr<c10d::ProcessGroup> processes, at::ScalarType kind, std::shared_ptr<std::atomic<int64_t>> bytes)
+      : CppCommHookInterface(std::move(processes)), kind_(kind), bytes_(std::move(bytes)) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    at::NoGradGuard no_grad;
+    auto buffer = bucket.getBufferRef();
+    // Divided first: the sum of 16-bit numbers could overflow.
+    std::vector<at::Tensor> travels{buffer.to(kind_).div_(state_->getSize())};
+    bytes_->fetch_add(static_cast<int64_t>(travels[0].nbytes()), std::memory_order_relaxed);
+    auto arrives = state_->allreduce(travels)->getFuture();
+    auto unpack = [buffer](c10::ivalue::Future& arrived) {
+      at::NoGradGuard no_grad;
+      buffer.copy_(arrived.value().toTensorVector()[0]);
+      return c10::IValue(buffer);
+    };
+    return arrives->then(std::move(unpack), arrives->elementType());
+  }
+
+ private:
+  at::ScalarType kind_;
+  std::shared_ptr<std::atomic<int64_t>> bytes_;
+};
+
+} // namespace
+
 struct ty_reducer {
   // The logger refers to the reducer: it is declared later, so it goes first.
   std::shared_ptr<c10d::Reducer> reducer;
   std::shared_ptr<c10d::Logger> logger;
+  // By the hook; it has none where gradients travel as they are.
+  std::shared_ptr<std::atomic<int64_t>> bytes;
 };
 
 using trainyard::edge;
@@ -64,7 +99,12 @@ ty_status ty_reducer_new(ty_group* group, ty_tensor* const* parameters, const ch
     auto logger = std::make_shared<c10d::Logger>(reducer);
     reducer->set_logger(logger);
     logger->set_construction_data_and_log("Trainyard", {}, -1, options.broadcast_buffers, false, false);
-    *out = new ty_reducer{std::move(reducer), std::move(logger)};
+    auto bytes = std::make_shared<std::atomic<int64_t>>(0);
+    if (options.compression >= 0) {
+      auto kind = static_cast<at::ScalarType>(options.compression);
+      reducer->register_comm_hook(std::make_unique<Travel>(group->processes, kind, bytes));
+    }
+    *out = new ty_reducer{std::move(reducer), std::move(logger), std::move(bytes)};
   });
 }
 
@@ -98,6 +138,10 @@ ty_status ty_reducer_figures(ty_reducer* it, uint8_t** text, size_t* length) {
     memcpy(*text, lines.data(), lines.size());
     *length = lines.size();
   });
+}
+
+ty_status ty_reducer_bytes(ty_reducer* it, int64_t* bytes) {
+  return edge([&] { *bytes = it->bytes->load(std::memory_order_relaxed); });
 }
 
 ty_status ty_reducer_free(ty_reducer* it) {

@@ -61,6 +61,10 @@ ty_status ty_group_broadcast(ty_group* group, ty_tensor* tensor, int root);
 // `out` has the shape of `tensor` with the number of ranks before it.
 ty_status ty_group_all_gather(ty_group* group, ty_tensor* out, ty_tensor* tensor);
 ty_status ty_group_barrier(ty_group* group);
+// Another handle of the same group, freed by ty_group_free as well.
+ty_status ty_group_share(ty_group* group, ty_group** out);
+// The collectives that did not end, as JSON in the form of libtorch's flight recorder; freed by ty_free_bytes.
+ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length);
 ty_status ty_group_free(ty_group* group);
 
 // Opens the plug-in that carries NCCL. Before any other use of CUDA in the process.
@@ -80,6 +84,8 @@ typedef struct ty_reducer_options {
   bool find_unused;
   bool gradient_as_bucket_view;
   bool broadcast_buffers;
+  // Kind in which gradients travel, as libtorch numbers them (5: Half, 15: BFloat16); -1: their own.
+  int compression;
 } ty_reducer_options;
 
 // `names[i]` belongs to `parameters[i]`. Bucket b holds the parameters `members[starts[b] .. starts[b + 1]]`.
@@ -92,7 +98,19 @@ ty_status ty_reducer_before_backward(ty_reducer* reducer, ty_tensor* const* outp
 ty_status ty_reducer_sample_rate(ty_reducer* reducer, int rate);
 // Figures as lines `key<TAB>integer`; freed by ty_free_bytes.
 ty_status ty_reducer_figures(ty_reducer* reducer, uint8_t** text, size_t* length);
+// Bytes of gradients that this rank has handed to collectives.
+ty_status ty_reducer_bytes(ty_reducer* reducer, int64_t* bytes);
 ty_status ty_reducer_free(ty_reducer* reducer);
+
+// ---- batch norm over all ranks (sync_norm.cpp) ----
+
+typedef struct ty_batch_norm {
+  ty_tensor *weight, *bias, *running_mean, *running_var;
+  double momentum, epsilon;
+} ty_batch_norm;
+
+// In training: updates the running statistics, and gives a tensor that the caller owns. All ranks call it alike.
+ty_status ty_sync_batch_norm(ty_group* group, ty_tensor* images, ty_batch_norm norm, ty_tensor** out);
 
 // ---- tensors (tensor.cpp) ----
 
@@ -119,7 +137,7 @@ ty_status ty_autocast_leave(int device_type, ty_autocast before);
 ty_status ty_rng_state(ty_tensor** out);
 ty_status ty_set_rng_state(ty_tensor* state);
 
-// ---- fused optimizers (optim.cpp); parameters without a gradient are left out ----
+// ---- optimizers (optim.cpp): fused kernels, or foreach operations; parameters without a gradient are left out ----
 
 typedef struct ty_sgd {
   double learning_rate, momentum, dampening, weight_decay;
@@ -137,6 +155,38 @@ typedef struct ty_adam {
 // `steps` are scalar float tensors. `max_squares` is null without amsgrad.
 ty_status ty_fused_adam(ty_tensor* const* parameters, ty_tensor* const* means, ty_tensor* const* squares,
                         ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options);
+
+typedef struct ty_adagrad {
+  double learning_rate, learning_rate_decay, weight_decay, epsilon;
+} ty_adagrad;
+
+// `steps` as above, on the parameters' device. In the functions below they lie on the host.
+ty_status ty_fused_adagrad(ty_tensor* const* parameters, ty_tensor* const* sums, ty_tensor* const* steps, size_t count,
+                           ty_adagrad options);
+
+typedef struct ty_rmsprop_options {
+  double learning_rate, alpha, epsilon, weight_decay, momentum;
+} ty_rmsprop_options;
+
+// `buffers` is null without momentum.
+ty_status ty_rmsprop(ty_tensor* const* parameters, ty_tensor* const* squares, ty_tensor* const* buffers,
+                     ty_tensor* const* steps, size_t count, ty_rmsprop_options options);
+
+// Of the options the two booleans mean nothing.
+ty_status ty_adamax(ty_tensor* const* parameters, ty_tensor* const* means, ty_tensor* const* norms,
+                    ty_tensor* const* steps, size_t count, ty_adam options);
+
+typedef struct ty_adadelta_options {
+  double learning_rate, rho, epsilon, weight_decay;
+} ty_adadelta_options;
+
+ty_status ty_adadelta(ty_tensor* const* parameters, ty_tensor* const* squares, ty_tensor* const* deltas,
+                      ty_tensor* const* steps, size_t count, ty_adadelta_options options);
+
+// Multiplies all gradients by `inverse`; tells whether one of them was not finite.
+ty_status ty_unscale_gradients(ty_tensor* const* parameters, size_t count, float inverse, bool* overflowed);
+// Moves each target towards its source by the share `weight` of their difference.
+ty_status ty_lerp(ty_tensor* const* targets, ty_tensor* const* sources, size_t count, double weight);
 
 #ifdef __cplusplus
 }

@@ -36,7 +36,8 @@ ty_status ty_clip_gradients(ty_tensor* const* parameters, size_t count, double m
     }
     TORCH_CHECK(!gradients.empty(), "no parameter has a gradient to clip");
     auto total = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients, 2.0)), 2.0);
-    at::_foreach_mul_(gradients, (max_norm / (total + 1e-6)).clamp_max(1.0));
+    // Python divides a number by a tensor so; C++'s operator rounds once where this rounds twice.
+    at::_foreach_mul_(gradients, ((total + 1e-6).reciprocal() * max_norm).clamp_max(1.0));
     *norm = new at::Tensor(std::move(total));
   });
 }
