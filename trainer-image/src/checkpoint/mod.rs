@@ -1,9 +1,16 @@
 //! Checkpoints: all that a training needs to go on bit for bit, committed by one rename and checked by digest.
 //!
 //! `checkpoints/step-000000120/` holds `state.safetensors` (model, best model, optimizer) and `checkpoint.json` (the
-//! position, and the digest of the state). A folder of that name is complete; anything else is garbage.
+//! position, and the digest of the state). A folder of that name is complete; anything else is garbage. In a store, where
+//! nothing is renamed, a checkpoint is complete with its `checkpoint.json`.
+//!
+//! Each names the attempt that wrote it, and a newer attempt's counts more than one of a later step: what a ghost of an older
+//! attempt commits after the newer one has begun is passed over, and replaced where both come to the same step.
 
 mod policy;
+mod remote;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use policy::{Clock, Policy};
@@ -11,14 +18,17 @@ pub use writer::Writer;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crds::contract::Cause;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::fault::Fault;
-use crate::folder::{self, Folder};
+use crate::folder::{self, Folder, FolderError};
+use crate::storage::{self, is_remote};
 use crate::zoo::{read_safetensors, write_safetensors};
 
 const FOLDER: &str = "checkpoints";
@@ -41,39 +51,75 @@ pub struct Checkpoint<Position> {
 struct Record<Position> {
     step: u64,
     attempt: u32,
+    /// Name of the file with the tensors.
+    #[serde(default = "state_name")]
+    state: String,
     state_digest: String,
     position: Position,
+}
+
+fn state_name() -> String {
+    STATE.to_owned()
 }
 
 fn name(step: u64) -> String {
     format!("step-{step:09}")
 }
 
-/// The complete checkpoints of a folder as (step, path), oldest first.
-pub fn list(output: &Path) -> Result<Vec<(u64, PathBuf)>, Fault> {
+/// A complete checkpoint. Of two, the greater one is the newer: that of the newer attempt, and of one attempt that of the later
+/// step.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// The attempt that wrote it; 0 if its record can't be read.
+    pub attempt: u32,
+    /// Its optimizer steps.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// The complete checkpoints of a folder, oldest first.
+pub fn list(output: &Path) -> Result<Vec<Found>, Fault> {
     let folder = output.join(FOLDER);
-    let entries = match fs::read_dir(&folder) {
+    let steps = if is_remote(&folder) { remote::steps(&folder)? } else { steps(&folder)? };
+    let found = steps.into_iter().map(|step| {
+        let path = folder.join(name(step));
+        match record::<IgnoredAny>(&path) {
+            Ok(record) => Ok(Found { attempt: record.attempt, step, path }),
+            Err(Unread::Damaged(_)) => Ok(Found { attempt: 0, step, path }),
+            Err(Unread::Storage(fault)) => Err(fault),
+        }
+    });
+    let mut found: Vec<Found> = found.collect::<Result<_, _>>()?;
+    found.sort();
+    Ok(found)
+}
+
+/// Steps of the complete checkpoints on a disk.
+fn steps(folder: &Path) -> Result<Vec<u64>, Fault> {
+    let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Fault::io(format_args!("list {}", folder.display()), error)),
     };
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| Fault::io(format_args!("list {}", folder.display()), error))?;
-        if let Some(step) = entry.file_name().to_str().and_then(|name| name.strip_prefix("step-")?.parse().ok()) {
-            found.push((step, entry.path()));
-        }
+        found.extend(entry.file_name().to_str().and_then(|name| name.strip_prefix("step-")?.parse::<u64>().ok()));
     }
-    found.sort();
     Ok(found)
 }
 
 /// The newest checkpoint that is whole; one with a wrong digest is passed over with a warning.
+///
+/// # Errors
+/// If the storage fails: to begin anew for that would be to lose what is there.
 pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Option<Checkpoint<Position>>, Fault> {
-    for (step, path) in list(output)?.into_iter().rev() {
+    for Found { step, path, .. } in list(output)?.into_iter().rev() {
         match read(&path) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
-            Err(reason) => {
+            Err(Unread::Storage(fault)) => return Err(fault),
+            Err(Unread::Damaged(reason)) => {
                 tracing::warn!(step, path = %path.display(), reason, "passing over a checkpoint that is not whole");
             }
         }
@@ -81,21 +127,75 @@ pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Option<Checkp
     Ok(None)
 }
 
-fn is_whole(path: &Path) -> bool {
-    let record =
-        fs::read(path.join(RECORD)).ok().and_then(|bytes| serde_json::from_slice::<Record<IgnoredAny>>(&bytes).ok());
-    let state = fs::read(path.join(STATE)).ok();
-    matches!((record, state), (Some(record), Some(state)) if folder::digest(&state) == record.state_digest)
+/// The checkpoint of a step, which another rank has found whole.
+///
+/// # Errors
+/// If it can't be read: the storage does not show all ranks the same.
+pub fn of_step<Position: DeserializeOwned>(output: &Path, step: u64) -> Result<Checkpoint<Position>, Fault> {
+    let path = output.join(FOLDER).join(name(step));
+    read(&path).map_err(|unread| match unread {
+        Unread::Storage(fault) => fault,
+        Unread::Damaged(reason) => {
+            let message =
+                format!("rank 0 has read the checkpoint {}, and here it is not whole: {reason}", path.display());
+            Fault::new(Cause::Storage, message)
+        }
+    })
 }
 
-fn read<Position: DeserializeOwned>(path: &Path) -> Result<Checkpoint<Position>, String> {
-    let record = fs::read(path.join(RECORD)).map_err(|error| error.to_string())?;
-    let record: Record<Position> = serde_json::from_slice(&record).map_err(|error| error.to_string())?;
-    let state = fs::read(path.join(STATE)).map_err(|error| error.to_string())?;
+/// Why a checkpoint can't be taken.
+enum Unread {
+    Damaged(String),
+    Storage(Fault),
+}
+
+/// A file of a checkpoint.
+fn file(path: &Path, name: &str) -> Result<Vec<u8>, Unread> {
+    let file = path.join(name);
+    storage::read(&file).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Unread::Damaged(format!("{name}: {error}")),
+        _ if !is_remote(path) => Unread::Damaged(format!("{name}: {error}")),
+        _ => Unread::Storage(Fault::io(format_args!("read {}", file.display()), error)),
+    })
+}
+
+fn record<Position: DeserializeOwned>(path: &Path) -> Result<Record<Position>, Unread> {
+    serde_json::from_slice(&file(path, RECORD)?).map_err(|error| Unread::Damaged(error.to_string()))
+}
+
+/// A checkpoint's record and the bytes of its tensors, if these have the recorded digest.
+fn open<Position: DeserializeOwned>(path: &Path) -> Result<(Record<Position>, Vec<u8>), Unread> {
+    let record: Record<Position> = record(path)?;
+    let state = file(path, &record.state)?;
     if folder::digest(&state) != record.state_digest {
-        return Err(format!("the digest of {STATE} differs from the recorded one"));
+        return Err(Unread::Damaged(format!("the digest of {} differs from the recorded one", record.state)));
     }
-    let tensors = read_safetensors(&state).map_err(|error| error.to_string())?;
+    Ok((record, state))
+}
+
+/// What becomes of a checkpoint for a step that has one already.
+enum Standing {
+    /// The one that is there stays: it is the same.
+    Same,
+    /// It is damaged, or an older attempt's, whose course may have been another.
+    Stale,
+}
+
+/// Judges the checkpoint that is there. Where a newer attempt has written it, this attempt has no say any more.
+fn standing(path: &Path, digest: &str, attempt: u32) -> Result<Standing, Fault> {
+    match open::<IgnoredAny>(path) {
+        Ok((record, _)) if record.attempt > attempt => {
+            Err(FolderError::Superseded { attempt, newer: record.attempt }.into())
+        }
+        Ok((record, _)) if record.attempt == attempt || record.state_digest == digest => Ok(Standing::Same),
+        Ok(_) | Err(Unread::Damaged(_)) => Ok(Standing::Stale),
+        Err(Unread::Storage(fault)) => Err(fault),
+    }
+}
+
+fn read<Position: DeserializeOwned>(path: &Path) -> Result<Checkpoint<Position>, Unread> {
+    let (record, state) = open(path)?;
+    let tensors = read_safetensors(&state).map_err(|error| Unread::Damaged(error.to_string()))?;
     Ok(Checkpoint { step: record.step, position: record.position, tensors: tensors.into_iter().collect() })
 }
 
@@ -108,31 +208,44 @@ pub fn commit<Position: Serialize>(
     let folder = output.path().join(FOLDER);
     let target = folder.join(name(checkpoint.step));
     let attempt = output.attempt();
+    if is_remote(&folder) {
+        remote::commit(output, &folder, keep, checkpoint)?;
+        return Ok(target);
+    }
     let staged = folder.join(format!(".{}.attempt-{attempt}", name(checkpoint.step)));
     let state = write_safetensors(&checkpoint.tensors)?;
-    let record =
-        Record { step: checkpoint.step, attempt, state_digest: folder::digest(&state), position: &checkpoint.position };
-    let record = serde_json::to_vec_pretty(&record).expect("a position is plain data");
+    let record = Record {
+        step: checkpoint.step,
+        attempt,
+        state: state_name(),
+        state_digest: folder::digest(&state),
+        position: &checkpoint.position,
+    };
+    let json = serde_json::to_vec_pretty(&record).expect("a position is plain data");
     let write = || {
         fs::create_dir_all(&staged)?;
         folder::write_durably(&staged.join(STATE), &state)?;
-        folder::write_durably(&staged.join(RECORD), &record)?;
+        folder::write_durably(&staged.join(RECORD), &json)?;
         folder::sync_folder(&staged)
     };
-    write().map_err(|error| Fault::io(format_args!("write the checkpoint {}", staged.display()), error))?;
+    write().map_err(|error| {
+        // On a full disk, half a checkpoint takes the room of the next try.
+        let _ = fs::remove_dir_all(&staged);
+        Fault::io(format_args!("write the checkpoint {}", staged.display()), error)
+    })?;
     output.check_current()?;
-    let rename = || {
-        if target.exists() {
-            // The same step of the same job has the same content, unless it was damaged.
-            if is_whole(&target) {
-                return fs::remove_dir_all(&staged);
-            }
-            fs::remove_dir_all(&target)?;
-        }
+    let place = || {
         fs::rename(&staged, &target)?;
         folder::sync_folder(&folder)
     };
-    rename().map_err(|error| Fault::io(format_args!("commit the checkpoint {}", target.display()), error))?;
+    let placed = match target.exists() {
+        false => place(),
+        true => match standing(&target, &record.state_digest, attempt)? {
+            Standing::Same => fs::remove_dir_all(&staged),
+            Standing::Stale => fs::remove_dir_all(&target).and_then(|()| place()),
+        },
+    };
+    placed.map_err(|error| Fault::io(format_args!("commit the checkpoint {}", target.display()), error))?;
     prune(output.path(), keep, attempt)?;
     Ok(target)
 }
@@ -141,7 +254,7 @@ pub fn commit<Position: Serialize>(
 fn prune(output: &Path, keep: usize, attempt: u32) -> Result<(), Fault> {
     let complete = list(output)?;
     let surplus = complete.len().saturating_sub(keep.max(1));
-    for (_, path) in &complete[..surplus] {
+    for Found { path, .. } in &complete[..surplus] {
         fs::remove_dir_all(path)
             .map_err(|error| Fault::io(format_args!("remove the old checkpoint {}", path.display()), error))?;
     }

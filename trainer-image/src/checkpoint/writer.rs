@@ -1,13 +1,29 @@
-//! Writes checkpoints in the background, one at a time, so that training does not wait for the disk.
+//! Writes checkpoints in the background, one at a time, so that training does not wait for the disk. A full disk or a store
+//! that is gone may come back: what failed is tried again for a while, in which training goes on without newer checkpoints.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use crds::contract::Cause;
 use serde::Serialize;
 
 use super::{Checkpoint, commit};
 use crate::fault::Fault;
 use crate::folder::Folder;
+use crate::storage::patience;
+
+/// How much longer a checkpoint is tried again than a single request: while it is, nobody waits for it.
+const PATIENCE: u32 = 5;
+/// The first pause before another try, and the longest; each is twice the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// How long a checkpoint may be in the writing until training no longer waits for it to hand over the next one.
+const SLOW: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A thread that commits checkpoints to an output folder.
 pub struct Writer<Position> {
@@ -15,23 +31,38 @@ pub struct Writer<Position> {
     done: Receiver<Result<u64, Fault>>,
     thread: Option<JoinHandle<()>>,
     in_flight: bool,
+    since: Instant,
+    failing: Arc<AtomicBool>,
 }
 
 impl<Position: Serialize + Send + 'static> Writer<Position> {
     /// Starts the thread; `keep` is the number of checkpoints that stay.
     pub fn start(output: Folder, keep: usize) -> Writer<Position> {
+        Writer::committing(patience() * PATIENCE, PAUSES, move |checkpoint: &Checkpoint<Position>| {
+            commit(&output, keep, checkpoint).map(|_| checkpoint.step)
+        })
+    }
+
+    /// Starts the thread with what commits a checkpoint.
+    fn committing(
+        patience: Duration,
+        pauses: (Duration, Duration),
+        commit: impl Fn(&Checkpoint<Position>) -> Result<u64, Fault> + Send + 'static,
+    ) -> Writer<Position> {
         let (work, orders) = sync_channel::<Checkpoint<Position>>(1);
         let (report, done) = sync_channel(1);
+        let failing = Arc::new(AtomicBool::new(false));
+        let told = failing.clone();
         let run = move || {
             for checkpoint in orders {
-                let result = commit(&output, keep, &checkpoint).map(|_| checkpoint.step);
+                let result = again_and_again(patience, pauses, &told, checkpoint.step, || commit(&checkpoint));
                 if report.send(result).is_err() {
                     break;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(run).expect("a thread can start");
-        Writer { work: Some(work), done, thread: Some(thread), in_flight: false }
+        Writer { work: Some(work), done, thread: Some(thread), in_flight: false, since: Instant::now(), failing }
     }
 
     /// Whether a checkpoint is being written.
@@ -39,12 +70,34 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
         self.in_flight
     }
 
-    /// Hands a checkpoint over. If one is still being written, waits for that first.
+    /// Whether the one that is being written has failed and is tried again, or takes so long that it will: to hand another one
+    /// over would mean to wait for the storage.
+    pub fn is_failing(&self) -> bool {
+        self.in_flight && (self.failing.load(Ordering::Relaxed) || self.since.elapsed() > SLOW)
+    }
+
+    /// Hands a checkpoint over, and says which step was committed before. If one is still being written, waits for that first.
     pub fn submit(&mut self, checkpoint: Checkpoint<Position>) -> Result<Option<u64>, Fault> {
         let finished = self.wait()?;
         self.work.as_ref().expect("open until dropped").send(checkpoint).expect("the thread runs until dropped");
-        self.in_flight = true;
+        (self.in_flight, self.since) = (true, Instant::now());
+        self.failing.store(false, Ordering::Relaxed);
         Ok(finished)
+    }
+
+    /// Waits until nothing is being written, or what is fails: the step that was committed meanwhile, and whether the writer is
+    /// free for another one.
+    pub fn wait_unless_failing(&mut self) -> Result<(Option<u64>, bool), Fault> {
+        while self.in_flight {
+            if let Some(step) = self.poll()? {
+                return Ok((Some(step), true));
+            }
+            if self.is_failing() {
+                return Ok((None, false));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok((None, true))
     }
 
     /// The step of a checkpoint that was committed since the last call, without waiting.
@@ -68,6 +121,32 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
     }
 }
 
+/// Tries until it succeeds, or fails for a reason that time does not mend, or for so long.
+fn again_and_again(
+    patience: Duration,
+    (first, longest): (Duration, Duration),
+    failing: &AtomicBool,
+    step: u64,
+    commit: impl Fn() -> Result<u64, Fault>,
+) -> Result<u64, Fault> {
+    let began = Instant::now();
+    let mut pause = first;
+    loop {
+        let result = commit();
+        let fault = match result {
+            Err(fault) if fault.cause() == Cause::Storage && began.elapsed() + pause < patience => fault,
+            result => {
+                failing.store(false, Ordering::Relaxed);
+                return result;
+            }
+        };
+        failing.store(true, Ordering::Relaxed);
+        tracing::warn!(step, %fault, again_in = ?pause, "a checkpoint could not be saved; the training goes on meanwhile");
+        std::thread::sleep(pause);
+        pause = longest.min(pause * 2);
+    }
+}
+
 impl<Position> Drop for Writer<Position> {
     fn drop(&mut self) {
         self.work = None;
@@ -75,5 +154,71 @@ impl<Position> Drop for Writer<Position> {
             // A panic of the thread has been printed; there is nothing to add here.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::AtomicU32;
+
+    use tch::Tensor;
+
+    use super::*;
+    use crate::checkpoint::newest;
+    use crate::folder::Owner;
+
+    const QUICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(20));
+
+    fn checkpoint(step: u64) -> Checkpoint<String> {
+        Checkpoint { step, position: format!("at {step}"), tensors: vec![("a".into(), Tensor::from_slice(&[1.0_f32]))] }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_gets_the_checkpoint_when_there_is_room_again() {
+        let root = tempfile::tempdir().unwrap();
+        let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1 };
+        let output = Folder::claim(root.path(), &owner).unwrap();
+        let staged = root.path().join("checkpoints/.step-000000007.attempt-1");
+        fs::create_dir_all(&staged).unwrap();
+        // Whatever is written there, the system says that the disk is full.
+        symlink("/dev/full", staged.join("state.safetensors")).unwrap();
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let mut writer = Writer::committing(Duration::from_secs(60), QUICK, move |checkpoint: &Checkpoint<String>| {
+            let result = commit(&output, 2, checkpoint).map(|_| checkpoint.step);
+            if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                assert!(result.as_ref().unwrap_err().to_string().contains("No space left"), "{result:?}");
+            }
+            result
+        });
+        writer.submit(checkpoint(7)).unwrap();
+        assert_eq!(writer.wait().unwrap(), Some(7));
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+        assert_eq!(newest::<String>(root.path()).unwrap().unwrap().position, "at 7");
+    }
+
+    #[test]
+    fn storage_that_stays_away_ends_it_as_such_and_meanwhile_it_says_that_it_fails() {
+        let full = |_: &Checkpoint<String>| Err(Fault::new(Cause::Storage, "full"));
+        let mut writer = Writer::committing(Duration::from_millis(200), QUICK, full);
+        writer.submit(checkpoint(1)).unwrap();
+        assert_eq!(writer.wait_unless_failing().unwrap(), (None, false));
+        assert_eq!(writer.poll().unwrap(), None);
+        assert_eq!(writer.wait().unwrap_err().cause(), Cause::Storage);
+        assert!(!writer.is_failing());
+    }
+
+    #[test]
+    fn what_time_does_not_mend_is_not_tried_again() {
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let mut writer = Writer::committing(Duration::from_secs(60), QUICK, move |_: &Checkpoint<String>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Err(Fault::new(Cause::Permission, "read-only"))
+        });
+        writer.submit(checkpoint(1)).unwrap();
+        assert_eq!((writer.wait().unwrap_err().cause(), tries.load(Ordering::Relaxed)), (Cause::Permission, 1));
     }
 }

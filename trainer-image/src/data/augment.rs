@@ -1,5 +1,6 @@
 //! Random variation of training images: what is asked for, and the operations on the finished square of pixels.
 
+use super::policy::Policy;
 use super::random::Random;
 
 /// A random part of the image, scaled to the model's input, as torchvision's `RandomResizedCrop`.
@@ -30,6 +31,8 @@ pub struct Augmentation {
     pub rotation: f64,
     /// Largest shift in each direction, as a fraction of the side.
     pub translation: f64,
+    /// A published set of random operations.
+    pub policy: Option<Policy>,
     /// Brightness is multiplied by a factor from 1 - this to 1 + this.
     pub brightness: f64,
     /// The same of contrast.
@@ -40,8 +43,8 @@ pub struct Augmentation {
     pub hue: f64,
 }
 
-/// Varies a square of `side` pixels a side, 3 bytes each: rotation and shift, flips, colours, in this order. Pixels from outside
-/// the image are black, as in torchvision. `scratch` is overwritten.
+/// Varies a square of `side` pixels a side, 3 bytes each: rotation and shift, flips, the policy, colours, in this order.
+/// Pixels from outside the image are black, as in torchvision. `scratch` is overwritten.
 pub(super) fn apply(
     settings: &Augmentation,
     side: usize,
@@ -61,6 +64,9 @@ pub(super) fn apply(
     }
     if random.uniform(0.0, 1.0) < settings.vertical_flip {
         flip_vertically(side, pixels);
+    }
+    if let Some(policy) = settings.policy {
+        policy.apply(side, pixels, random, scratch);
     }
     jitter(settings, pixels, random);
 }

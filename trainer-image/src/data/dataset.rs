@@ -1,19 +1,25 @@
-//! What data there is: the classes, and the samples with their labels, from a folder or a table.
+//! What data there is: the classes, and the samples with their labels, from a folder, a table or tar files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crds::uri::Scheme;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::archive::{self, Archive};
 use super::error::DataError;
+use super::parquet::parquet;
 use super::{table, tree};
+use crate::storage::{Piece, is_remote, join, scheme};
 
 /// How a source lists its images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
-    /// By what is there: `.csv` is a CSV table, `.jsonl` and `.ndjson` are JSON Lines, a folder is a folder of images.
+    /// By what is there: `.csv` is a CSV table, `.jsonl` and `.ndjson` are JSON Lines, `.parquet` and `.tar` what they say, a
+    /// folder is a folder of images.
     #[default]
     Auto,
     /// A folder with a folder for each class, as torchvision's `ImageFolder` reads it. Where no labels are needed, images may
@@ -23,6 +29,10 @@ pub enum Format {
     Csv,
     /// A file with one JSON object on each line.
     JsonLines,
+    /// An Apache Parquet file.
+    Parquet,
+    /// Tar files of images with their labels.
+    WebDataset,
 }
 
 /// Where the data is.
@@ -73,8 +83,10 @@ pub struct Dataset {
     pub root: PathBuf,
     /// Names of the classes; a label is an index into them. Sorted by their bytes, as in torchvision, or as given.
     pub classes: Vec<String>,
-    /// Folder: sorted by class, then by path. Table: in the order of its lines.
+    /// Folder: sorted by class, then by path. Table: in the order of its lines. Tar files: in their order.
     pub samples: Vec<Sample>,
+    /// Where in tar files the samples lie, if they do.
+    pub archive: Option<Arc<Archive>>,
 }
 
 /// A sample before its class has a number.
@@ -88,29 +100,25 @@ pub(super) struct Listed {
 /// Lists what a source holds. No image is opened.
 pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
     let path = &source.path;
-    let is_folder = fs::metadata(path).map_err(|error| DataError::from_io(path, error))?.is_dir();
     let wants_labels = !matches!(labels, Labels::Optional(_));
-    let check_files = wants_labels;
-    let format = match source.format {
-        Format::Auto if is_folder => Format::ImageFolder,
-        Format::Auto => by_extension(path)?,
-        format => format,
-    };
+    let format = format_of(source)?;
+    let mut archive = None;
     let (root, listed) = match format {
-        Format::ImageFolder if !is_folder => {
-            return Err(layout(path, "the format ImageFolder needs a folder, and this is a file".into()));
+        Format::ImageFolder | Format::Auto => (path.clone(), tree::list(path, wants_labels)?),
+        Format::WebDataset => {
+            let (root, listed, found) = archive::list(source, wants_labels)?;
+            archive = Some(Arc::new(found));
+            (root, listed)
         }
-        Format::Csv | Format::JsonLines if is_folder => {
-            return Err(layout(path, format!("the format {format:?} needs a file, and this is a folder")));
-        }
-        Format::ImageFolder => (path.clone(), tree::list(path, wants_labels)?),
-        Format::Csv | Format::JsonLines | Format::Auto => {
+        Format::Csv | Format::JsonLines | Format::Parquet => {
             let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let rows = if format == Format::Csv { table::csv(source)? } else { table::json_lines(source)? };
+            let rows = match format {
+                Format::Csv => table::csv(source)?,
+                Format::Parquet => parquet(source)?,
+                _ => table::json_lines(source)?,
+            };
             if wants_labels {
                 table::check_rows(path, &rows)?;
-            }
-            if check_files {
                 table::check_files(path, root, &rows)?;
             }
             (root.to_owned(), rows)
@@ -119,7 +127,43 @@ pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
     if listed.is_empty() {
         return Err(DataError::Empty { path: path.clone() });
     }
-    number(path, root, listed, labels)
+    Ok(Dataset { archive, ..number(path, root, listed, labels)? })
+}
+
+/// How a source lists its images, found out where it doesn't say, and checked where a look tells.
+fn format_of(source: &Source) -> Result<Format, DataError> {
+    let (path, format) = (&source.path, source.format);
+    if is_remote(path) {
+        // There, what a name is shows when it is read; a name without a known ending is a folder's.
+        let format = if format == Format::Auto { by_extension(path).unwrap_or(Format::ImageFolder) } else { format };
+        return match scheme(path) {
+            Some(Scheme::Https) if format == Format::ImageFolder => Err(layout(
+                path,
+                "a web server lists no folders: name a table, or tar files as in name-{0000..0099}.tar".into(),
+            )),
+            _ => Ok(format),
+        };
+    }
+    let ranged = format == Format::WebDataset || by_extension(path) == Some(Format::WebDataset);
+    let is_folder = match fs::metadata(path) {
+        Ok(metadata) => metadata.is_dir(),
+        // A name with a range in braces is none of a file.
+        Err(_) if ranged && path.to_string_lossy().contains('{') => false,
+        Err(error) => return Err(DataError::from_io(path, error)),
+    };
+    match format {
+        Format::Auto if is_folder => Ok(Format::ImageFolder),
+        Format::Auto => by_extension(path).ok_or_else(|| {
+            layout(path, "is a file, and its name ends in none of .csv, .jsonl, .ndjson, .parquet and .tar".into())
+        }),
+        Format::ImageFolder if !is_folder => {
+            Err(layout(path, "the format ImageFolder needs a folder, and this is a file".into()))
+        }
+        Format::Csv | Format::JsonLines | Format::Parquet if is_folder => {
+            Err(layout(path, format!("the format {format:?} needs a file, and this is a folder")))
+        }
+        format => Ok(format),
+    }
 }
 
 /// Gives each class its number.
@@ -151,13 +195,21 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
             Ok(Sample { path, label })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Dataset { root, classes, samples })
+    Ok(Dataset { root, classes, samples, archive: None })
 }
 
 impl Dataset {
     /// The file of a sample.
     pub fn file(&self, sample: usize) -> PathBuf {
-        self.root.join(&self.samples[sample].path)
+        join(&self.root, &self.samples[sample].path)
+    }
+
+    /// Where the bytes of the sample with this path lie.
+    pub(super) fn piece(&self, path: &Path) -> Result<Piece, DataError> {
+        match &self.archive {
+            None => Ok(Piece { path: join(&self.root, path), range: None }),
+            Some(archive) => archive.piece(path).ok_or_else(|| DataError::Missing { path: self.root.join(path) }),
+        }
     }
 
     /// Number of samples of each class.
@@ -172,7 +224,7 @@ impl Dataset {
     /// The samples at these indices, with the same classes.
     pub fn subset(&self, indices: &[usize]) -> Self {
         let samples = indices.iter().map(|&index| self.samples[index].clone()).collect();
-        Self { root: self.root.clone(), classes: self.classes.clone(), samples }
+        Self { root: self.root.clone(), classes: self.classes.clone(), samples, archive: self.archive.clone() }
     }
 
     /// SHA-256 over the classes, the paths and the labels, in hexadecimal digits: two runs with equal digests list the same
@@ -194,12 +246,14 @@ impl Dataset {
     }
 }
 
-fn by_extension(path: &Path) -> Result<Format, DataError> {
+fn by_extension(path: &Path) -> Option<Format> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match extension.as_str() {
-        "csv" => Ok(Format::Csv),
-        "jsonl" | "ndjson" => Ok(Format::JsonLines),
-        _ => Err(layout(path, "is a file, and its name ends in none of .csv, .jsonl and .ndjson".into())),
+        "csv" => Some(Format::Csv),
+        "jsonl" | "ndjson" => Some(Format::JsonLines),
+        "parquet" => Some(Format::Parquet),
+        "tar" => Some(Format::WebDataset),
+        _ => None,
     }
 }
 

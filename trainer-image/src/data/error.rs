@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use crds::contract::Cause;
 use thiserror::Error;
 
+use crate::storage::StorageError;
+
 /// A data set, or one file of it, can't be used.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -29,12 +31,9 @@ pub enum DataError {
         /// What the system says.
         source: io::Error,
     },
-    /// A format that is not read yet.
-    #[error("the data format {format} is not read yet")]
-    Format {
-        /// Its name in a manifest.
-        format: &'static str,
-    },
+    /// The store that holds it refused or failed.
+    #[error(transparent)]
+    Storage(StorageError),
     /// The source is not laid out in the format asked for.
     #[error("{}: {reason}", path.display())]
     Layout {
@@ -157,6 +156,10 @@ impl DataError {
     /// The error of reading `path`.
     pub fn from_io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
+        let source = match source.downcast() {
+            Ok(storage) => return Self::Storage(storage),
+            Err(source) => source,
+        };
         // What the system says for a link that leads to itself.
         if source.raw_os_error() == Some(libc::ELOOP) {
             return Self::LinkLoop { path };
@@ -177,13 +180,18 @@ impl DataError {
         Self::Table { path: path.to_owned(), line, reason: reason.into() }
     }
 
+    /// Whether it says nothing of the data: the way to it failed, and another try may find it whole.
+    pub fn is_of_the_way(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.cause() != Cause::DataMissing)
+    }
+
     /// A name of the kind of error, from a small fixed set, for metrics.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "missing",
             Self::Permission { .. } => "permission",
             Self::Read { .. } => "read",
-            Self::Format { .. } => "format",
+            Self::Storage(error) => error.category(),
             Self::Layout { .. } => "layout",
             Self::Empty { .. } => "empty",
             Self::EmptyClass { .. } => "empty-class",
@@ -202,7 +210,7 @@ impl DataError {
             Self::Missing { .. } => Cause::DataMissing,
             Self::Permission { .. } => Cause::Permission,
             Self::Read { .. } => Cause::Storage,
-            Self::Format { .. } => Cause::BadSpec,
+            Self::Storage(error) => error.cause(),
             Self::Threads { .. } => Cause::HostMemory,
             Self::Layout { .. }
             | Self::Empty { .. }
@@ -223,7 +231,7 @@ impl DataError {
                 "make it readable for the user that the process runs as (in a pod: fsGroup, or the file's mode)"
             }
             Self::Read { .. } => "the storage failed, not the data: try again, and look at the volume",
-            Self::Format { .. } => "use ImageFolder, Csv or JsonLines",
+            Self::Storage(error) => error.hint(),
             Self::Layout { .. } => {
                 "lay the data out as FOLDER/CLASS/IMAGE, or name a table and its format in data.format"
             }

@@ -2,7 +2,7 @@
 //! are small.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,13 +12,14 @@ use super::decode::MAX_PIXELS;
 use super::error::{DataError, ImageFault};
 use super::loader::Render;
 use super::view::{Picture, Scratch, View};
+use crate::storage::{Piece, is_remote, join, read_all, read_piece};
 
 /// Bytes of decoded images that are kept in memory, unless told otherwise.
 const CACHE_BYTES: usize = 64 << 20;
 /// An image is kept if it has no more pixels than so many of the model's inputs: of a larger one, most would be kept for nothing.
 const CACHE_INPUTS: usize = 4;
 /// Most bytes of a file: an uncompressed image of [`MAX_PIXELS`] with four channels of 16 bits.
-const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS;
+pub(super) const MAX_FILE_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// The images of a data set, and how they are to be seen.
 pub struct Images {
@@ -60,12 +61,12 @@ impl Images {
 
     fn draw(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
         let path = &self.dataset.samples[sample].path;
-        let fault = |fault| DataError::image(self.dataset.root.join(path), fault);
+        let fault = |fault| DataError::image(self.dataset.file(sample), fault);
         if let Some(picture) = self.cache[sample].get() {
             return self.view.draw_picture(scratch, picture, epoch, sample, pixels).map_err(fault);
         }
         let mut file = std::mem::take(&mut scratch.file);
-        let drawn = read(&self.dataset.root.join(path), &mut file).and_then(|()| {
+        let drawn = self.read(scratch, sample, path, &mut file).and_then(|()| {
             match self.keep(scratch, &file).map_err(fault)? {
                 Some(picture) => {
                     let picture = self.cache[sample].get_or_init(|| picture);
@@ -77,6 +78,22 @@ impl Images {
         });
         scratch.file = file;
         drawn
+    }
+
+    /// The bytes of a sample, as fetched ahead or from its file.
+    fn read(&self, scratch: &mut Scratch, sample: usize, path: &Path, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+        let piece = self.dataset.piece(path)?;
+        if piece.range.is_none() && !is_remote(&piece.path) {
+            return read_file(&piece.path, bytes);
+        }
+        let fetched = match scratch.fetched.remove(&sample) {
+            Some(fetched) => fetched,
+            None if is_remote(&piece.path) => read_all(vec![piece], MAX_FILE_BYTES).swap_remove(0),
+            None => read_piece(&piece, MAX_FILE_BYTES),
+        };
+        bytes.clear();
+        bytes.extend_from_slice(&fetched.map_err(|error| unread(self.dataset.file(sample), error))?);
+        Ok(())
     }
 
     /// The decoded image, if it is small and there is room for it.
@@ -121,13 +138,45 @@ impl Render for Images {
         self.dataset.file(sample)
     }
 
+    /// A store answers many requests in the time of one: what the batch needs of it is fetched at once.
+    fn prepare(&self, scratch: &mut Scratch, samples: &[usize]) {
+        scratch.fetched.clear();
+        let missing = samples.iter().filter(|sample| self.cache[**sample].get().is_none());
+        let piece = |sample: &usize| Some((*sample, self.dataset.piece(&self.dataset.samples[*sample].path).ok()?));
+        let (numbers, pieces): (Vec<usize>, Vec<Piece>) =
+            missing.filter_map(piece).filter(|(_, piece)| is_remote(&piece.path)).unzip();
+        if !pieces.is_empty() {
+            scratch.fetched.extend(numbers.into_iter().zip(read_all(pieces, MAX_FILE_BYTES)));
+        }
+    }
+
     fn render(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
         self.draw(scratch, sample, epoch, pixels)
     }
 }
 
+impl Dataset {
+    /// Reads the whole image of a sample.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>, DataError> {
+        let piece = self.piece(path)?;
+        let read = match is_remote(&piece.path) {
+            true => read_all(vec![piece], MAX_FILE_BYTES).swap_remove(0),
+            false => read_piece(&piece, MAX_FILE_BYTES),
+        };
+        read.map(Vec::from).map_err(|error| unread(join(&self.root, path), error))
+    }
+}
+
+fn unread(path: PathBuf, error: io::Error) -> DataError {
+    match error.kind() {
+        ErrorKind::FileTooLarge => DataError::image(path, ImageFault::TooManyBytes { limit: MAX_FILE_BYTES }),
+        ErrorKind::UnexpectedEof => DataError::image(path, ImageFault::Truncated),
+        _ => DataError::from_io(path, error),
+    }
+}
+
 /// Reads a whole file.
-fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+fn read_file(path: &Path, bytes: &mut Vec<u8>) -> Result<(), DataError> {
     let failed = |error| DataError::from_io(path, error);
     bytes.clear();
     let mut file = File::open(path).map_err(failed)?;

@@ -31,6 +31,9 @@ pub trait Render: Send + Sync + 'static {
     /// The file of a sample, for messages.
     fn path(&self, sample: usize) -> PathBuf;
 
+    /// Told which samples come next, before the first of them is rendered.
+    fn prepare(&self, _worker: &mut Self::Worker, _samples: &[usize]) {}
+
     /// Writes the pixels of one sample in this epoch.
     fn render(&self, worker: &mut Self::Worker, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError>;
 }
@@ -221,6 +224,10 @@ impl<R: Render> Loader<R> {
 
     /// Decides what becomes of the failures of a batch.
     fn settle(&mut self, mut batch: Batch) -> Result<Batch, DataError> {
+        // A network that fails says nothing of the images, and another try would find them whole.
+        if let Some(place) = batch.failures.iter().position(|(_, error)| error.is_of_the_way()) {
+            return Err(batch.failures.swap_remove(place).1);
+        }
         match self.shared.options.failures {
             Failures::Report => Ok(batch),
             Failures::Stop => match batch.failures.is_empty() {
@@ -331,6 +338,7 @@ fn fill<R: Render>(guard: &mut Guard<'_, R>, worker: &mut R::Worker, batch: &mut
     batch.labels.clear();
     batch.indices.clear();
     batch.failures.clear();
+    render.prepare(worker, guard.job.as_ref().map_or(&[], |job| &job.request.samples));
     for place in 0..count {
         if shared.stop.load(Ordering::Relaxed) {
             return None;

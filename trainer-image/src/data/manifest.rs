@@ -4,7 +4,7 @@ use crds::data as crd;
 
 use super::augment::{Augmentation, RandomCrop};
 use super::dataset::Format;
-use super::error::DataError;
+use super::policy::Policy;
 use super::preprocessing::Preprocessing;
 
 impl From<&crd::Data> for Preprocessing {
@@ -17,8 +17,7 @@ impl From<&crd::Data> for Preprocessing {
     }
 }
 
-/// Of the policies and of what blends a whole batch (mixup, CutMix) nothing is here: a manifest that asks for them is refused
-/// when it is validated.
+/// What blends a whole batch (mixup, CutMix) is not here: it comes after the batch is made, in `crate::loss`.
 impl From<&crd::Augmentation> for Augmentation {
     fn from(given: &crd::Augmentation) -> Self {
         let part = &given.random_resized_crop;
@@ -32,6 +31,11 @@ impl From<&crd::Augmentation> for Augmentation {
             vertical_flip: given.vertical_flip,
             rotation: given.rotation_degrees,
             translation: given.translate,
+            policy: match given.policy {
+                crd::AugmentationPolicy::None => None,
+                crd::AugmentationPolicy::RandAugment => Some(Policy::RandAugment),
+                crd::AugmentationPolicy::TrivialAugment => Some(Policy::TrivialAugment),
+            },
             brightness: colors.brightness,
             contrast: colors.contrast,
             saturation: colors.saturation,
@@ -40,17 +44,15 @@ impl From<&crd::Augmentation> for Augmentation {
     }
 }
 
-impl TryFrom<crd::DataFormat> for Format {
-    type Error = DataError;
-
-    /// Fails for Parquet, which is not read yet.
-    fn try_from(format: crd::DataFormat) -> Result<Self, DataError> {
+impl From<crd::DataFormat> for Format {
+    fn from(format: crd::DataFormat) -> Self {
         match format {
-            crd::DataFormat::Auto => Ok(Self::Auto),
-            crd::DataFormat::ImageFolder => Ok(Self::ImageFolder),
-            crd::DataFormat::Csv => Ok(Self::Csv),
-            crd::DataFormat::JsonLines => Ok(Self::JsonLines),
-            crd::DataFormat::Parquet => Err(DataError::Format { format: "Parquet" }),
+            crd::DataFormat::Auto => Self::Auto,
+            crd::DataFormat::ImageFolder => Self::ImageFolder,
+            crd::DataFormat::Csv => Self::Csv,
+            crd::DataFormat::JsonLines => Self::JsonLines,
+            crd::DataFormat::Parquet => Self::Parquet,
+            crd::DataFormat::WebDataset => Self::WebDataset,
         }
     }
 }

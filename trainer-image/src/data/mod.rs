@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!  dataset  what there is: classes, samples, the held-out part
+//!  checks   what a person should know of it before it is trained on
 //!  sampler  which sample comes when, on which rank           (pure)
 //!  loader   threads that make batches ahead of time, in order
-//!     └─ images   one sample: read the file, or take it from the cache
+//!     └─ images   one sample: read the file or object, or take it from the cache
 //!          └─ view    decode ─► crop and resize in one pass ─► augment
 //!               ├─ decode         bytes ─► RGB, by content
 //!               ├─ crop, augment  where to cut, how to vary   (random as a pure function of seed, epoch and sample)
 //!               └─ preprocessing  what a model expects: it travels with the model
 //! ```
 
+mod archive;
 mod augment;
+mod checks;
 mod crop;
 mod dataset;
 mod decode;
@@ -19,7 +22,10 @@ mod error;
 mod images;
 mod loader;
 mod manifest;
+pub mod operations;
 mod orientation;
+mod parquet;
+mod policy;
 mod preprocessing;
 mod random;
 mod sampler;
@@ -30,13 +36,17 @@ mod tests;
 mod tree;
 mod view;
 
+pub use archive::Archive;
 pub use augment::{Augmentation, RandomCrop};
+pub use checks::{Finding, check};
 pub use dataset::{Dataset, Format, Labels, Sample, Source, open};
 pub use decode::{Decoder, MAX_PIXELS};
 pub use error::{DataError, ImageFault};
 pub use images::Images;
 pub use loader::{Batch, Failures, Loader, Options, Render, Request, default_threads};
+pub use policy::Policy;
 pub use preprocessing::{Preprocessing, PreprocessingError};
+pub(crate) use random::{Random, Use};
 pub use sampler::{Sampler, evaluation_part};
 pub use split::Split;
 pub use view::{Scratch, View};

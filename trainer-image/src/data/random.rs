@@ -7,24 +7,26 @@ const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What numbers are drawn for: two uses with the same integers must not see the same numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// The order of the samples in an epoch.
     Order = 1,
     /// The variation of one sample in one epoch.
     Augment = 2,
     /// Which samples are held out.
     Split = 3,
+    /// How the images of a batch are blended.
+    Blend = 4,
 }
 
 /// A generator.
 #[derive(Clone, Debug)]
-pub(super) struct Random {
+pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
     /// The generator for this use, seed and pair of integers.
-    pub(super) fn new(what: Use, seed: u64, first: u64, second: u64) -> Self {
+    pub(crate) fn new(what: Use, seed: u64, first: u64, second: u64) -> Self {
         let state = [what as u64, first, second]
             .into_iter()
             .fold(mix(seed.wrapping_add(GAMMA)), |state, part| mix((state ^ part).wrapping_add(GAMMA)));
@@ -32,20 +34,20 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         mix(self.state)
     }
 
     /// A number from `low` (inclusive) to `high` (exclusive), with 53 random bits; `low` if they are equal.
-    pub(super) fn uniform(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
         low + (high - low) * unit
     }
 
     /// An integer below `bound`, each equally likely (Lemire: "Fast Random Integer Generation in an Interval", 2019).
     /// `bound` is not 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let threshold = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next()) * u128::from(bound);
@@ -55,8 +57,40 @@ impl Random {
         }
     }
 
+    /// A number from 0 to 1 by the distribution Beta(`alpha`, `alpha`): the share of one in the sum of two numbers by the
+    /// Gamma distribution. `alpha` is above 0.
+    pub(crate) fn beta(&mut self, alpha: f64) -> f64 {
+        let (one, other) = (self.log_gamma(alpha), self.log_gamma(alpha));
+        1.0 / (1.0 + (other - one).exp())
+    }
+
+    /// The logarithm of a number by the distribution Gamma(`shape`, 1): Marsaglia and Tsang, "A Simple Method for Generating
+    /// Gamma Variables", 2000. As a logarithm it does not vanish for small shapes.
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        // Theirs is for shapes from 1 on; a smaller one is brought there by their section 6.
+        let spare = self.unit().ln() / shape;
+        let d = shape + 1.0 - 1.0 / 3.0;
+        loop {
+            let normal = self.normal();
+            let v = (1.0 + normal / (9.0 * d).sqrt()).powi(3);
+            if v > 0.0 && self.unit().ln() < 0.5 * normal * normal + d - d * v + d * v.ln() {
+                return (d * v).ln() + spare;
+            }
+        }
+    }
+
+    /// A number by the normal distribution: Box and Muller, 1958.
+    fn normal(&mut self) -> f64 {
+        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// A number above 0, up to 1.
+    fn unit(&mut self) -> f64 {
+        1.0 - self.uniform(0.0, 1.0)
+    }
+
     /// Puts the items in a random order, each order equally likely: Fisher and Yates, from the last item to the second.
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
         }
@@ -96,6 +130,19 @@ mod tests {
             first(Use::Order, 0, 0, 1),
         ]);
         assert_eq!(drawn.len(), 6);
+    }
+
+    #[test]
+    fn beta_numbers_have_the_mean_and_the_variance_of_their_distribution() {
+        for alpha in [0.05, 0.2, 1.0, 4.0] {
+            let mut random = Random::new(Use::Blend, 7, 0, 0);
+            let drawn: Vec<f64> = (0..20_000).map(|_| random.beta(alpha)).collect();
+            let mean = drawn.iter().sum::<f64>() / 20_000.0;
+            let variance = drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 20_000.0;
+            assert!((mean - 0.5).abs() < 0.01, "{alpha}: mean {mean}");
+            let expected = 1.0 / (4.0 * (2.0 * alpha + 1.0));
+            assert!((variance - expected).abs() < 0.04 * expected, "{alpha}: variance {variance}, not {expected}");
+        }
     }
 
     #[test]

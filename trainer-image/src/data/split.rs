@@ -62,7 +62,7 @@ mod tests {
         let samples = counts.iter().zip(0_u32..).flat_map(|(&count, class)| {
             (0..count).map(move |image| Sample { path: format!("{class}/{image}.png").into(), label: Some(class) })
         });
-        Dataset { root: "/data".into(), classes, samples: samples.collect() }
+        Dataset { root: "/data".into(), classes, samples: samples.collect(), archive: None }
     }
 
     #[test]

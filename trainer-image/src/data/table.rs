@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crds::uri::Scheme;
 use serde_json::Value;
 
 use super::dataset::{Listed, Source};
 use super::error::DataError;
+use crate::storage::{self, Object, is_remote, scheme};
 
 /// What spreadsheets put before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -106,11 +108,15 @@ pub(super) fn check_rows(table: &Path, rows: &[Listed]) -> Result<(), DataError>
     Ok(())
 }
 
-/// Refuses rows whose file isn't there. Each folder is listed once, which on network storage is far cheaper than a look at each
+/// Refuses rows whose file isn't there; a store is asked for all names at once. What lies elsewhere than the table, or on a web
+/// server, which lists nothing, shows when it is read. Each folder is listed once, which on network storage is far cheaper than a look at each
 /// file.
 pub(super) fn check_files(table: &Path, root: &Path, rows: &[Listed]) -> Result<(), DataError> {
+    if is_remote(root) {
+        return check_objects(table, root, rows);
+    }
     let mut folders: BTreeMap<PathBuf, Option<BTreeSet<OsString>>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| scheme(&row.path).is_none()) {
         let file = root.join(&row.path);
         let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
             return Err(DataError::table(table, row.line, format!("{} names no file", row.path.display())));
@@ -131,17 +137,45 @@ pub(super) fn check_files(table: &Path, root: &Path, rows: &[Listed]) -> Result<
     Ok(())
 }
 
-fn row(table: &Path, line: u64, image: String, class: Option<String>) -> Result<Listed, DataError> {
+fn check_objects(table: &Path, root: &Path, rows: &[Listed]) -> Result<(), DataError> {
+    let below: Vec<&Listed> = rows.iter().filter(|row| scheme(&row.path).is_none()).collect();
+    let folder_of = |row: &Listed| row.path.parent().unwrap_or(Path::new("")).to_owned();
+    let Some(mut common) = below.first().map(|row| folder_of(row)) else { return Ok(()) };
+    if scheme(root) == Some(Scheme::Https) {
+        return Ok(());
+    }
+    for row in &below {
+        while !row.path.starts_with(&common) {
+            common.pop();
+        }
+    }
+    let folder = if common.as_os_str().is_empty() { root.to_owned() } else { root.join(&common) };
+    let failed = |error| DataError::from_io(&folder, error);
+    let entries = Object::at(&folder).and_then(|folder| folder.map_or(Ok(Vec::new()), |folder| folder.list()));
+    let names: BTreeSet<PathBuf> = entries.map_err(failed)?.into_iter().map(|entry| common.join(entry.path)).collect();
+    match below.into_iter().find(|row| !names.contains(&row.path)) {
+        Some(row) => {
+            let reason = format!("{} does not exist", root.join(&row.path).display());
+            Err(DataError::table(table, row.line, reason))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn row(table: &Path, line: u64, image: String, class: Option<String>) -> Result<Listed, DataError> {
     match image.as_str() {
         "" => Err(DataError::table(table, line, "names no image")),
+        name if name.starts_with("pvc://") => {
+            Err(DataError::table(table, line, format!("{name}: a table can't name a claim; nothing would mount it")))
+        }
         name if name.contains('\0') => Err(DataError::table(table, line, "the image's path holds a zero byte")),
         _ => Ok(Listed { path: image.into(), class, line }),
     }
 }
 
 /// The table's bytes without a byte-order mark.
-fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    let mut text = fs::read(path).map_err(|error| DataError::from_io(path, error))?;
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    let mut text = storage::read(path).map_err(|error| DataError::from_io(path, error))?;
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len());
     }

@@ -1,6 +1,10 @@
 //! From the bytes of an image to the square of pixels that the model sees: decoded no larger than needed, cropped and resized in
 //! one pass, varied if it is for training. One implementation for training, scoring and serving.
 
+use std::collections::HashMap;
+use std::io;
+
+use bytes::Bytes;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
@@ -24,6 +28,8 @@ pub struct View {
 /// What a thread needs to draw views; it keeps its buffers from image to image.
 pub struct Scratch {
     pub(super) file: Vec<u8>,
+    /// What was fetched from a store for the batch at hand, by sample.
+    pub(super) fetched: HashMap<usize, io::Result<Bytes>>,
     pub(super) decoder: Decoder,
     source: Vec<u8>,
     square: Vec<u8>,
@@ -41,6 +47,7 @@ impl Scratch {
     pub fn new(max_pixels: u64) -> Self {
         Self {
             file: Vec::new(),
+            fetched: HashMap::new(),
             decoder: Decoder::new(max_pixels),
             source: Vec::new(),
             square: Vec::new(),

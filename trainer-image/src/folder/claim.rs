@@ -31,18 +31,21 @@ impl Claim {
                 Err(error) => return Err(error),
             }
         }
-        match claim.holder(disk)? {
-            Some(holder) if holder.uid != owner.uid => {
-                return Err(FolderError::Owned { folder: folder.to_owned(), owner: holder.name, uid: holder.uid });
+        // Whoever else takes the folder over changes the claim: then it is looked at anew.
+        while let Some((bytes_seen, holder)) = claim.holder(disk)? {
+            match holder {
+                Some(holder) if holder.uid != owner.uid => {
+                    return Err(FolderError::Owned { folder: folder.to_owned(), owner: holder.name, uid: holder.uid });
+                }
+                Some(holder) if holder.attempt > owner.attempt => {
+                    return Err(FolderError::Superseded { attempt: owner.attempt, newer: holder.attempt });
+                }
+                Some(holder) if holder.attempt == owner.attempt => return Ok(claim),
+                // An older attempt; or a claim without content, which a kill leaves where there are no links: it is nobody's.
+                _ if disk.replace(&path, &bytes_seen, &bytes)? => break,
+                _ => {}
             }
-            Some(holder) if holder.attempt > owner.attempt => {
-                return Err(FolderError::Superseded { attempt: owner.attempt, newer: holder.attempt });
-            }
-            Some(holder) if holder.attempt == owner.attempt => return Ok(claim),
-            // An older attempt; or a claim without content, which a kill leaves where there are no links: it is nobody's.
-            _ => {}
         }
-        disk.put(&path, |file| file.write_all(&bytes))?;
         // Another attempt may have come at the same time.
         claim.check(disk)?;
         Ok(claim)
@@ -51,8 +54,8 @@ impl Claim {
     /// Fails if the folder is no longer this attempt's.
     pub(crate) fn check(&self, disk: &Disk) -> Result<(), FolderError> {
         let path = self.folder.join(NAME);
-        let holder =
-            self.holder(disk)?.ok_or_else(|| FolderError::Damaged { path, why: "it is gone or empty".into() })?;
+        let holder = self.holder(disk)?.and_then(|(_, holder)| holder);
+        let holder = holder.ok_or_else(|| FolderError::Damaged { path, why: "it is gone or empty".into() })?;
         if holder.uid != self.owner.uid {
             return Err(FolderError::Owned { folder: self.folder.clone(), owner: holder.name, uid: holder.uid });
         }
@@ -80,11 +83,15 @@ impl Claim {
         Ok(())
     }
 
-    fn holder(&self, disk: &Disk) -> Result<Option<Owner>, FolderError> {
+    /// What the claim says, as bytes and as the owner they name, which they don't while they are empty; none without a claim.
+    fn holder(&self, disk: &Disk) -> Result<Option<(Vec<u8>, Option<Owner>)>, FolderError> {
         let path = self.folder.join(NAME);
-        let Some(bytes) = disk.read(&path)?.filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+        let Some(bytes) = disk.read(&path)? else { return Ok(None) };
+        if bytes.is_empty() {
+            return Ok(Some((bytes, None)));
+        }
         match serde_json::from_slice(&bytes) {
-            Ok(owner) => Ok(Some(owner)),
+            Ok(owner) => Ok(Some((bytes, Some(owner)))),
             Err(error) => Err(FolderError::Damaged { path, why: error.to_string() }),
         }
     }

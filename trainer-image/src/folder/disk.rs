@@ -1,5 +1,5 @@
 //! Every step that changes a file or folder, one method each. Whole files only: what is there was written to its end
-//! and is on the disk.
+//! and is on the disk. In a store, an object is whole by nature, and a folder is what names have in common.
 //!
 //! A test counts the steps and lets the process "die" at any of them.
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::FolderError;
+use crate::storage::{self, Object, is_remote};
 
 /// Names of staged files differ within the process by this.
 static STAGED: AtomicU64 = AtomicU64::new(0);
@@ -43,6 +44,9 @@ impl Disk {
 
     /// Creates a folder and those above it.
     pub(crate) fn create_folder(&self, path: &Path) -> Result<(), FolderError> {
+        if is_remote(path) {
+            return Ok(());
+        }
         self.step()
             .and_then(|()| fs::create_dir_all(path))
             .map_err(|error| FolderError::io("create the folder", path, error))
@@ -51,6 +55,9 @@ impl Disk {
     /// Removes a folder with all that is in it; it need not be there, and others may remove it at the same time.
     pub(crate) fn remove_folder(&self, path: &Path) -> Result<(), FolderError> {
         let remove = || -> io::Result<()> {
+            if let Some(folder) = Object::at(path)? {
+                return folder.delete_below();
+            }
             let entries = match fs::read_dir(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 entries => entries?.collect::<io::Result<Vec<_>>>()?,
@@ -75,23 +82,28 @@ impl Disk {
 
     /// Removes a file; it need not be there.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), FolderError> {
-        self.step()
-            .and_then(|()| absent_is_fine(fs::remove_file(path)))
-            .map_err(|error| FolderError::io("remove", path, error))
+        let remove = || match Object::at(path)? {
+            Some(object) => object.delete(),
+            None => absent_is_fine(fs::remove_file(path)),
+        };
+        self.step().and_then(|()| remove()).map_err(|error| FolderError::io("remove", path, error))
     }
 
     /// A whole file; `None` if it is not there.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
-        match fs::read(path) {
+        match storage::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FolderError::io("read", path, error)),
         }
     }
 
-    /// Names in a folder, in their order.
+    /// Names in a folder, in their order. A folder of a store that is not there is as one that is empty.
     pub(crate) fn list(&self, folder: &Path) -> Result<Vec<String>, FolderError> {
         let list = || -> io::Result<Vec<String>> {
+            if let Some(folder) = Object::at(folder)? {
+                return folder.names();
+            }
             let mut names = Vec::new();
             for entry in fs::read_dir(folder)? {
                 names.extend(entry?.file_name().into_string());
@@ -119,6 +131,11 @@ impl Disk {
         write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
     ) -> Result<(), FolderError> {
         let put = || -> io::Result<()> {
+            if let Some(object) = Object::at(path)? {
+                let mut bytes = Vec::new();
+                write(&mut bytes)?;
+                return object.put(bytes);
+            }
             let staged = self.stage(path, staging, write)?;
             self.step()?;
             fs::rename(&staged, path)?;
@@ -131,6 +148,9 @@ impl Disk {
     /// Puts a file in its place if there is none, and says whether it did.
     pub(crate) fn put_new(&self, path: &Path, bytes: &[u8]) -> Result<bool, FolderError> {
         let put = || -> io::Result<bool> {
+            if let Some(object) = Object::at(path)? {
+                return object.create(bytes.to_vec());
+            }
             let staged = self.stage(path, folder_of(path), |file| file.write_all(bytes))?;
             self.step()?;
             // A link, unlike a rename, fails if the name is taken; and unlike a file that is created in its place and then
@@ -148,6 +168,18 @@ impl Disk {
             Ok(created)
         };
         put().map_err(|error| FolderError::io("write", path, error))
+    }
+
+    /// Puts a file in the place of one with the content `before`, and says whether it did. A store sees to it that nothing
+    /// came between; on a disk the one who comes last wins.
+    pub(crate) fn replace(&self, path: &Path, before: &[u8], bytes: &[u8]) -> Result<bool, FolderError> {
+        match Object::at(path) {
+            Ok(None) => self.put(path, |file| file.write_all(bytes)).map(|()| true),
+            Ok(Some(object)) => {
+                object.replace(before, bytes.to_vec()).map_err(|error| FolderError::io("write", path, error))
+            }
+            Err(error) => Err(FolderError::io("write", path, error)),
+        }
     }
 
     /// Writes a file beside the place it is meant for, down to the disk.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crds::contract::Cause;
 
 use crate::fault::Fault;
+use crate::storage::StorageError;
 
 /// Why a folder can't be had, or a file in it can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +47,22 @@ pub enum FolderError {
         /// What it said.
         source: io::Error,
     },
+    /// The store refused or failed.
+    #[error(transparent)]
+    Storage(StorageError),
 }
 
 impl FolderError {
     /// An error of the file system; one of these that came through it stays what it was.
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        source.downcast().unwrap_or_else(|source| Self::Io { doing, path: path.into(), source })
+        let source = match source.downcast() {
+            Ok(this) => return this,
+            Err(source) => source,
+        };
+        match source.downcast() {
+            Ok(storage) => Self::Storage(storage),
+            Err(source) => Self::Io { doing, path: path.into(), source },
+        }
     }
 
     /// A short word for metrics, of which there are few.
@@ -61,12 +72,14 @@ impl FolderError {
             Self::Superseded { .. } => "superseded",
             Self::Damaged { .. } => "damaged",
             Self::Io { .. } => "io",
+            Self::Storage(error) => error.category(),
         }
     }
 
     /// Which end of the job it means.
     pub fn cause(&self) -> Cause {
         match self {
+            Self::Storage(error) => error.cause(),
             Self::Owned { .. } => Cause::BadSpec,
             Self::Superseded { .. } => Cause::Bug,
             Self::Damaged { .. } => Cause::BadData,
@@ -95,6 +108,7 @@ impl FolderError {
                 }
                 _ => "",
             },
+            Self::Storage(error) => error.hint(),
             Self::Superseded { .. } => "",
         }
     }

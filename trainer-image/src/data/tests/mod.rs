@@ -1,5 +1,6 @@
 //! Tests of the data module as a whole, on files that they make.
 
+mod checks;
 mod datasets;
 mod decoding;
 mod loading;

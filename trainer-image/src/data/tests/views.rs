@@ -2,7 +2,7 @@
 
 use image::{ImageFormat, RgbImage};
 
-use super::super::{Augmentation, Preprocessing, RandomCrop, Scratch, View};
+use super::super::{Augmentation, Policy, Preprocessing, RandomCrop, Scratch, View};
 use super::made::{encoded, jpeg, pattern, quarters, with_orientation};
 
 fn draw(view: &View, image: &[u8], epoch: u64, sample: usize) -> Vec<u8> {
@@ -63,6 +63,7 @@ fn an_image_is_seen_upright_whatever_its_orientation() {
 #[test]
 fn training_varies_by_epoch_and_sample_and_by_nothing_else() {
     let all = Augmentation {
+        policy: Some(Policy::RandAugment),
         crop: Some(RandomCrop::default()),
         horizontal_flip: 0.5,
         vertical_flip: 0.5,

@@ -1,0 +1,68 @@
+//! Which checkpoint counts when attempts overlap.
+
+use std::path::Path;
+
+use tch::Tensor;
+
+use super::*;
+use crate::folder::Owner;
+
+fn attempt(output: &Path, attempt: u32) -> Folder {
+    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt };
+    Folder::claim(output, &owner).unwrap()
+}
+
+/// A checkpoint whose tensors and position say who wrote it.
+fn checkpoint(step: u64, writer: &str, value: f32) -> Checkpoint<String> {
+    Checkpoint { step, position: writer.into(), tensors: vec![("a".into(), Tensor::from_slice(&[value]))] }
+}
+
+fn newest_writer(output: &Path) -> (u64, String) {
+    let newest = newest::<String>(output).unwrap().unwrap();
+    (newest.step, newest.position)
+}
+
+/// Lets the folder be an older attempt's once more, as one is that has looked at the claim just before a newer one came.
+fn behind_the_claim(output: &Path, ghost: impl FnOnce(&Folder)) {
+    let claim = output.join("claim.json");
+    let now = fs::read(&claim).unwrap();
+    fs::remove_file(&claim).unwrap();
+    ghost(&attempt(output, 1));
+    fs::write(claim, now).unwrap();
+}
+
+#[test]
+fn a_ghost_that_looks_at_the_claim_commits_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let ghost = attempt(root.path(), 1);
+    commit(&ghost, 3, &checkpoint(10, "first", 1.0)).unwrap();
+    attempt(root.path(), 2);
+    assert!(commit(&ghost, 3, &checkpoint(20, "ghost", 2.0)).is_err());
+    assert_eq!(newest_writer(root.path()), (10, "first".into()));
+}
+
+#[test]
+fn a_newer_attempt_counts_more_than_a_later_step_of_a_ghost() {
+    let root = tempfile::tempdir().unwrap();
+    let second = attempt(root.path(), 2);
+    commit(&second, 2, &checkpoint(20, "second", 1.0)).unwrap();
+    behind_the_claim(root.path(), |ghost| drop(commit(ghost, 2, &checkpoint(90, "ghost", 2.0)).unwrap()));
+    assert_eq!(newest_writer(root.path()), (20, "second".into()));
+    commit(&second, 2, &checkpoint(30, "second", 3.0)).unwrap();
+    let left: Vec<u64> = list(root.path()).unwrap().iter().map(|found| found.step).collect();
+    assert_eq!(left, [20, 30], "of those to be removed the ghost's is the oldest");
+}
+
+#[test]
+fn of_one_step_the_newer_attempts_stays_whoever_comes_first() {
+    let root = tempfile::tempdir().unwrap();
+    let second = attempt(root.path(), 2);
+    behind_the_claim(root.path(), |ghost| drop(commit(ghost, 2, &checkpoint(20, "ghost", 1.0)).unwrap()));
+    commit(&second, 2, &checkpoint(20, "second", 2.0)).unwrap();
+    assert_eq!(newest_writer(root.path()), (20, "second".into()));
+    behind_the_claim(root.path(), |ghost| {
+        let error = commit(ghost, 2, &checkpoint(20, "ghost", 3.0)).unwrap_err();
+        assert!(error.to_string().contains("superseded by attempt 2"), "{error}");
+    });
+    assert_eq!(newest_writer(root.path()), (20, "second".into()));
+}

@@ -1,0 +1,166 @@
+//! What a store refuses or fails at, and what that means for the job.
+
+use std::io::{self, ErrorKind};
+
+use crds::contract::Cause;
+
+use crate::fault::Fault;
+
+/// Why something in a store can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Nothing is there.
+    #[error("{uri}: nothing is there: {}", said(source))]
+    Missing {
+        /// What was asked for.
+        uri: String,
+        /// What the store says.
+        source: object_store::Error,
+    },
+    /// Nothing has a name that begins so.
+    #[error("{uri}: nothing is there, and nothing below it")]
+    Nothing {
+        /// The prefix.
+        uri: String,
+    },
+    /// The credentials are missing, wrong, or not enough.
+    #[error("{uri}: no permission to {doing} it: {}", said(source))]
+    Permission {
+        /// What was asked for.
+        uri: String,
+        /// What was tried: a verb.
+        doing: &'static str,
+        /// What the store says.
+        source: object_store::Error,
+    },
+    /// The store can't be opened as the environment describes it.
+    #[error("{uri}: the storage can't be opened: {source}")]
+    Settings {
+        /// What was asked for.
+        uri: String,
+        /// What is wrong.
+        source: object_store::Error,
+    },
+    /// The name is none that a store has.
+    #[error("{uri}: {why}")]
+    Name {
+        /// What was asked for.
+        uri: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store or the way to it failed, after retries.
+    #[error("{uri}: can't {doing} it: {}", said(source))]
+    Failed {
+        /// What was asked for.
+        uri: String,
+        /// What was tried: a verb.
+        doing: &'static str,
+        /// What it said last, and how often it was asked.
+        source: object_store::Error,
+    },
+}
+
+/// Parts of texts by which stores say that nobody gave them credentials: they then ask the machine's metadata server, which
+/// exists in their own clouds alone.
+const NO_CREDENTIALS: [&str; 3] = ["169.254.169.254", "metadata.google.internal", "metadata/computeMetadata"];
+
+/// Parts of texts by which stores refuse whoever asks. A listing that is refused has no error of its own kind; and Versity's
+/// gateway finds no such user where S3 forbids.
+const REFUSED: [&str; 3] = ["status code: 401", "status code: 403", "XAdminUserNotFound"];
+
+impl StorageError {
+    pub(super) fn new(uri: &str, doing: &'static str, source: object_store::Error) -> Self {
+        use object_store::Error as E;
+        let uri = uri.to_owned();
+        // The one way to tell: these come as errors of any kind, with the answer of the server in the text.
+        let text = text(&source);
+        match source {
+            _ if REFUSED.iter().any(|sign| text.contains(sign)) => Self::Permission { uri, doing, source },
+            E::NotFound { .. } => Self::Missing { uri, source },
+            _ if text.contains("NoSuchBucket") => Self::Missing { uri, source },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Permission { uri, doing, source },
+            _ if NO_CREDENTIALS.iter().any(|sign| text.contains(sign)) => Self::Permission { uri, doing, source },
+            E::InvalidPath { .. } => Self::Name { uri, why: source.to_string() },
+            _ => Self::Failed { uri, doing, source },
+        }
+    }
+
+    /// A short word for metrics, of which there are few.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Nothing { .. } => "missing",
+            Self::Permission { .. } => "permission",
+            Self::Settings { .. } => "settings",
+            Self::Name { .. } => "name",
+            Self::Failed { .. } => "storage",
+        }
+    }
+
+    /// Which end of the job it means.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Missing { .. } | Self::Nothing { .. } => Cause::DataMissing,
+            Self::Permission { .. } => Cause::Permission,
+            Self::Settings { .. } | Self::Name { .. } => Cause::BadSpec,
+            Self::Failed { .. } => Cause::Storage,
+        }
+    }
+
+    /// What to do about it: a sentence.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } | Self::Nothing { .. } => {
+                "check the bucket's name and the path in it; names are case-sensitive"
+            }
+            Self::Permission { .. } => {
+                "give the pod credentials with the rights for this path: by pod.envFrom with a secret that has AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY (GOOGLE_*, AZURE_*), or by its service account"
+            }
+            Self::Settings { .. } => "correct the environment variables AWS_*, GOOGLE_* or AZURE_* of the pod",
+            Self::Name { .. } => "correct the URI",
+            Self::Failed { .. } => {
+                "the storage or the network failed, not the data: see whether the endpoint (AWS_ENDPOINT_URL) can be reached from the pod"
+            }
+        }
+    }
+}
+
+/// What a store says, without the page of XML around it.
+fn said(error: &object_store::Error) -> String {
+    let text = text(error);
+    let between = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.to_owned());
+    match (between("<Code>", "</Code>"), between("<Message>", "</Message>")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => error.to_string(),
+    }
+}
+
+/// All that an error and its sources say.
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+impl From<StorageError> for io::Error {
+    fn from(error: StorageError) -> Self {
+        let kind = match &error {
+            StorageError::Missing { .. } | StorageError::Nothing { .. } => ErrorKind::NotFound,
+            StorageError::Permission { .. } => ErrorKind::PermissionDenied,
+            StorageError::Settings { .. } | StorageError::Name { .. } => ErrorKind::InvalidInput,
+            StorageError::Failed { .. } => ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Fault {
+        Fault::new(error.cause(), error.to_string()).hint(error.hint())
+    }
+}
