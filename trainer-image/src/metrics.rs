@@ -7,17 +7,23 @@
 //!  one entry per epoch ────► History ──────────────────────────────────┘
 //! ```
 
+mod calibration;
 mod curve;
 mod evaluation;
 mod history;
+mod phases;
 mod sparse;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod threshold;
 mod worst;
 
+pub use calibration::{CALIBRATION_BINS, ReliabilityPoint};
 pub use curve::{Curve, RocPoint};
 pub use evaluation::{Evaluation, MetricsError};
 pub use history::{Epoch, History};
-pub use summary::{ClassFigures, Confusion, Summary, Threshold};
+pub use phases::{Phase, Phases, Stopwatch};
+pub use summary::{Averages, ClassFigures, Confusion, Summary};
+pub use threshold::{Threshold, best_of};
 pub use worst::{Worst, WrongPrediction};

@@ -3,8 +3,11 @@
 //!
 //! ```text
 //!  Report ─► page ─┬─ figures      accuracy and its interval, loss, F1, comparison with the model before
-//!                  ├─ curves ─┐
-//!                  ├─ roc ────┴─ plot   SVG that stretches, labels in HTML that don't
+//!                  ├─ findings     what was found in the data before training
+//!                  ├─ curves ──────┐
+//!                  ├─ roc ─────────┼─ plot   SVG that stretches, labels in HTML that don't
+//!                  ├─ calibration ─┘
+//!                  ├─ time         where the time went
 //!                  ├─ classes      confusion matrix, confused pairs, figures of each class
 //!                  └─ wrong        the most wrong images
 //! ```
@@ -12,18 +15,21 @@
 //! Each section is there only if its part of the [`Report`] is. Everything that comes from outside is escaped by the
 //! templates, cleaned and cut by [`text`], and a content security policy lets only the page's own script run.
 
+mod calibration;
 mod classes;
 mod curves;
 mod figures;
+mod findings;
 mod page;
 mod plot;
 mod roc;
 #[cfg(test)]
 mod tests;
 mod text;
+mod time;
 mod wrong;
 
-use crate::metrics::{Evaluation, History, Summary};
+use crate::metrics::{Evaluation, History, Summary, Threshold};
 
 /// What a report shows. Leave out what is not known: `Report { title, classes, ..Report::default() }`.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +48,14 @@ pub struct Report<'a> {
     pub evaluated_on: &'a str,
     /// How the model did.
     pub evaluation: Option<&'a Evaluation>,
+    /// The decision threshold for the second of two classes; the evaluation's own if there is none.
+    pub threshold: Option<Threshold>,
     /// The course of the training.
     pub history: Option<&'a History>,
+    /// The learning rate between the epochs: after so many epochs, and how large. At the end of each epoch if it is empty.
+    pub learning_rates: Vec<(f64, f64)>,
+    /// What was found in the data before training: what was looked at, and a sentence. At most 20 are shown.
+    pub findings: Vec<(String, String)>,
     /// The model it was retrained from.
     pub previous: Option<Previous<'a>>,
     /// The most wrong images, the worst first. At most 48 are shown.

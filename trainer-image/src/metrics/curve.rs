@@ -1,7 +1,10 @@
 //! How well one class is told from all others at every threshold: two histograms of the class's probability, which add
-//! up across ranks, and what follows from them (ROC, the area under it, the best threshold).
+//! up across ranks, and what follows from them (ROC, the area under it, average precision, the best threshold).
 
+use crds::training::DecisionThreshold;
 use serde::{Deserialize, Serialize};
+
+use super::threshold::{self, Point, Threshold};
 
 /// Probabilities are binned by their logit between plus and minus this: an `f32` can't be nearer to 1 than 2^-24, whose
 /// logit is 16.6. Even steps of the logit keep apart what a saturated softmax crowds at 0 and 1.
@@ -122,30 +125,51 @@ impl Curve {
         thin(points, limit.max(2))
     }
 
-    /// The threshold that maximises Youden's J = true positive rate - false positive rate (Youden 1950,
-    /// <https://doi.org/10.1002/1097-0142(1950)3:1%3C32::AID-CNCR2820030106%3E3.0.CO;2-3>), and that J. Unlike the best F1
-    /// it depends neither on which of two classes is called positive nor on how frequent it is among the examples.
-    /// Of equally good thresholds the one nearest to 0.5 is taken. `None` if either side is empty.
-    pub fn best_threshold(&self) -> Option<(f64, f64)> {
-        let (positives, negatives) = self.totals();
-        if positives == 0 || negatives == 0 {
-            return None;
+    /// Average precision: the mean over the examples of the class of the precision at their probability, as scikit-learn's
+    /// `average_precision_score`: the sum of precision times the step in recall. Examples in one bin count as tied, which
+    /// errs by [`average_precision_error`](Self::average_precision_error) at most. `None` without examples of the class.
+    pub fn average_precision(&self) -> Option<f64> {
+        let positives = self.totals().0;
+        let sum: f64 = self
+            .points()
+            .zip(self.positives.iter().rev())
+            .map(|(point, positive)| *positive as f64 * share(point.found, point.found + point.mistaken))
+            .sum();
+        (positives > 0).then(|| sum / positives as f64)
+    }
+
+    /// The most by which [`average_precision`](Self::average_precision) can differ from the figure without bins. The
+    /// i-th example of the class in a bin, after `T` of the class and `F` others in the bins above, has a precision of at
+    /// least (T + i) / (T + i + F + n), with all `n` others of its bin before it, and at most (T + p) / (T + p + F), tied with
+    /// all `p` and none of the others before.
+    pub fn average_precision_error(&self) -> f64 {
+        let (mut least, mut most, mut value) = (0.0, 0.0, 0.0);
+        let (mut above, mut others) = (0, 0);
+        for (positive, negative) in self.positives.iter().zip(&self.negatives).rev() {
+            let reached = above + positive;
+            least += (above + 1..=reached).map(|found| share(found, found + others + negative)).sum::<f64>();
+            most += *positive as f64 * share(reached, reached + others);
+            value += *positive as f64 * share(reached, reached + others + negative);
+            (above, others) = (reached, others + negative);
         }
-        let bins = self.positives.len();
+        f64::max(most - value, value - least) / above.max(1) as f64
+    }
+
+    /// The threshold that is the best by a rule, among the lower edges of the bins: 0.0005 apart around 0.5 with two
+    /// classes. Of equally good thresholds the one nearest to 0.5 is taken. `None` if either side is empty.
+    pub fn best_threshold(&self, rule: &DecisionThreshold) -> Option<Threshold> {
+        let (positives, negatives) = self.totals();
+        threshold::best(self.points(), positives, negatives, rule)
+    }
+
+    /// What is taken for the class from the lower edge of each bin on, by falling probability.
+    fn points(&self) -> impl Iterator<Item = Point> {
         let (mut found, mut mistaken) = (0, 0);
-        let mut best: Option<(u128, usize)> = None;
-        for bin in (0..bins).rev() {
+        (0..self.positives.len()).rev().map(move |bin| {
             found += self.positives[bin];
             mistaken += self.negatives[bin];
-            // J times both totals, so that equally good thresholds compare as equal.
-            let advantage = (u128::from(found) * u128::from(negatives))
-                .saturating_sub(u128::from(mistaken) * u128::from(positives));
-            let nearer = |other: usize| bin.abs_diff(bins / 2) < other.abs_diff(bins / 2);
-            if best.is_none_or(|(most, at)| advantage > most || (advantage == most && nearer(at))) {
-                best = Some((advantage, bin));
-            }
-        }
-        best.map(|(advantage, bin)| (self.edge(bin), advantage as f64 / (positives as f64 * negatives as f64)))
+            Point { probability: self.edge(bin), found, mistaken }
+        })
     }
 
     /// The point of the ROC curve for a threshold: what has at least this probability is taken for the class. Exact for a
@@ -153,10 +177,10 @@ impl Curve {
     pub fn rates_at(&self, probability: f64) -> Option<RocPoint> {
         let (positives, negatives) = self.totals();
         let from = (0..self.positives.len()).find(|bin| self.edge(*bin) >= probability).unwrap_or(self.positives.len());
-        let share = |counts: &[u64], total: u64| counts[from..].iter().sum::<u64>() as f64 / total as f64;
+        let rate = |counts: &[u64], total: u64| share(counts[from..].iter().sum(), total);
         (positives > 0 && negatives > 0).then(|| RocPoint {
-            false_positive_rate: share(&self.negatives, negatives),
-            true_positive_rate: share(&self.positives, positives),
+            false_positive_rate: rate(&self.negatives, negatives),
+            true_positive_rate: rate(&self.positives, positives),
         })
     }
 
@@ -167,6 +191,11 @@ impl Curve {
             *mine += theirs;
         }
     }
+}
+
+/// A share of a whole; 0 of nothing.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// At most `limit` of the points, evenly spread along the curve, with both ends. The length of a ROC curve, taken along

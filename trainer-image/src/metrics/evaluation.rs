@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::calibration::{Calibration, ReliabilityPoint};
 use super::curve::Curve;
 
 /// Probabilities are clipped here before their logarithm is taken, as scikit-learn's `log_loss` does for `f32`: a single
@@ -54,6 +55,9 @@ pub struct Evaluation {
     top5: u64,
     /// Sum of the negative log-likelihoods, in nats.
     loss: f64,
+    /// Sum over examples and classes of the squared differences between probability and truth.
+    squares: f64,
+    calibration: Calibration,
     /// Histograms of each class against the rest.
     curves: Vec<Curve>,
 }
@@ -66,6 +70,8 @@ impl Evaluation {
             confusion: vec![0; classes * classes],
             top5: 0,
             loss: 0.0,
+            squares: 0.0,
+            calibration: Calibration::new(),
             curves: vec![Curve::new(classes); classes],
         }
     }
@@ -98,8 +104,12 @@ impl Evaluation {
         self.confusion[label * classes + predicted] += 1;
         self.top5 += u64::from(rank < 5);
         self.loss -= f64::from(own).clamp(LEAST_PROBABILITY, 1.0).ln();
+        self.calibration.add(f64::from(probabilities[predicted].min(1.0)), predicted == label);
         for (class, (curve, value)) in self.curves.iter_mut().zip(probabilities).enumerate() {
-            curve.add(value.min(1.0), class == label);
+            let value = value.min(1.0);
+            let truth = if class == label { 1.0 } else { 0.0 };
+            self.squares += (f64::from(value) - truth).powi(2);
+            curve.add(value, class == label);
         }
         Ok(())
     }
@@ -117,6 +127,8 @@ impl Evaluation {
         }
         self.top5 += other.top5;
         self.loss += other.loss;
+        self.squares += other.squares;
+        self.calibration.merge(&other.calibration);
         for (mine, theirs) in self.curves.iter_mut().zip(&other.curves) {
             mine.merge(theirs);
         }
@@ -128,7 +140,8 @@ impl Evaluation {
     pub fn sums(&self) -> Vec<f64> {
         let curves = self.curves.iter().flat_map(|curve| curve.positives.iter().chain(&curve.negatives));
         let counts = self.confusion.iter().chain(curves).map(|count| *count as f64);
-        [self.top5 as f64, self.loss].into_iter().chain(counts).collect()
+        let heads = [self.top5 as f64, self.loss, self.squares].into_iter();
+        heads.chain(self.calibration.sums()).chain(counts).collect()
     }
 
     /// The evaluation that has these [`sums`](Self::sums).
@@ -138,12 +151,15 @@ impl Evaluation {
     pub fn from_sums(classes: usize, sums: &[f64]) -> Result<Self, MetricsError> {
         let mut evaluation = Self::new(classes);
         let bins = Curve::bins(classes);
-        if sums.len() != 2 + classes * classes + 2 * classes * bins {
+        let heads = 3 + Calibration::SUMS;
+        if sums.len() != heads + classes * classes + 2 * classes * bins {
             return Err(MetricsError::Classes { given: sums.len(), classes });
         }
-        let (heads, counts) = sums.split_at(2);
+        let (heads, counts) = sums.split_at(heads);
         evaluation.top5 = heads[0] as u64;
         evaluation.loss = heads[1];
+        evaluation.squares = heads[2];
+        evaluation.calibration = Calibration::from_sums(&heads[3..]);
         let curves =
             evaluation.curves.iter_mut().flat_map(|curve| curve.positives.iter_mut().chain(&mut curve.negatives));
         for (mine, sum) in evaluation.confusion.iter_mut().chain(curves).zip(counts) {
@@ -189,6 +205,25 @@ impl Evaluation {
     pub fn loss(&self) -> Option<f64> {
         let count = self.count();
         (count > 0).then(|| self.loss / count as f64)
+    }
+
+    /// Brier score: the mean squared difference between the probabilities and the truth, summed over the classes (Brier
+    /// 1950, <https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2>) and, as in scikit-learn, halved for two classes,
+    /// whose two differences are the same. `None` without examples.
+    pub fn brier_score(&self) -> Option<f64> {
+        let (count, halves) = (self.count(), if self.classes == 2 { 2.0 } else { 1.0 });
+        (count > 0).then(|| self.squares / halves / count as f64)
+    }
+
+    /// Expected calibration error over [`CALIBRATION_BINS`](super::CALIBRATION_BINS) bins of equal width of the
+    /// prediction's probability; `None` without examples.
+    pub fn calibration_error(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.calibration.error())
+    }
+
+    /// The reliability curve: how sure the model was and how often it was right, bin by bin.
+    pub fn reliability(&self) -> Vec<ReliabilityPoint> {
+        self.calibration.curve()
     }
 
     /// One class against all others.

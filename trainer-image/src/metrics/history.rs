@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::phases::Phases;
 use super::summary::Summary;
 
 /// What is known at the end of an epoch.
@@ -29,6 +30,9 @@ pub struct Epoch {
     pub images_per_second: f64,
     /// Seconds the epoch took, validation included.
     pub seconds: f64,
+    /// What they went to, on rank 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
 }
 
 /// What `metrics.json` holds.
@@ -37,9 +41,15 @@ pub struct Epoch {
 pub struct History {
     /// The epochs in their order.
     pub epochs: Vec<Epoch>,
+    /// Number of the epoch whose weights the model has, from 1; none without validation: it has those of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_epoch: Option<u32>,
     /// The figures of the model that was kept, on the validation images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Summary>,
+    /// Digest of the list of these images: figures with the same one are of the same images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_digest: Option<String>,
 }
 
 impl History {
@@ -50,10 +60,23 @@ impl History {
         self.epochs.push(epoch);
     }
 
-    /// The epoch with the best validation accuracy, the first of equals; without validation the one with the least training loss.
+    /// The epoch whose weights were kept; where that is not said, the one with the best validation accuracy, the first of
+    /// equals, and without validation the one with the least training loss.
     pub fn best(&self) -> Option<&Epoch> {
+        if let Some(kept) = self.epochs.iter().find(|epoch| Some(epoch.epoch) == self.kept_epoch) {
+            return Some(kept);
+        }
         let figure = |epoch: &Epoch| epoch.validation_accuracy.unwrap_or(-epoch.train_loss);
         self.epochs.iter().reduce(|best, epoch| if figure(epoch) > figure(best) { epoch } else { best })
+    }
+
+    /// What the seconds of all epochs went to, as far as it was measured; none if it was in no epoch.
+    pub fn phases(&self) -> Option<Phases> {
+        let measured = self.epochs.iter().filter_map(|epoch| epoch.phases);
+        measured.reduce(|mut all, one| {
+            all.add(&one);
+            all
+        })
     }
 
     /// Seconds of all epochs.

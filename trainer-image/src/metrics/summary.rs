@@ -1,9 +1,12 @@
 //! The figures that follow from the counts: what a person reads, what `metrics.json` keeps, what a later model is
 //! compared with.
 
+use crds::training::DecisionThreshold;
 use serde::{Deserialize, Serialize};
 
+use super::calibration::ReliabilityPoint;
 use super::evaluation::Evaluation;
+use super::threshold::Threshold;
 
 /// Most confused pairs that a summary keeps; with 1,000 classes there may be a million.
 const CONFUSIONS: usize = 100;
@@ -23,6 +26,24 @@ pub struct ClassFigures {
     /// Area under the ROC curve, one against the rest; none if all examples or none are of the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auc: Option<f64>,
+    /// Average precision, one against the rest; none without examples of the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average_precision: Option<f64>,
+    /// The best threshold for the question whether an example is of this class or not, one against the rest; none as `auc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Threshold>,
+}
+
+/// Means of the classes' figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Averages {
+    /// Of the precisions.
+    pub precision: f64,
+    /// Of the recalls.
+    pub recall: f64,
+    /// Of the F1s.
+    pub f1: f64,
 }
 
 /// Examples of one class taken for another.
@@ -35,16 +56,6 @@ pub struct Confusion {
     pub predicted: usize,
     /// How many.
     pub count: u64,
-}
-
-/// From which probability on the second of two classes is predicted, and what it gains.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Threshold {
-    /// Least probability of class 1 for which it is predicted, 0 to 1.
-    pub probability: f64,
-    /// Youden's J there: true positive rate - false positive rate.
-    pub youden: f64,
 }
 
 /// The figures of an [`Evaluation`].
@@ -60,12 +71,23 @@ pub struct Summary {
     pub top5_accuracy: Option<f64>,
     /// Mean negative log-likelihood, in nats.
     pub loss: f64,
-    /// Mean F1 of the classes that were seen: those with an example or a prediction (as scikit-learn's `average="macro"`).
-    pub macro_f1: f64,
+    /// Mean over the classes that were seen: those with an example or a prediction (scikit-learn's `average="macro"`).
+    pub macro_average: Averages,
+    /// Mean over the examples: each class counts as often as it has some (scikit-learn's `average="weighted"`).
+    pub weighted_average: Averages,
     /// Mean area under the ROC curves of the classes that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macro_auc: Option<f64>,
-    /// Decision threshold; only with two classes.
+    /// Mean average precision of the classes that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macro_average_precision: Option<f64>,
+    /// Mean squared difference between probabilities and truth, over all classes; halved for two classes.
+    pub brier_score: f64,
+    /// How far apart confidence and accuracy are: the expected calibration error, over 15 bins of equal width.
+    pub calibration_error: f64,
+    /// Confidence and accuracy in each of these bins that has an example.
+    pub reliability: Vec<ReliabilityPoint>,
+    /// Decision threshold for the second of two classes; only with two classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Threshold>,
     /// Figures of each class, in the order of the classes.
@@ -75,8 +97,13 @@ pub struct Summary {
 }
 
 impl Evaluation {
-    /// The figures; `None` without examples.
+    /// The figures, with thresholds by Youden's J; `None` without examples.
     pub fn summary(&self) -> Option<Summary> {
+        self.summary_by(&DecisionThreshold::default())
+    }
+
+    /// The figures, with thresholds that are the best by `rule`; `None` without examples.
+    pub fn summary_by(&self, rule: &DecisionThreshold) -> Option<Summary> {
         let size = self.classes();
         // One pass by rows for the sums of the columns: a column at a time would miss the cache with 1,000 classes.
         let mut predictions = vec![0; size];
@@ -103,20 +130,25 @@ impl Evaluation {
                     f1: ratio(2 * right, support + predictions[class]),
                     support,
                     auc: self.curve(class).auc(),
+                    average_precision: self.curve(class).average_precision(),
+                    threshold: self.curve(class).best_threshold(rule),
                 }
             })
             .collect();
-        let seen = classes.iter().zip(&predictions).filter(|(class, predicted)| class.support + **predicted > 0);
-        let threshold =
-            || self.curve(1).best_threshold().map(|(probability, youden)| Threshold { probability, youden });
+        let seen = |class: usize| f64::from(classes[class].support + predictions[class] > 0);
         Some(Summary {
             count: self.count(),
             accuracy: self.accuracy()?,
             top5_accuracy: self.top5_accuracy().filter(|_| size > 5),
             loss: self.loss()?,
-            macro_f1: mean(seen.map(|(class, _)| class.f1)).unwrap_or(0.0),
+            macro_average: average(&classes, seen),
+            weighted_average: average(&classes, |class| classes[class].support as f64),
             macro_auc: mean(classes.iter().filter_map(|class| class.auc)),
-            threshold: if size == 2 { threshold() } else { None },
+            macro_average_precision: mean(classes.iter().filter_map(|class| class.average_precision)),
+            brier_score: self.brier_score()?,
+            calibration_error: self.calibration_error()?,
+            reliability: self.reliability(),
+            threshold: classes.get(1).filter(|_| size == 2).and_then(|class| class.threshold),
             classes,
             confusions,
         })
@@ -125,6 +157,14 @@ impl Evaluation {
 
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn average(classes: &[ClassFigures], weight: impl Fn(usize) -> f64) -> Averages {
+    let whole: f64 = (0..classes.len()).map(&weight).sum();
+    let of = |figure: &dyn Fn(&ClassFigures) -> f64| {
+        classes.iter().enumerate().map(|(class, figures)| weight(class) * figure(figures)).sum::<f64>() / whole.max(1.0)
+    };
+    Averages { precision: of(&|class| class.precision), recall: of(&|class| class.recall), f1: of(&|class| class.f1) }
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {

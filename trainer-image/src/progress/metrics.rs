@@ -43,6 +43,11 @@ impl Collector for FromProgress {
             ("images_per_second", "Images per second over all ranks", Some(now.images_per_second)),
             ("eta_seconds", "Seconds left at this rate", now.eta_seconds.map(|seconds| seconds as f64)),
             ("checkpoint_step", "Step of the newest committed checkpoint", now.checkpoint_step.map(|step| step as f64)),
+            (
+                "gradient_bytes",
+                "Bytes of gradients that each process has handed to the network in this attempt",
+                now.gradient_bytes.map(|bytes| bytes as f64),
+            ),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {

@@ -4,7 +4,7 @@
 use askama::Template;
 
 use super::text;
-use crate::metrics::{Evaluation, Summary};
+use crate::metrics::{Averages, Evaluation, Summary};
 
 /// Classes up to which the matrix is drawn: more can't be read, on a phone least of all.
 const LARGEST_MATRIX: usize = 24;
@@ -115,13 +115,22 @@ struct ClassRow {
     support: u64,
     support_text: String,
     figures: Vec<Figure>,
-    auc: Option<Figure>,
+    /// Areas under the ROC curve and under the curve of precision over recall.
+    areas: [Option<Figure>; 2],
+}
+
+struct Mean {
+    name: &'static str,
+    note: &'static str,
+    figures: [String; 3],
+    areas: [String; 2],
 }
 
 #[derive(Template)]
 #[template(path = "report/classes.html")]
 struct Classes {
     rows: Vec<ClassRow>,
+    means: Vec<Mean>,
     left_out: usize,
     weakest_first: bool,
 }
@@ -148,8 +157,27 @@ pub(super) fn figures(summary: &Summary, names: &[String]) -> Result<String, ask
             figures: [figures.precision, figures.recall, figures.f1]
                 .map(|value| figure(value, text::percent(value).trim_end_matches("\u{a0}%").to_string()))
                 .into(),
-            auc: figures.auc.map(|auc| figure(auc, format!("{auc:.3}"))),
+            areas: [figures.auc, figures.average_precision]
+                .map(|area| area.map(|area| figure(area, format!("{area:.3}")))),
         }
     });
-    Classes { rows: rows.collect(), left_out, weakest_first }.render()
+    let percent = |value: f64| text::percent(value).trim_end_matches("\u{a0}%").to_string();
+    let area = |mean: Option<f64>| mean.map_or_else(|| "–".into(), |mean| format!("{mean:.3}"));
+    let mean = |name, note, average: Averages, areas: [String; 2]| Mean {
+        name,
+        note,
+        figures: [average.precision, average.recall, average.f1].map(percent),
+        areas,
+    };
+    let areas = [area(summary.macro_auc), area(summary.macro_average_precision)];
+    let means = vec![
+        mean("Mean of the classes", "macro: every class counts the same", summary.macro_average, areas),
+        mean(
+            "Mean of the images",
+            "weighted: a class counts as often as it has images",
+            summary.weighted_average,
+            ["–".into(), "–".into()],
+        ),
+    ];
+    Classes { rows: rows.collect(), means, left_out, weakest_first }.render()
 }

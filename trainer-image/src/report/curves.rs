@@ -28,7 +28,7 @@ struct Curves {
 ///
 /// # Errors
 /// If a template can't be rendered.
-pub(super) fn render(history: &History) -> Result<Option<String>, askama::Error> {
+pub(super) fn render(history: &History, learning_rates: &[(f64, f64)]) -> Result<Option<String>, askama::Error> {
     let epochs = &history.epochs;
     let Some(best) = history.best() else { return Ok(None) };
     let line = |name: &str, style, value: &dyn Fn(&Epoch) -> Option<f64>| Line {
@@ -69,7 +69,10 @@ pub(super) fn render(history: &History) -> Result<Option<String>, askama::Error>
         chart(
             "Learning rate",
             axis(Unit::Number, &[0.0]),
-            vec![line("at the end of the epoch", 3, &|epoch| Some(epoch.learning_rate))],
+            vec![match learning_rates {
+                [] => line("at the end of the epoch", 3, &|epoch| Some(epoch.learning_rate)),
+                steps => Line { name: "by step".into(), style: 3, points: steps.to_vec() },
+            }],
             None,
         ),
         chart(

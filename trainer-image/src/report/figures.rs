@@ -78,10 +78,18 @@ fn evaluation_tiles(summary: &Summary, evaluated_on: &str) -> Vec<Tile> {
     if let Some(top5) = summary.top5_accuracy {
         tiles.push(tile("Top 5", text::percent(top5), "right class among the five most probable"));
     }
-    tiles.push(tile("Macro F1", text::percent(summary.macro_f1), "every class counts the same"));
+    tiles.push(tile("Macro F1", text::percent(summary.macro_average.f1), "every class counts the same"));
     if let Some(auc) = summary.macro_auc {
         tiles.push(tile("ROC AUC", format!("{auc:.4}"), "mean area under the curves"));
     }
+    if let Some(precision) = summary.macro_average_precision {
+        tiles.push(tile("Average precision", format!("{precision:.4}"), "mean of the classes"));
+    }
+    tiles.push(tile(
+        "Calibration error",
+        text::percent(summary.calibration_error),
+        "between how sure and how often right",
+    ));
     tiles.push(tile("Loss", text::number(summary.loss), "mean negative log-likelihood"));
     tiles
 }
@@ -108,7 +116,7 @@ fn compare(previous: &Previous<'_>, now: &Summary) -> Comparison {
     if let (Some(before), Some(now)) = (before.top5_accuracy, now.top5_accuracy) {
         rows.push(share("Top 5", before, now));
     }
-    rows.push(share("Macro F1", before.macro_f1, now.macro_f1));
+    rows.push(share("Macro F1", before.macro_average.f1, now.macro_average.f1));
     if let (Some(before), Some(now)) = (before.macro_auc, now.macro_auc) {
         rows.push((
             "ROC AUC",
@@ -118,8 +126,28 @@ fn compare(previous: &Previous<'_>, now: &Summary) -> Comparison {
             now - before,
         ));
     }
-    let loss = now.loss - before.loss;
-    rows.push(("Loss", text::number(before.loss), text::number(now.loss), format!("{loss:+.4}"), -loss));
+    if let (Some(before), Some(now)) = (before.macro_average_precision, now.macro_average_precision) {
+        rows.push((
+            "Average precision",
+            format!("{before:.4}"),
+            format!("{now:.4}"),
+            format!("{:+.4}", now - before),
+            now - before,
+        ));
+    }
+    for (name, before, now) in [("Brier score", before.brier_score, now.brier_score), ("Loss", before.loss, now.loss)] {
+        let more = now - before;
+        rows.push((name, text::number(before), text::number(now), format!("{more:+.4}"), -more));
+    }
+    let (error_before, error) = (before.calibration_error, now.calibration_error);
+    let points = (error - error_before) * 100.0;
+    rows.push((
+        "Calibration error",
+        text::percent(error_before),
+        text::percent(error),
+        format!("{points:+.2}"),
+        -points,
+    ));
     let changes = rows.into_iter().map(|(name, before, now, difference, gain)| Change {
         name,
         before,

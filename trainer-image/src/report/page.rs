@@ -5,12 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::{FactGroup, Report, classes, curves, figures, roc, text, wrong};
+use super::{FactGroup, Report, calibration, classes, curves, figures, findings, roc, text, time, wrong};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
-/// Longest value of a fact that is shown, in characters.
-const LONGEST_FACT: usize = 2000;
 /// Facts of a group, and groups, at most.
 const MOST_FACTS: usize = 100;
 
@@ -34,11 +32,19 @@ struct Page {
 /// See [`super::render`].
 pub(super) fn render(report: &Report<'_>) -> Result<String, askama::Error> {
     let names = report.classes;
-    let summary = report.evaluation.and_then(|evaluation| evaluation.summary());
+    let mut summary = report.evaluation.and_then(|evaluation| evaluation.summary());
+    if let Some(summary) = &mut summary {
+        summary.threshold = report.threshold.or(summary.threshold);
+    }
     let evaluated = report.evaluation.zip(summary.as_ref());
     let all = [
         ("figures", "", figures::render(report, summary.as_ref())?),
-        ("curves", "Course", report.history.map(curves::render).transpose()?.flatten()),
+        ("findings", "Data", findings::render(&report.findings)?),
+        (
+            "curves",
+            "Course",
+            report.history.map(|history| curves::render(history, &report.learning_rates)).transpose()?.flatten(),
+        ),
         (
             "confusion",
             "Confusion",
@@ -51,6 +57,8 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, askama::Error> {
             "ROC",
             evaluated.map(|(evaluation, summary)| roc::render(evaluation, summary, names)).transpose()?.flatten(),
         ),
+        ("calibration", "Calibration", summary.as_ref().map(calibration::render).transpose()?.flatten()),
+        ("time", "Time", report.history.map(time::render).transpose()?.flatten()),
     ];
     let facts: Vec<FactGroup> =
         report.facts.iter().filter(|group| !group.facts.is_empty()).take(MOST_FACTS).map(shown).collect();
@@ -65,7 +73,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, askama::Error> {
     let page = Page {
         kind: text::clean(report.kind),
         title: text::clean(report.title),
-        lead: cut(report.lead),
+        lead: text::long(report.lead),
         finished: text::clean(report.finished),
         version: env!("CARGO_PKG_VERSION"),
         style: STYLE,
@@ -81,11 +89,11 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, askama::Error> {
 fn shown(group: &FactGroup) -> FactGroup {
     FactGroup {
         title: text::clean(&group.title),
-        facts: group.facts.iter().take(MOST_FACTS).map(|(name, value)| (text::clean(name), cut(value))).collect(),
+        facts: group
+            .facts
+            .iter()
+            .take(MOST_FACTS)
+            .map(|(name, value)| (text::clean(name), text::long(value)))
+            .collect(),
     }
-}
-
-/// A longer text, with its characters made fit and its length bounded.
-fn cut(text: &str) -> String {
-    text.split_inclusive(' ').map(text::clean).collect::<String>().chars().take(LONGEST_FACT).collect()
 }

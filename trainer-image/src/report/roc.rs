@@ -1,10 +1,11 @@
 //! How well classes are told from all others at every threshold.
 
 use askama::Template;
+use crds::training::ThresholdBy;
 
 use super::plot::{Axis, Chart, Line, Unit};
 use super::text;
-use crate::metrics::{Evaluation, Summary};
+use crate::metrics::{Evaluation, Summary, Threshold};
 
 /// Curves in the chart at most: more can't be told apart.
 const MOST_CURVES: usize = 5;
@@ -17,6 +18,17 @@ struct Area {
     value: String,
 }
 
+/// The threshold, for people.
+struct Decision {
+    name: String,
+    probability: String,
+    found: String,
+    mistaken: String,
+    precision: String,
+    f1: String,
+    by: &'static str,
+}
+
 #[derive(Template)]
 #[template(path = "report/roc.html")]
 struct Roc {
@@ -24,7 +36,7 @@ struct Roc {
     areas: Vec<Area>,
     chosen: Option<usize>,
     mean: Option<String>,
-    threshold: Option<[String; 4]>,
+    threshold: Option<Decision>,
 }
 
 /// The section; `None` if no class has a curve.
@@ -47,10 +59,7 @@ pub(super) fn render(
         let points = evaluation.curve(class).roc(MOST_POINTS);
         points.into_iter().map(|point| (point.false_positive_rate, point.true_positive_rate)).collect()
     };
-    let at_threshold = summary.threshold.and_then(|threshold| {
-        let rates = evaluation.curve(1).rates_at(threshold.probability)?;
-        Some((threshold, rates))
-    });
+    let mistaken = |threshold: &Threshold| (threshold.recall - threshold.youden).max(0.0);
     let lines = areas.iter().zip(1..).map(|((class, _), style)| Line {
         name: text::class_name(names, *class),
         style,
@@ -61,9 +70,10 @@ pub(super) fn render(
         lines: lines.collect(),
         x: Axis { name: "false positive rate", unit: Unit::Share, include: &[0.0, 1.0] },
         y: Axis { name: "", unit: Unit::Share, include: &[0.0, 1.0] },
-        mark: at_threshold.as_ref().map(|(threshold, rates)| {
-            (rates.false_positive_rate, rates.true_positive_rate, format!("p ≥ {:.3}", threshold.probability))
-        }),
+        mark: summary
+            .threshold
+            .as_ref()
+            .map(|threshold| (mistaken(threshold), threshold.recall, format!("p ≥ {:.3}", threshold.probability))),
         square: true,
     };
     let Some(chart) = chart.render()? else { return Ok(None) };
@@ -80,13 +90,19 @@ pub(super) fn render(
             .collect(),
         chosen: (curves > MOST_CURVES).then_some(curves),
         mean: summary.macro_auc.filter(|_| evaluation.classes() > 2).map(|mean| format!("{mean:.4}")),
-        threshold: at_threshold.map(|(threshold, rates)| {
-            [
-                text::class_name(names, 1),
-                format!("{:.3}", threshold.probability),
-                text::percent(rates.true_positive_rate),
-                text::percent(rates.false_positive_rate),
-            ]
+        threshold: summary.threshold.map(|threshold| Decision {
+            name: text::class_name(names, 1),
+            probability: format!("{:.3}", threshold.probability),
+            found: text::percent(threshold.recall),
+            mistaken: text::percent(mistaken(&threshold)),
+            precision: text::percent(threshold.precision),
+            f1: text::percent(threshold.f1),
+            by: match threshold.by {
+                ThresholdBy::Youden => "the difference of the first two (Youden’s J)",
+                ThresholdBy::F1 => "F1",
+                ThresholdBy::Precision => "precision, with the recall that was asked for",
+                ThresholdBy::Recall => "recall, with the precision that was asked for",
+            },
         }),
     };
     section.render().map(Some)

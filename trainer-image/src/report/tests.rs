@@ -1,7 +1,9 @@
 //! What holds for every report: it is well-formed, loads nothing, runs nothing but its own script, and its size is bounded.
 
 use super::*;
-use crate::metrics::Epoch;
+use crds::training::{DecisionThreshold, ThresholdBy};
+
+use crate::metrics::{Epoch, Phases, best_of};
 
 const ELEMENTS_WITHOUT_END: [&str; 3] = ["meta", "img", "input"];
 
@@ -35,6 +37,19 @@ fn elements(page: &str) -> Vec<&str> {
     seen
 }
 
+#[test]
+fn a_course_whose_time_was_not_measured_or_that_found_nothing_says_nothing_of_it() {
+    let mut unmeasured = history(2);
+    unmeasured.epochs.iter_mut().for_each(|epoch| epoch.phases = None);
+    let page = render(&Report { history: Some(&unmeasured), ..Report::default() }).unwrap();
+    assert!(!page.contains("Where the time went") && !page.contains("Found in the data"));
+    // Measured by several clocks, the parts may be more than the whole: no negative rest.
+    let mut more = history(1);
+    more.epochs[0].seconds = 30.0;
+    let page = render(&Report { history: Some(&more), ..Report::default() }).unwrap();
+    assert!(page.contains("<th scope=\"row\">everything else</th><td>0.0\u{a0}s</td>"));
+}
+
 fn count(elements: &[&str], name: &str) -> usize {
     elements.iter().filter(|element| **element == name).count()
 }
@@ -65,6 +80,7 @@ fn history(epochs: u32) -> History {
             validation_accuracy: Some(1.0 - 0.6 / f64::from(epoch)),
             images_per_second: 1234.0,
             seconds: 61.0,
+            phases: Some(Phases { data: 20.0, forward: 15.0, backward: 25.0, ..Phases::default() }),
         });
     }
     history
@@ -99,14 +115,17 @@ fn a_full_report_has_every_section_and_an_empty_one_has_none() {
         classes: &classes,
         evaluated_on: "validation images",
         evaluation: Some(&evaluation),
+        threshold: None,
         history: Some(&history),
+        learning_rates: vec![(0.5, 0.05), (1.0, 0.1), (12.0, 0.01)],
+        findings: vec![("balance".to_owned(), "class \"cat\" has few images".to_owned())],
         previous: Some(Previous { name: "pets-first", summary: &before, same_images: true }),
         wrong: vec![wrong("cat/1.png", png(32, 100))],
         facts: vec![FactGroup::new("Model").fact("Architecture", "resnet18").maybe("Digest", None::<String>)],
     };
     let page = render(&full).unwrap();
     let seen = elements(&page);
-    assert_eq!((count(&seen, "h1"), count(&seen, "section"), count(&seen, "figure")), (1, 7, 5));
+    assert_eq!((count(&seen, "h1"), count(&seen, "section"), count(&seen, "figure")), (1, 10, 6));
     let expected = [
         "<title>pets · Training report</title>",
         "95.0\u{a0}%",
@@ -118,6 +137,14 @@ fn a_full_report_has_every_section_and_an_empty_one_has_none() {
         "<dt>Architecture</dt><dd><bdi>resnet18</bdi></dd>",
         "aria-label=\"Loss: training from 2 to 0.1667, validation from 2.1 to 0.175\"",
         "12 min 12 s",
+        "<dt>balance</dt><dd><bdi>class &#34;cat&#34; has few images</bdi></dd>",
+        "Learning rate: by step from 0.05 to 0.01",
+        "The network waited for images",
+        "<th scope=\"row\">backward</th><td>5 min 0 s</td><td class=\"bar\" style=\"--bar:41%\">41.0\u{a0}%</td>",
+        "<th scope=\"row\">everything else</th><td>12.0\u{a0}s</td>",
+        "On the whole the model is <b>right more often than it is sure</b>",
+        "<th scope=\"row\">Brier score</th>",
+        "Mean of the images</th>",
     ];
     for expected in expected {
         assert!(page.contains(expected), "{expected} is missing");
@@ -142,7 +169,10 @@ fn what_comes_from_outside_is_text_and_never_markup() {
         classes: &classes,
         evaluated_on: HOSTILE,
         evaluation: Some(&evaluation),
+        threshold: None,
         history: Some(&history),
+        learning_rates: Vec::new(),
+        findings: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
         previous: Some(Previous { name: HOSTILE, summary: &before, same_images: false }),
         wrong: vec![wrong(HOSTILE, b"<script>no picture</script>".to_vec()), wrong(HOSTILE, png(200, 50))],
         facts: vec![FactGroup::new(HOSTILE).fact(HOSTILE, HOSTILE)],
@@ -206,10 +236,18 @@ fn two_classes_have_one_curve_with_the_threshold_on_it() {
     let (classes, evaluation) = (names(&["intact", "scratched"]), evaluation(2, 40));
     let page = render(&Report { classes: &classes, evaluation: Some(&evaluation), ..Report::default() }).unwrap();
     elements(&page);
-    assert_eq!(page.matches("class=\"line line-").count(), 1);
+    assert_eq!(page.matches("class=\"line line-").count(), 2, "of the ROC, and of the calibration");
     assert!(page.contains("“<bdi>scratched</bdi>” from a probability of "));
-    assert!(page.contains("That finds 97.5\u{a0}% of this class and takes 2.5\u{a0}% of the other for it."));
+    assert!(page.contains("That finds 97.5\u{a0}% of this class and takes 2.5\u{a0}% of the other for it;"));
+    assert!(page.contains("It maximises the difference of the first two (Youden’s J)."));
     assert!(!page.contains("Top 5"));
+
+    let scores: Vec<(f32, bool)> = (0..10).map(|place| (place as f32 / 10.0, place >= 6)).collect();
+    let rule = DecisionThreshold { by: ThresholdBy::Recall, at_least: 0.9 };
+    let given = Report { threshold: best_of(&scores, &rule), evaluation: Some(&evaluation), ..Report::default() };
+    let page = render(&given).unwrap();
+    assert!(page.contains("from a probability of 0.500 on") || page.contains("from a probability of 0.600 on"));
+    assert!(page.contains("It maximises recall, with the precision that was asked for."));
 }
 
 #[test]

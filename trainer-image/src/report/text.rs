@@ -20,6 +20,14 @@ pub(super) fn clean(name: &str) -> String {
     clean
 }
 
+/// Longest text that is shown, in characters.
+const LONGEST_TEXT: usize = 2000;
+
+/// A longer text, with its characters made fit and its length bounded.
+pub(super) fn long(text: &str) -> String {
+    text.split_inclusive(' ').map(clean).collect::<String>().chars().take(LONGEST_TEXT).collect()
+}
+
 /// The name of a class, or its index if it has none.
 pub(super) fn class_name(names: &[String], class: usize) -> String {
     names.get(class).map(|name| clean(name)).filter(|name| !name.trim().is_empty()).unwrap_or_else(|| class.to_string())

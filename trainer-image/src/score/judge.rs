@@ -1,7 +1,6 @@
 //! Judges a model by the labels of the images it scored. The figures of each part are kept beside the rows until all are
 //! there, so that a run that was killed does not score an image twice to count it.
 
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -59,19 +58,20 @@ impl Judge {
 
     /// Adds all figures up, writes them with a report, and returns the accuracy. Called again, it does the same again.
     pub(super) fn conclude(&self, manifest: &Manifest) -> Result<f64, Fault> {
-        let notes = self.folder.join(NOTES);
-        if !notes.exists() {
-            return self.concluded();
+        // The figures are written when all notes are there, which are cleared away afterwards: some may be gone.
+        if let Some(accuracy) = self.concluded()? {
+            return self.clear(accuracy);
         }
+        let disk = Disk::default();
+        let notes = self.folder.join(NOTES);
         let mut all = Note { evaluation: Evaluation::new(self.card.classes.len()), worst: Worst::new(WORST) };
-        let reading = |error| Fault::io(format_args!("read {}", notes.display()), error);
-        for entry in fs::read_dir(&notes).map_err(reading)? {
-            let path = entry.map_err(reading)?.path();
+        for name in disk.list(&notes)? {
             // What a kill left half written has a name that begins with a dot.
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            if name.starts_with('.') {
                 continue;
             }
-            let bytes = fs::read(&path).map_err(reading)?;
+            let path = notes.join(name);
+            let Some(bytes) = disk.read(&path)? else { continue };
             let note: Note = serde_json::from_slice(&bytes)
                 .map_err(|error| Fault::new(Cause::BadData, format!("{}: {error}", path.display())))?;
             all.evaluation.merge(&note.evaluation)?;
@@ -82,17 +82,21 @@ impl Judge {
         })?;
         self.write(REPORT, self.report(&all, manifest)?.as_bytes())?;
         self.write(FIGURES, &serde_json::to_vec_pretty(&summary).expect("plain data"))?;
-        fs::remove_dir_all(&notes).map_err(|error| Fault::io(format_args!("remove {}", notes.display()), error))?;
-        Ok(summary.accuracy)
+        self.clear(summary.accuracy)
     }
 
-    /// The accuracy that an earlier run wrote.
-    fn concluded(&self) -> Result<f64, Fault> {
+    fn clear(&self, accuracy: f64) -> Result<f64, Fault> {
+        Disk::default().remove_folder(&self.folder.join(NOTES))?;
+        Ok(accuracy)
+    }
+
+    /// The accuracy that an earlier run wrote, if one did.
+    fn concluded(&self) -> Result<Option<f64>, Fault> {
         let path = self.folder.join(FIGURES);
-        let bytes = fs::read(&path).map_err(|error| Fault::io(format_args!("read {}", path.display()), error))?;
+        let Some(bytes) = Disk::default().read(&path)? else { return Ok(None) };
         let summary: Summary = serde_json::from_slice(&bytes)
             .map_err(|error| Fault::new(Cause::BadData, format!("{}: {error}", path.display())))?;
-        Ok(summary.accuracy)
+        Ok(Some(summary.accuracy))
     }
 
     fn report(&self, all: &Note, manifest: &Manifest) -> Result<String, Fault> {
@@ -103,6 +107,18 @@ impl Judge {
             .fact("images that could not be read", manifest.rows.failed.to_string())
             .fact("images with a label", all.evaluation.count().to_string())
             .maybe("accuracy at training", self.card.accuracy.map(|accuracy| format!("{:.2} %", 100.0 * accuracy)));
+        let facts = match (self.card.threshold, self.card.classes.as_slice()) {
+            // The rows decide by it; the figures above are those of the more probable class.
+            (Some(threshold), [_, second]) => {
+                let rates = all.evaluation.curve(1).rates_at(threshold);
+                let percent = |rate: f64| format!("{:.1} %", 100.0 * rate);
+                facts
+                    .fact("the rows' decision", format!("{second} from a probability of {threshold:.4} on"))
+                    .maybe("finds of this class", rates.map(|rates| percent(rates.true_positive_rate)))
+                    .maybe("takes of the other for it", rates.map(|rates| percent(rates.false_positive_rate)))
+            }
+            _ => facts,
+        };
         let lead = format!("{} scored {} images", self.card.architecture.name(), manifest.rows.inputs);
         let report = Report {
             kind: "Evaluation report",

@@ -24,9 +24,10 @@ use crate::input::{Input, over_batches};
 use crate::model::{self, Saved};
 use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
+use crate::storage::path_of;
 use crate::torch::set_channels_last;
-use crate::train::{local_path, owner};
-use crate::zoo::Model;
+use crate::train::owner;
+use crate::zoo::{Blueprint, Model};
 
 /// Classes up to which each has a column with its probability; beyond it the most probable ones stand for all.
 const COLUMNS: usize = 100;
@@ -45,11 +46,11 @@ pub fn run(
     let uri = spec.model.uri.as_deref().ok_or_else(|| {
         Fault::new(Cause::Bug, "the assignment names a model by its job: the operator resolves it to a URI")
     })?;
-    let saved = model::open(&local_path(uri)?)?;
+    let saved = model::open(&path_of(uri)?)?;
     let classes = saved.card.classes.clone();
     let source = Source {
-        path: local_path(&spec.data.uri)?,
-        format: spec.data.format.try_into()?,
+        path: path_of(&spec.data.uri)?,
+        format: spec.data.format.into(),
         image_column: spec.data.image_column.clone(),
         label_column: spec.data.label_column.clone(),
     };
@@ -63,7 +64,7 @@ pub fn run(
     }
     let inputs: Vec<Image> =
         listed.samples.iter().map(|sample| Image { path: sample.path.clone(), label: sample.label }).collect();
-    let folder = local_path(&spec.output.uri)?;
+    let folder = path_of(&spec.output.uri)?;
     let job_owner = owner(job);
     let (shard, shards) =
         (job.member * place.local_world_size + place.local_rank, job.members * place.local_world_size);
@@ -106,6 +107,7 @@ fn result(spec: &ScoringJobSpec, manifest: &Manifest, accuracy: Option<f64>) -> 
         digest: Some(manifest.digest()),
         metric_name: accuracy.map(|_| "accuracy".to_owned()),
         metric: accuracy,
+        threshold: None,
         rows_in: Some(manifest.rows.inputs),
         rows_out: Some(manifest.rows.written),
         rows_failed: Some(manifest.rows.failed),
@@ -135,8 +137,13 @@ impl Shard {
         progress: Option<ProgressHandle>,
     ) -> Result<Shard, Fault> {
         let card = &saved.card;
-        let mut model = Model::new(card.architecture, card.classes.len() as i64, 0, device)
-            .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
+        let blueprint = Blueprint {
+            architecture: card.architecture,
+            classes: card.classes.len() as i64,
+            image_size: i64::from(card.preprocessing.crop_size),
+        };
+        let mut model =
+            Model::new(blueprint, 0, device).map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
         model.state_mut().restore(&saved.weights)?;
         for entry in model.state().entries() {
             set_channels_last(&entry.tensor)?;
