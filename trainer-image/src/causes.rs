@@ -50,8 +50,10 @@ impl From<WeightsError> for Fault {
         match error {
             WeightsError::Torch(error) => error.into(),
             WeightsError::Mismatch(_) => Fault::new(Cause::BadSpec, error.to_string())
-                .hint("give weights of the same architecture, with torchvision's parameter names"),
-            WeightsError::Format(_) => Fault::new(Cause::BadData, error.to_string()),
+                .hint("give weights of the same architecture, with the names of torchvision or timm"),
+            WeightsError::Unknown | WeightsError::Format(_) | WeightsError::Pth(_) => {
+                Fault::new(Cause::BadData, error.to_string())
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crds::contract::{self, Cause, TerminationMessage};
 
+use crate::storage::StorageError;
+
 type Source = Box<dyn Error + Send + Sync>;
 
 /// Why the trainer ends. `Display` is the message and the texts of the sources that it does not yet contain.
@@ -31,6 +33,10 @@ impl Fault {
 
     /// A fault of reading or writing; `doing` completes "can't ...": `read /data/a.jpg`.
     pub fn io(doing: impl fmt::Display, error: io::Error) -> Fault {
+        let error = match error.downcast::<StorageError>() {
+            Ok(storage) => return storage.into(),
+            Err(error) => error,
+        };
         let cause = cause_of_io(error.kind());
         let fault = Fault::new(cause, format!("can't {doing}")).source(error);
         match cause {

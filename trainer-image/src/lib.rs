@@ -7,10 +7,13 @@
 //!  data      files to bytes of pixels            ddp    one replica per process, gradients averaged
 //!  input     bytes to tensors to probabilities   torch  what tch lacks of libtorch: the only unsafe code
 //!  zoo       torchvision's networks              optim  optimizers and learning rates
-//!  metrics   figures that add up over ranks      folder the output: claimed, written whole or not at all
-//!  fault     how every path ends                 causes what each module's errors mean for that end
+//!  loss      what a training minimises           folder the output: claimed, written whole or not at all
+//!  metrics   figures that add up over ranks      causes what each module's errors mean for the end
+//!  storage   files and objects, one way to read  fault  how every path ends
+//!  affinity  which CPUs a process keeps to       tensorboard  the event file of an attempt
 //! ```
 
+mod affinity;
 mod causes;
 pub mod checkpoint;
 pub mod cli;
@@ -20,6 +23,7 @@ pub mod fault;
 pub mod folder;
 pub mod input;
 pub mod launcher;
+pub mod loss;
 pub mod metrics;
 pub mod model;
 pub mod optim;
@@ -28,6 +32,8 @@ pub mod preflight;
 pub mod progress;
 pub mod report;
 pub mod score;
+pub mod storage;
+pub mod tensorboard;
 pub mod torch;
 pub mod train;
 pub mod work;

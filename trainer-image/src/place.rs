@@ -10,8 +10,6 @@ use crate::fault::Fault;
 
 /// How long a process waits for the others to come. Pods of a gang start within the time that images take to be pulled.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a collective may take before the others count as lost.
-const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Rank and rendezvous of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +79,8 @@ impl Place {
         self.rank == 0
     }
 
-    /// How to meet the other processes.
-    pub fn rendezvous(&self, device: Device) -> Rendezvous {
+    /// How to meet the other processes. A collective may take `timeout` before the others count as lost.
+    pub fn rendezvous(&self, device: Device, timeout: Duration) -> Rendezvous {
         let backend = match device {
             Device::Cuda(index) => Backend::Nccl { device: index as u32 },
             _ => Backend::Gloo,
@@ -95,7 +93,7 @@ impl Place {
             run_id: self.run_id.clone(),
             is_host: self.is_first(),
             join_timeout: JOIN_TIMEOUT,
-            timeout: COLLECTIVE_TIMEOUT,
+            timeout,
             backend,
         }
     }
@@ -124,8 +122,10 @@ mod tests {
     fn the_environment_of_torchrun_is_enough() {
         let place = read(&COMPLETE).unwrap();
         assert_eq!((place.rank, place.world_size, place.local_rank, place.local_world_size), (3, 4, 1, 2));
-        assert_eq!(place.rendezvous(Device::Cpu).addr, "digits-0");
-        assert_eq!(place.rendezvous(Device::Cuda(1)).backend, Backend::Nccl { device: 1 });
+        let timeout = Duration::from_secs(40);
+        let meeting = place.rendezvous(Device::Cpu, timeout);
+        assert_eq!((meeting.addr.as_str(), meeting.timeout), ("digits-0", timeout));
+        assert_eq!(place.rendezvous(Device::Cuda(1), timeout).backend, Backend::Nccl { device: 1 });
     }
 
     #[test]

@@ -3,15 +3,18 @@
 use std::env;
 
 use crds::contract::{self, Assignment, Cause, JobResult, TerminationMessage};
+use crds::training::Precision;
 use crds::{ScoringJobSpec, TrainingJobSpec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
+use crate::affinity::Seat;
 use crate::fault::{Fault, end_with};
 use crate::place::Place;
 use crate::progress::{ProgressHandle, ProgressServer};
-use crate::{preflight, score, train};
+use crate::torch::driver;
+use crate::{affinity, preflight, score, train};
 
 /// What this version can be assigned.
 enum Work {
@@ -29,12 +32,14 @@ pub fn run() -> Result<(), Fault> {
     let result = match work {
         Work::Training(job) => {
             check(job.spec.meaning())?;
-            let device = device(job.spec.infrastructure.device, &place)?;
+            let precision = job.spec.training.as_ref().map_or(Precision::default(), |training| training.precision);
+            let device = device(job.spec.infrastructure.device, precision, &place)?;
+            affinity::bind(&seat(device, &place));
             train::run(&job, &place, device, serve_progress(&place, job.attempt))?
         }
         Work::Scoring(job) => {
             check(job.spec.meaning())?;
-            let device = device(job.spec.infrastructure.device, &place)?;
+            let device = device(job.spec.infrastructure.device, job.spec.precision, &place)?;
             score::run(&job, &place, device, serve_progress(&place, job.attempt))?
         }
     };
@@ -90,14 +95,24 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     })
 }
 
-/// The device that the manifest asks for, checked.
-fn device(wanted: crds::infrastructure::Device, place: &Place) -> Result<Device, Fault> {
-    let gpu = preflight::choose_device(wanted)?;
+/// The device that the manifest asks for, checked. The precision is the manifest's own: one that a retrained model brings is
+/// not known yet.
+fn device(wanted: crds::infrastructure::Device, precision: Precision, place: &Place) -> Result<Device, Fault> {
+    let gpu = preflight::choose_device(wanted, precision)?;
     if !gpu {
         return Ok(Device::Cpu);
     }
     crate::torch::load_cuda(&preflight::plugin())?;
     Ok(Device::Cuda(place.local_rank as usize))
+}
+
+/// Where this process computes, for its CPUs to be near.
+fn seat(device: Device, place: &Place) -> Seat {
+    let (local_rank, local_world_size) = (place.local_rank, place.local_world_size);
+    match device {
+        Device::Cuda(index) => Seat::Gpu { pci: driver::pci_address(driver::LIBCUDA, index) },
+        _ => Seat::Cpu { local_rank, local_world_size },
+    }
 }
 
 /// Rank 0's progress server. A port that is taken is no reason not to work.

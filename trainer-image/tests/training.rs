@@ -1,9 +1,10 @@
 //! Trains and scores with the real program in real processes: to the end, through kills, through requests to stop.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::contract::{Assignment, CONTRACT_VERSION, Cause, TerminationMessage, env};
 use nix::sys::signal::{Signal, kill};
@@ -102,6 +103,10 @@ impl Bench {
         names
     }
 
+    fn metrics(&self, output: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(output).join("metrics.json")).unwrap()).unwrap()
+    }
+
     fn weights(&self, output: &str) -> Vec<u8> {
         fs::read(self.path(output).join("model.safetensors")).unwrap()
     }
@@ -132,6 +137,21 @@ impl Pod {
 
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// The process of a rank.
+    fn rank(&self, rank: u32) -> Pid {
+        let launcher = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap();
+        let is_it = |pid: &&str| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == format!("{}={rank}", env::RANK).as_bytes())
+        };
+        Pid::from_raw(children.split_whitespace().find(is_it).unwrap().parse().unwrap())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     /// Kills the launcher with SIGKILL; its processes die with it.
@@ -174,6 +194,48 @@ fn a_model_is_trained_and_scores_what_it_was_trained_on() {
 }
 
 #[test]
+fn a_training_tells_how_its_model_was_judged_and_a_retraining_compares_with_it() {
+    let bench = Bench::new(20);
+    let mut spec = bench.training("first");
+    spec["training"]["threshold"] = json!({"by": "Recall", "atLeast": 0.5});
+    let result = bench.start("TrainingJob", "first", &spec, 1).succeed().result.unwrap();
+    let card: Value = serde_json::from_slice(&fs::read(bench.path("first/model.json")).unwrap()).unwrap();
+    let metrics = bench.metrics("first");
+    let chosen = &metrics["evaluation"]["threshold"];
+    assert_eq!((&chosen["by"], &card["threshold"]), (&json!("Recall"), &chosen["probability"]));
+    assert!((result.threshold.unwrap() - chosen["probability"].as_f64().unwrap()).abs() < 1e-9, "{result:?}");
+    assert!(card["origin"]["specDigest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{card}");
+    for epoch in metrics["epochs"].as_array().unwrap() {
+        let phases = epoch["phases"].as_object().unwrap();
+        assert!(
+            ["data", "forward", "backward", "optimizer", "validation"].iter().all(|one| phases[*one] != 0.0),
+            "{epoch}"
+        );
+        let sum: f64 = phases.values().filter_map(Value::as_f64).sum();
+        let seconds = epoch["seconds"].as_f64().unwrap();
+        assert!(sum > seconds / 2.0 && sum < seconds + 0.01, "{sum} of {seconds} seconds");
+    }
+    let events: Vec<_> =
+        fs::read_dir(bench.path("first/tensorboard")).unwrap().map(|file| file.unwrap().path()).collect();
+    let [file] = events.as_slice() else { panic!("{events:?}") };
+    assert!(file.to_str().unwrap().ends_with(".first.attempt-1"), "{events:?}");
+    let bytes = fs::read(file).unwrap();
+    let count = |tag: &str| bytes.windows(tag.len()).filter(|window| *window == tag.as_bytes()).count();
+    assert_eq!((count("step/loss"), count("accuracy/validation")), (12, 3));
+
+    let again = json!({
+        "retrainFrom": {"uri": bench.uri("first")}, "infrastructure": {"device": "Cpu"},
+        "output": {"uri": bench.uri("again")},
+    });
+    bench.start("TrainingJob", "again", &again, 1).succeed();
+    let report = fs::read_to_string(bench.path("again/report.html")).unwrap();
+    assert!(report.contains("Retrained from <b><bdi>TrainingJob default/first</bdi></b>.</p>"));
+    for section in ["curves", "calibration", "time", "facts"] {
+        assert!(report.contains(&format!("<section id=\"{section}\"")), "{section}");
+    }
+}
+
+#[test]
 fn a_training_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let bench = Bench::new(20);
     bench.start("TrainingJob", "calm", &bench.training("calm"), 1).succeed();
@@ -192,6 +254,95 @@ fn a_training_that_is_killed_again_and_again_ends_with_the_same_bits() {
     assert!(log.contains("resumed from a checkpoint"), "{log}");
 }
 
+/// A recipe with everything that has a state or draws numbers, beside what [`Bench::training`] has.
+fn rich(mut spec: Value, precision: &str, epochs: usize) -> Value {
+    spec["training"] = json!({
+        "epochs": epochs, "batchSize": 2, "gradientAccumulation": 2, "gradientClipNorm": 1.0, "precision": precision,
+        "optimizer": {"name": "RmsProp", "learningRate": 0.001, "momentum": 0.9}, "warmupSteps": 2,
+        "schedule": {"name": "Plateau", "patience": 0, "gamma": 0.5}, "emaDecay": 0.9, "labelSmoothing": 0.1,
+        "earlyStopping": {"patience": 3}, "classWeights": {"mode": "Given", "weights": {"left": 2.0}},
+    });
+    spec["data"]["imageSize"] = json!(16);
+    spec["data"]["augmentation"] = json!({"policy": "RandAugment", "mixup": 0.2, "cutmix": 1.0});
+    spec
+}
+
+#[test]
+fn a_rich_recipe_that_is_killed_ends_with_the_same_bits_in_each_precision() {
+    // CPUs are slow with 16 bits.
+    for (precision, epochs) in [("Float32", 3), ("Float16", 2)] {
+        let bench = Bench::new(20);
+        bench.start("TrainingJob", "calm", &rich(bench.training("calm"), precision, epochs), 1).succeed();
+        let pod = bench.start("TrainingJob", "stormy", &rich(bench.training("stormy"), precision, epochs), 1);
+        wait_until("checkpoint of the second epoch", || {
+            bench.checkpoints("stormy").last().is_some_and(|last| last.as_str() >= "step-000000006")
+        });
+        pod.kill();
+        bench.start("TrainingJob", "stormy", &rich(bench.training("stormy"), precision, epochs), 2).succeed();
+        assert!(bench.weights("calm") == bench.weights("stormy"), "the weights differ with {precision}");
+        let log = fs::read_to_string(bench.path("stormy-2.log")).unwrap();
+        assert!(log.contains("resumed from a checkpoint"), "{log}");
+        let figures = |output: &str| -> Vec<f64> {
+            let metrics = bench.metrics(output);
+            let epochs = metrics["epochs"].as_array().unwrap().iter();
+            epochs
+                .flat_map(|epoch| ["learningRate", "validationLoss"].map(|name| epoch[name].as_f64().unwrap()))
+                .collect()
+        };
+        // What was in a checkpoint has been through decimal digits.
+        let apart = |(calm, stormy): (f64, f64)| (calm - stormy).abs() > 1e-12;
+        let (calm, stormy) = (figures("calm"), figures("stormy"));
+        assert!(
+            calm.len() == 2 * epochs && !calm.iter().copied().zip(stormy.clone()).any(apart),
+            "{calm:?} and {stormy:?}"
+        );
+    }
+}
+
+#[test]
+fn a_training_that_no_longer_gets_better_stops_and_keeps_its_best_epoch() {
+    let bench = Bench::new(20);
+    let mut spec = bench.training("early");
+    spec["training"]["epochs"] = json!(50);
+    // Nothing is better by so much: the first epoch is the last one that counts.
+    spec["training"]["earlyStopping"] = json!({"metric": "Loss", "patience": 2, "minDelta": 1000});
+    bench.start("TrainingJob", "early", &spec, 1).succeed();
+    let metrics = bench.metrics("early");
+    let losses: Vec<f64> =
+        metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["validationLoss"].as_f64().unwrap()).collect();
+    assert_eq!(losses.len(), 3, "{losses:?}");
+    let kept = metrics["keptEpoch"].as_u64().unwrap() as usize;
+    assert!(losses.iter().all(|loss| losses[kept - 1] <= *loss), "epoch {kept} of {losses:?}");
+    let found = metrics["evaluation"]["loss"].as_f64().unwrap();
+    assert!((found - losses[kept - 1]).abs() < 1e-9, "the model has the loss {found}, its epoch {}", losses[kept - 1]);
+    let report = fs::read_to_string(bench.path("early").join("report.html")).unwrap();
+    assert!(report.contains("3 of 50, stopped early"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_training_and_leaves_the_last_good_checkpoint() {
+    let bench = Bench::new(20);
+    let mut spec = bench.training("exploded");
+    // Each step makes the weights 999 times as large.
+    spec["training"] = json!({
+        "epochs": 12, "batchSize": 4, "schedule": {"name": "Constant"},
+        "optimizer": {"name": "Sgd", "learningRate": 100.0, "momentum": 0.0, "weightDecay": 10.0},
+    });
+    spec["output"]["checkpoint"] = json!({"everySteps": 1, "keep": 2});
+    let (code, message) = bench.start("TrainingJob", "exploded", &spec, 1).end();
+    assert_eq!((code, message.cause), (73, Cause::NotFinite), "{message:?}");
+    let step = message.step.expect("a step");
+    let newest = bench.checkpoints("exploded").pop().expect("a checkpoint");
+    assert!(newest < format!("step-{step:09}"), "{newest} of step {step}");
+    for checkpoint in bench.checkpoints("exploded") {
+        let state = bench.path("exploded").join("checkpoints").join(checkpoint).join("state.safetensors");
+        let tensors = trainer::zoo::read_safetensors(&fs::read(state).unwrap()).unwrap();
+        for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.kind() == tch::Kind::Float) {
+            assert_eq!(tensor.isfinite().all().int64_value(&[]), 1, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_request_to_stop_commits_a_checkpoint_from_which_the_same_bits_come() {
     let bench = Bench::new(20);
@@ -205,6 +356,74 @@ fn a_request_to_stop_commits_a_checkpoint_from_which_the_same_bits_come() {
     assert_eq!(bench.checkpoints("stopped").last(), Some(&format!("step-{step:09}")));
     bench.start("TrainingJob", "stopped", &bench.training("stopped"), 2).succeed();
     assert!(bench.weights("calm") == bench.weights("stopped"), "the weights differ");
+}
+
+/// Dropout and stochastic depth, after a resume, leave out what they would have left out without it.
+#[test]
+fn a_network_that_is_random_in_training_ends_with_the_same_bits_after_a_stop() {
+    let bench = Bench::new(20);
+    let spec = |output: &str| {
+        let mut spec = bench.training(output);
+        spec["model"] = json!({"architecture": "efficientnet_b0"});
+        spec
+    };
+    bench.start("TrainingJob", "calm", &spec("calm"), 1).succeed();
+    let pod = bench.start("TrainingJob", "stopped", &spec("stopped"), 1);
+    wait_until("checkpoint", || !bench.checkpoints("stopped").is_empty());
+    pod.kill();
+    bench.start("TrainingJob", "stopped", &spec("stopped"), 2).succeed();
+    assert!(bench.weights("calm") == bench.weights("stopped"), "the weights differ");
+}
+
+#[test]
+fn first_weights_are_taken_and_what_does_not_fit_is_named() {
+    let bench = Bench::new(8);
+    let spec = |output: &str, model: Value| {
+        let mut spec = bench.training(output);
+        spec["training"]["epochs"] = json!(1);
+        spec["infrastructure"]["processesPerNode"] = json!(1);
+        spec["model"] = model;
+        spec
+    };
+    let log = |name: &str| fs::read_to_string(bench.path(&format!("{name}-1.log"))).unwrap();
+    let network = json!({"architecture": "mobilenet_v3_small"});
+    bench.start("TrainingJob", "first", &spec("first", network), 1).succeed();
+    let weights = json!({"uri": bench.uri("first/model.safetensors")});
+
+    let frozen = json!({"architecture": "mobilenet_v3_small", "initialWeights": weights,
+                        "fineTuning": {"strategy": "HeadOnly"}});
+    bench.start("TrainingJob", "second", &spec("second", frozen.clone()), 1).succeed();
+    assert!(log("second").contains("initial weights taken whole"), "{}", log("second"));
+    let tensors = |output: &str| {
+        let bytes = bench.weights(output);
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        file.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect::<BTreeMap<_, _>>()
+    };
+    let (first, second) = (tensors("first"), tensors("second"));
+    let changed: Vec<&str> = first.keys().filter(|name| first[*name] != second[*name]).map(String::as_str).collect();
+    assert_eq!(changed, ["classifier.3.bias", "classifier.3.weight"]);
+
+    // A third class.
+    let folder = bench.path("images/neither");
+    fs::create_dir_all(&folder).unwrap();
+    for index in 0..8 {
+        image::RgbImage::from_pixel(16, 16, image::Rgb([index * 30; 3]))
+            .save(folder.join(format!("{index}.png")))
+            .unwrap();
+    }
+    bench.start("TrainingJob", "third", &spec("third", frozen), 1).succeed();
+    let says = "taken but for the head classifier.3, which starts anew: theirs is for 2 classes";
+    assert!(log("third").contains(says), "{}", log("third"));
+
+    let other = json!({"architecture": "resnet18", "initialWeights": weights});
+    let (code, message) = bench.start("TrainingJob", "other", &spec("other", other), 1).end();
+    assert_eq!(code, Cause::BadSpec.exit_code(), "{message:?}");
+    assert!(message.message.contains("conv1.weight is missing; bn1.weight is missing"), "{message:?}");
+    assert!(log("other").contains("features.0.0.weight is not a tensor of the model"), "{}", log("other"));
+    let no_weights = json!({"architecture": "resnet18", "initialWeights": {"uri": bench.uri("images/left/000.png")}});
+    let (code, message) = bench.start("TrainingJob", "picture", &spec("picture", no_weights), 1).end();
+    assert_eq!(code, Cause::BadData.exit_code(), "{message:?}");
+    assert!(message.message.contains("000.png: neither a safetensors file nor a PyTorch state dict"), "{message:?}");
 }
 
 #[test]
@@ -265,8 +484,13 @@ fn what_can_not_be_done_is_said_with_its_cause() {
         ("missing", with("data.uri", json!(bench.uri("nowhere"))), Cause::DataMissing, "nowhere"),
         ("empty", with("data.uri", json!(bench.uri("empty"))), Cause::BadData, "empty"),
         ("spoilt", broken, Cause::BadData, "spoilt"),
-        ("bucket", with("data.uri", json!("s3://bucket/images")), Cause::BadSpec, "s3"),
         ("gpu", with("infrastructure.device", json!("Gpu")), Cause::GpuUnsupported, "GPU"),
+        (
+            "weights",
+            with("training.classWeights", json!({"mode": "Given", "weights": {"middle": 2.0}})),
+            Cause::BadSpec,
+            "classWeights names middle, and the data has the classes left, right",
+        ),
         (
             "explosion",
             {
@@ -292,4 +516,49 @@ fn an_output_belongs_to_the_job_that_came_first() {
     let (code, message) = bench.start("TrainingJob", "second", &bench.training("shared"), 1).end();
     assert_eq!(code, Cause::BadSpec.exit_code(), "{message:?}");
     assert!(message.message.contains("TrainingJob default/first"), "{message:?}");
+}
+
+#[test]
+fn a_process_that_stands_still_is_named_when_the_job_s_time_for_a_collective_is_over() {
+    let bench = Bench::new(20);
+    let mut spec = bench.training("late");
+    spec["training"]["epochs"] = json!(10_000);
+    spec["training"]["collectiveTimeoutSeconds"] = json!(10);
+    let pod = bench.start("TrainingJob", "late", &spec, 1);
+    wait_until("step", || pod.log().contains("epoch done"));
+    let late = pod.rank(1);
+    kill(late, Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    wait_until("end of the other rank", || pod.log().contains("did not come"));
+    let took = stopped.elapsed();
+    // The job's time, and not the five minutes of a job that says nothing.
+    assert!((9..120).contains(&took.as_secs()), "{took:?}");
+    // Otherwise the launcher waits out the time that processes have to stop.
+    kill(late, Signal::SIGCONT).unwrap();
+    let (code, message) = pod.end();
+    assert_eq!((code, message.cause), (Cause::PeerLost.exit_code(), Cause::PeerLost), "{message:?}");
+    assert!(message.message.contains("1 of 2 ranks did not come: 1;"), "{message:?}");
+    assert!(message.message.contains("(gloo:"), "{message:?}");
+}
+
+#[test]
+fn batch_norms_are_synchronised_and_gradients_compressed_where_the_job_says_so() {
+    let bench = Bench::new(20);
+    let mut spec = bench.training("synced");
+    spec["training"]["epochs"] = json!(1);
+    let plain = bench.start("TrainingJob", "plain", &spec, 1);
+    let log = plain.log.clone();
+    plain.succeed();
+    let bytes = |log: &str| -> u64 {
+        let (_, after) = log.split_once("gradient_bytes=").unwrap_or_else(|| panic!("no bytes in {log}"));
+        after.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let plain = bytes(&fs::read_to_string(log).unwrap());
+    spec["training"]["syncBatchNorm"] = json!(true);
+    spec["training"]["gradientCompression"] = json!("BFloat16");
+    spec["output"]["uri"] = json!(bench.uri("compressed"));
+    let compressed = bench.start("TrainingJob", "compressed", &spec, 1);
+    let log = compressed.log.clone();
+    compressed.succeed();
+    assert_eq!(2 * bytes(&fs::read_to_string(log).unwrap()), plain);
 }

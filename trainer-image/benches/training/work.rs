@@ -9,7 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::ddp::{Backend, Ddp, DdpOptions, GradSync, Group, Rendezvous};
 use trainer::torch::{self, Autocast, SgdStep, fused_sgd};
-use trainer::zoo::Model;
+use trainer::zoo::{Blueprint, Model};
 
 use crate::ranks::{BATCH, CLASSES, RANKS, SIZE};
 
@@ -27,7 +27,8 @@ pub(crate) fn run(rank: u32, port: u16, bfloat16: bool) -> Result<(), Box<dyn Er
         timeout: Duration::from_secs(60),
         backend: Backend::Gloo,
     })?;
-    let model = Model::new(Architecture::Resnet18, CLASSES, 1, Device::Cpu)?;
+    let blueprint = Blueprint { architecture: Architecture::Resnet18, classes: CLASSES, image_size: SIZE };
+    let model = Model::new(blueprint, 1, Device::Cpu)?;
     for entry in model.state().entries() {
         torch::set_channels_last(&entry.tensor)?;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crds::contract::Cause;
 use thiserror::Error;
 
+use super::flight::Flight;
 use crate::torch::TorchError;
 
 /// A failure of distributed training.
@@ -78,6 +79,37 @@ pub enum DdpError {
         /// How long was waited.
         waited: Duration,
     },
+    /// Ranks have other models.
+    #[error(
+        "the model differs between ranks: {difference}{}; start all ranks with the same image, the same spec and the same data",
+        if *.models > 2 { format!("; there are {models} different models") } else { String::new() }
+    )]
+    Differs {
+        /// Which tensors, how, on which ranks.
+        difference: String,
+        /// Number of different models.
+        models: usize,
+    },
+    /// Parameters got no gradient from a backward pass.
+    #[error("the first step gave no gradient to {}; every parameter that is trained must take part in the loss: freeze those that don't", Names(.names))]
+    Unused {
+        /// The parameters.
+        names: Vec<String>,
+    },
+    /// Others did not come to what this rank was doing.
+    #[error("{during}{}: {} of {world_size} ranks did not come: {}; {source}", Collective(.collective), .absent.len(), Ranks(.absent))]
+    Absent {
+        /// What was under way.
+        during: &'static str,
+        /// The collective that did not end, where libtorch's flight recorder has it.
+        collective: Option<Flight>,
+        /// The ranks that are gone, stand still, or do something else.
+        absent: Vec<u32>,
+        /// Number of ranks.
+        world_size: u32,
+        /// What was thrown.
+        source: TorchError,
+    },
     /// libtorch failed.
     #[error("{during}: {source}")]
     Torch {
@@ -96,7 +128,7 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-struct Ranks<'a>(&'a [u32]);
+pub(super) struct Ranks<'a>(pub(super) &'a [u32]);
 
 impl std::fmt::Display for Ranks<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,6 +136,25 @@ impl std::fmt::Display for Ranks<'_> {
         let shown: Vec<String> = self.0.iter().take(SHOWN).map(u32::to_string).collect();
         let more = self.0.len().saturating_sub(SHOWN);
         write!(formatter, "{}{}", shown.join(", "), if more == 0 { String::new() } else { format!(" and {more} more") })
+    }
+}
+
+struct Names<'a>(&'a [String]);
+
+impl std::fmt::Display for Names<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 8;
+        let more = self.0.len().saturating_sub(SHOWN);
+        write!(formatter, "{}", self.0[..self.0.len() - more].join(", "))?;
+        if more == 0 { Ok(()) } else { write!(formatter, " and {more} more") }
+    }
+}
+
+struct Collective<'a>(&'a Option<Flight>);
+
+impl std::fmt::Display for Collective<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |flight| write!(formatter, " ({flight})"))
     }
 }
 
@@ -118,7 +169,9 @@ impl DdpError {
             DdpError::WorldSize { .. } => "world-size",
             DdpError::Twice { .. } => "joined-twice",
             DdpError::Missing { .. } => "missing-ranks",
-            DdpError::Torch { source, .. } => source.category(),
+            DdpError::Differs { .. } => "model-differs",
+            DdpError::Unused { .. } => "unused-parameters",
+            DdpError::Absent { source, .. } | DdpError::Torch { source, .. } => source.category(),
         }
     }
 
@@ -126,8 +179,9 @@ impl DdpError {
     /// everybody.
     pub fn cause(&self) -> Cause {
         match self {
-            DdpError::Rank { .. } => Cause::Bug,
-            DdpError::Torch { source, .. } => source.cause(),
+            DdpError::Rank { .. } | DdpError::Unused { .. } => Cause::Bug,
+            DdpError::Differs { .. } => Cause::BadSpec,
+            DdpError::Absent { source, .. } | DdpError::Torch { source, .. } => source.cause(),
             _ => Cause::PeerLost,
         }
     }
@@ -158,5 +212,13 @@ mod tests {
             "2 of 64 ranks did not join within 1.5 s: 3, 5; see what ended them, or give them more time"
         );
         assert!(text((0..40).collect()).contains("14, 15 and 24 more; "));
+    }
+
+    #[test]
+    fn parameters_without_a_gradient_are_named_up_to_a_bound() {
+        let text =
+            |count: usize| DdpError::Unused { names: (0..count).map(|at| format!("p{at}")).collect() }.to_string();
+        assert!(text(2).starts_with("the first step gave no gradient to p0, p1; "), "{}", text(2));
+        assert!(text(20).contains("p6, p7 and 12 more; "), "{}", text(20));
     }
 }

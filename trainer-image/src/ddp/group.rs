@@ -3,10 +3,12 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::error::{DdpError, During};
-use crate::torch::{Endpoint, ProcessGroup, TorchError};
+use super::flight::Flight;
+use super::watch::Watch;
+use crate::torch::{Endpoint, NormRanks, ProcessGroup, TorchError};
 
 /// Where and how the ranks of a run meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +50,21 @@ pub enum Backend {
 /// failed one the group is of no use: end the process.
 pub struct Group {
     processes: ProcessGroup,
+    backend: Backend,
+    /// By NCCL, with others.
+    _watch: Option<Watch>,
 }
 
 /// The one key without the run's prefix: the run that the store serves.
 const RUN: &str = "trainyard/run";
 /// Number of ranks as rank 0 was told.
 const WORLD_SIZE: &str = "world_size";
+/// What NCCL's own watchdog, which aborts the process, waits longer than [`Watch`], which says who is late.
+const NCCL_MARGIN: Duration = Duration::from_secs(60);
+/// How long ranks that have failed in a collective wait for the others to say the same.
+const ROLL_CALL: Duration = Duration::from_secs(3);
+/// Time in which a store answers whose host is there.
+const STORE_ANSWERS: Duration = Duration::from_secs(2);
 /// Longest time for which rank 0 keeps the store open after a meeting that failed.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -81,10 +92,14 @@ impl Group {
         check_in(&processes, rendezvous, &address, start)?;
         match backend {
             Backend::Gloo => processes.connect_gloo(&own_address(addr, *port, world_size), *timeout),
-            Backend::Nccl { device } => processes.connect_nccl(*device, *timeout),
+            Backend::Nccl { device } => processes.connect_nccl(*device, *timeout + NCCL_MARGIN),
         }
         .during("connecting to the other ranks")?;
-        Ok(Group { processes })
+        let watch = match backend {
+            Backend::Nccl { .. } if world_size > 1 => Some(watch(&processes, *timeout)?),
+            _ => None,
+        };
+        Ok(Group { processes, backend: *backend, _watch: watch })
     }
 
     /// A group of this process alone, for CPU work outside a gang.
@@ -116,12 +131,20 @@ impl Group {
         self.processes.world_size()
     }
 
+    /// Where tensors must be that travel between ranks, if they are small and could be anywhere.
+    pub fn device(&self) -> Device {
+        match self.backend {
+            Backend::Gloo => Device::Cpu,
+            Backend::Nccl { device } => Device::Cuda(device as usize),
+        }
+    }
+
     /// Replaces `tensor` on every rank by the sum over all ranks.
     ///
     /// # Errors
     /// A rank is gone or did not come in time. So for all collectives.
     pub fn all_reduce_sum(&self, tensor: &Tensor) -> Result<(), DdpError> {
-        self.processes.all_reduce_sum(tensor).during("summing over all ranks")
+        self.during("summing over all ranks", self.processes.all_reduce_sum(tensor))
     }
 
     /// Replaces `tensor` on every rank by that of rank `root`.
@@ -129,7 +152,7 @@ impl Group {
     /// # Errors
     /// As [`all_reduce_sum`](Self::all_reduce_sum).
     pub fn broadcast(&self, tensor: &Tensor, root: u32) -> Result<(), DdpError> {
-        self.processes.broadcast(tensor, root).during("broadcasting to all ranks")
+        self.during("broadcasting to all ranks", self.processes.broadcast(tensor, root))
     }
 
     /// The tensors of all ranks, stacked: shape `[world_size, ..tensor's]`. All ranks give the same shape and kind.
@@ -137,7 +160,7 @@ impl Group {
     /// # Errors
     /// As [`all_reduce_sum`](Self::all_reduce_sum).
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor, DdpError> {
-        self.processes.all_gather(tensor).during("gathering from all ranks")
+        self.during("gathering from all ranks", self.processes.all_gather(tensor))
     }
 
     /// Waits until every rank is here.
@@ -145,7 +168,7 @@ impl Group {
     /// # Errors
     /// As [`all_reduce_sum`](Self::all_reduce_sum).
     pub fn barrier(&self) -> Result<(), DdpError> {
-        self.processes.barrier().during("waiting for all ranks")
+        self.during("waiting for all ranks", self.processes.barrier())
     }
 
     /// Sets a key that all ranks of this run see.
@@ -172,9 +195,66 @@ impl Group {
         self.processes.has(key).during("reading from the store")
     }
 
+    /// These ranks, for batch norms that take their statistics over all of them.
+    ///
+    /// # Errors
+    /// Memory ran out.
+    pub fn norm_ranks(&self) -> Result<NormRanks, DdpError> {
+        NormRanks::new(&self.processes).during("sharing the group with batch norms")
+    }
+
     pub(super) fn processes(&self) -> &ProcessGroup {
         &self.processes
     }
+
+    /// Says during what something failed; where ranks have lost each other, also which did not come.
+    pub(super) fn during<T>(&self, during: &'static str, result: Result<T, TorchError>) -> Result<T, DdpError> {
+        result.map_err(|source| {
+            let lost = matches!(source, TorchError::Timeout(_) | TorchError::PeerLost(_));
+            match lost.then(|| roll_call(&self.processes)) {
+                Some(absent) if !absent.is_empty() => {
+                    let collective = self.processes.flights().ok().and_then(|dump| Flight::open(&dump));
+                    DdpError::Absent { during, collective, absent, world_size: self.world_size(), source }
+                }
+                _ => DdpError::Torch { during, source },
+            }
+        })
+    }
+}
+
+fn watch(processes: &ProcessGroup, timeout: Duration) -> Result<Watch, DdpError> {
+    const DURING: &str = "watching over collectives";
+    let own = processes.share().during(DURING)?;
+    Watch::start(own, timeout).map_err(|error| TorchError::Other(error.to_string())).during(DURING)
+}
+
+/// A roll-call after a collective that failed: every rank that is still there has failed in it as well, and says so in the
+/// store. Gives those that don't.
+pub(super) fn roll_call(processes: &ProcessGroup) -> Vec<u32> {
+    if processes.world_size() == 1 {
+        return Vec::new();
+    }
+    let key = |rank: u32| format!("here/{rank}");
+    // A store that is gone, or does not answer, is rank 0's.
+    let Some(Ok(())) = processes.ask_within(STORE_ANSWERS, move |store| store.set(&key(store.rank()), b"1")) else {
+        return vec![0];
+    };
+    let called = processes.ask_within(ROLL_CALL + STORE_ANSWERS, move |store| {
+        let start = Instant::now();
+        loop {
+            let mut absent = Vec::new();
+            for other in 0..store.world_size() {
+                if !store.has(&key(other))? {
+                    absent.push(other);
+                }
+            }
+            if absent.is_empty() || start.elapsed() > ROLL_CALL {
+                return Ok::<_, TorchError>(absent);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    called.and_then(Result::ok).unwrap_or_else(|| vec![0])
 }
 
 /// Makes sure that every process at the store belongs to this run, and that all of its ranks have come.
@@ -269,6 +349,7 @@ mod tests {
         assert_eq!(group.get("key", Duration::from_secs(1)).unwrap(), b"value");
         assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [1.0, 2.0]);
         assert_eq!(group.all_gather(&tensor).unwrap().size(), [1, 2]);
+        assert_eq!(group.processes.flights().unwrap(), br#"{"entries":[]}"#, "all collectives have ended");
         assert_eq!(group.get("none", Duration::from_millis(20)).unwrap_err().category(), "timeout");
     }
 

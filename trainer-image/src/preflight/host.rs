@@ -48,7 +48,7 @@ impl Host {
     }
 
     /// The version of the kernel's driver, if it tells.
-    pub(super) fn kernel_driver(&self) -> Option<DriverVersion> {
+    pub(crate) fn kernel_driver(&self) -> Option<DriverVersion> {
         let text = fs::read_to_string(self.root.join("proc/driver/nvidia/version")).ok()?;
         // NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023
         // NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (...)

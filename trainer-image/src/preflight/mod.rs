@@ -15,11 +15,13 @@ mod verdict;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crds::contract::env;
+use crds::contract::{Cause, env};
 use crds::cuda::{Architecture, CudaVersion};
 use crds::infrastructure::Device;
+use crds::training::Precision;
 
 use crate::fault::Fault;
+use crate::torch::driver::GpuInfo;
 
 pub use checks::run;
 pub use host::Host;
@@ -78,19 +80,37 @@ pub fn plugin() -> PathBuf {
     if !installed.exists() && beside.exists() { beside } else { installed }
 }
 
+/// Why GPUs can't work in a precision, if one of them can't: convolutions of bfloat16 need Ampere, compute capability 8.0.
+fn precision_fault(precision: Precision, gpus: &[GpuInfo]) -> Option<Fault> {
+    let old = gpus.iter().find(|gpu| precision == Precision::BFloat16 && gpu.architecture < sm(8, 0))?;
+    let Architecture { major, minor } = old.architecture;
+    let message = format!(
+        "precision BFloat16 needs a GPU of compute capability 8.0 or newer, and {} has {major}.{minor}",
+        old.name
+    );
+    Some(
+        Fault::new(Cause::GpuUnsupported, message)
+            .hint("set precision to Float16 or Float32, or name newer GPUs in infrastructure.gpu.products"),
+    )
+}
+
 /// Whether the work goes on a GPU. Says why in the log, once per pod.
 ///
 /// # Errors
 /// [`GpuUnsupported`](crds::contract::Cause::GpuUnsupported) if a GPU is asked for and there is none that can be used, and
-/// [`NodeFault`](crds::contract::Cause::NodeFault) if there is one that is broken, also for [`Device::Auto`].
-pub fn choose_device(wanted: Device) -> Result<bool, Fault> {
+/// [`NodeFault`](crds::contract::Cause::NodeFault) if there is one that is broken, also for [`Device::Auto`]; the first of
+/// them, too, if a GPU is chosen that doesn't have the precision.
+pub fn choose_device(wanted: Device, precision: Precision) -> Result<bool, Fault> {
     let verdict = run(&Host::this_machine(), &Requirements::of_this_build(wanted));
     let first = std::env::var(env::LOCAL_RANK).map_or(true, |rank| rank == "0");
     let chosen = verdict.device()?;
     if first {
         tracing::info!(device = ?chosen, "{}", verdict.reason);
     }
-    Ok(chosen == Device::Gpu)
+    match precision_fault(precision, &verdict.gpus) {
+        Some(fault) if chosen == Device::Gpu => Err(fault),
+        _ => Ok(chosen == Device::Gpu),
+    }
 }
 
 /// What `trainer preflight` does: prints the checks as a table or as JSON and gives the exit code.
@@ -106,4 +126,26 @@ pub fn print(json: bool) -> Result<i32, Fault> {
         other => other.map_err(|error| Fault::io("write to the standard output", error))?,
     }
     verdict.device().map(|_| 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_without_bfloat16_is_named() {
+        let gpu = |name: &str, architecture| GpuInfo {
+            name: name.to_owned(),
+            uuid: String::new(),
+            memory: 16 << 30,
+            architecture,
+        };
+        let (old, new) = (gpu("Tesla T4", sm(7, 5)), gpu("NVIDIA H200", sm(9, 0)));
+        for precision in [Precision::Float32, Precision::Float16] {
+            assert!(precision_fault(precision, std::slice::from_ref(&old)).is_none(), "{precision:?}");
+        }
+        assert!(precision_fault(Precision::BFloat16, std::slice::from_ref(&new)).is_none());
+        let fault = precision_fault(Precision::BFloat16, &[new, old]).unwrap().to_string();
+        assert!(fault.contains("8.0 or newer, and Tesla T4 has 7.5"), "{fault}");
+    }
 }

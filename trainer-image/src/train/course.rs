@@ -1,25 +1,25 @@
 //! The course of a training, epoch by epoch and step by step, from where a checkpoint left it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crds::contract::{Cause, Progress};
-use crds::training_job::CheckpointInterval;
+use jiff::Timestamp;
 use tch::{Kind, Tensor};
 
 use super::control::Control;
-use super::evaluate::{Evaluated, evaluate};
-use super::position::{Best, Position, Sums};
+use super::left_out::LeftOut;
+use super::position::{Position, Sums};
 use super::replica::Replica;
+use super::saving::WhenBusy;
 use super::setup::Setup;
-use crate::checkpoint::{Checkpoint, Clock, Policy, Writer};
+use crate::checkpoint::{Clock, Policy, Writer};
 use crate::data::{self, Failures, Loader, Request, default_threads};
 use crate::ddp::Group;
 use crate::fault::Fault;
-use crate::folder::Folder;
-use crate::metrics::Epoch;
+use crate::metrics::{Epoch, Phase};
 use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
-use crate::zoo::host_copy;
+use crate::tensorboard::Publisher;
 
 /// All that the course of a training works with.
 pub(super) struct Course<'g> {
@@ -29,6 +29,7 @@ pub(super) struct Course<'g> {
     pub(super) replica: Replica<'g>,
     pub(super) control: Control,
     pub(super) position: Position,
+    pub(super) left_out: LeftOut,
     /// Weights of the best epoch; on rank 0 alone.
     pub(super) best: Vec<(String, Tensor)>,
     /// Rank 0's writer of checkpoints.
@@ -37,19 +38,8 @@ pub(super) struct Course<'g> {
     pub(super) saved: Clock,
     pub(super) progress: Option<ProgressHandle>,
     pub(super) meter: Meter,
-}
-
-/// Rank 0's writer, and when it is to write.
-pub(super) fn checkpointing(
-    folder: Option<&Folder>,
-    interval: CheckpointInterval,
-    keep: u32,
-) -> (Option<Writer<Position>>, Policy) {
-    let policy = match interval {
-        CheckpointInterval::Steps(steps) => Policy::EverySteps(u64::from(steps)),
-        CheckpointInterval::Seconds(seconds) => Policy::Every(Duration::from_secs(u64::from(seconds))),
-    };
-    (folder.map(|folder| Writer::start(folder.clone(), keep as usize)), policy)
+    /// Rank 0's events for TensorBoard.
+    pub(super) events: Option<Publisher>,
 }
 
 impl Course<'_> {
@@ -59,13 +49,22 @@ impl Course<'_> {
     /// [`Cause::Preempted`] after a signal, with a checkpoint committed; whatever else can go wrong.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
         let epochs = self.setup.recipe.training.epochs;
-        while self.position.epoch < epochs {
+        while self.position.epoch < epochs && !self.is_stopped_early() {
             self.epoch()?;
+        }
+        if self.position.epoch < epochs {
+            tracing::info!(epoch = self.position.epoch, of = epochs, "stopped early: it no longer gets better");
         }
         if let Some(writer) = &mut self.writer {
             writer.wait()?;
         }
         Ok(())
+    }
+
+    /// Whether early stopping has seen enough. A function of what checkpoints keep, so that a resume finds the same.
+    fn is_stopped_early(&self) -> bool {
+        let settings = &self.setup.recipe.training.early_stopping;
+        settings.as_ref().is_some_and(|settings| self.position.patience.is_over(settings))
     }
 
     fn epoch(&mut self) -> Result<(), Fault> {
@@ -76,33 +75,47 @@ impl Course<'_> {
         self.position.seconds = trained;
         let sums = self.shared_sums()?;
         self.report("Validating", None);
-        let evaluated = self.validate()?;
+        self.replica.watch.start();
+        let figures = self.validate().map_err(|fault| fault.at_step(self.position.step))?;
+        self.replica.watch.lap(Phase::Validation);
         let position = &mut self.position;
         let epoch = position.epoch;
         position.history.push(Epoch {
             epoch: epoch + 1,
             steps: position.step,
-            learning_rate: self.setup.schedule.rate(position.step.saturating_sub(1)),
+            learning_rate: self.setup.schedule.rate(position.step.saturating_sub(1), &position.plateau),
             train_loss: sums.mean_loss(),
             train_accuracy: Some(sums.accuracy()),
-            validation_loss: evaluated.as_ref().and_then(|evaluated| evaluated.evaluation.loss()),
-            validation_accuracy: evaluated.as_ref().and_then(|evaluated| evaluated.evaluation.accuracy()),
+            validation_loss: figures.map(|figures| figures.loss),
+            validation_accuracy: figures.map(|figures| figures.accuracy),
             images_per_second: sums.images / trained.max(1e-9),
             seconds: seconds_before + started.elapsed().as_secs_f64(),
+            phases: Some(self.replica.watch.take()),
         });
         position.epoch += 1;
         position.step_in_epoch = 0;
         position.samples_in_epoch = 0;
         position.sums = Sums::default();
         position.seconds = 0.0;
-        self.keep_if_best(epoch, evaluated.as_ref());
+        if let Some(figures) = figures {
+            self.setup.schedule.observe(&mut position.plateau, figures.loss);
+            if let Some(settings) = &self.setup.recipe.training.early_stopping {
+                position.patience.observe(settings, figures);
+            }
+        }
+        let gradient_bytes = self.gradient_bytes()?;
         if let Some(last) = self.position.history.epochs.last() {
+            if let Some(publisher) = &mut self.events {
+                publisher.events().epoch(last, Timestamp::now());
+                publisher.publish();
+            }
             tracing::info!(
                 epoch = last.epoch,
                 train_loss = last.train_loss,
                 validation_loss = last.validation_loss,
                 validation_accuracy = last.validation_accuracy,
                 images_per_second = last.images_per_second,
+                gradient_bytes,
                 "epoch done"
             );
         }
@@ -121,19 +134,24 @@ impl Course<'_> {
         let requests = setup.sampler.batches(epoch, first, rank).map(move |samples| Request { epoch, samples });
         let mut loader = Loader::start(setup.training.clone(), requests, self.loading())?;
         let seconds_before = self.position.seconds;
+        if let Some(publisher) = &mut self.events {
+            publisher.events().steps_begin(Timestamp::now());
+        }
         for _ in first..steps {
+            self.replica.watch.start();
             let batch = loader.next().expect("the sampler has as many batches as steps")?;
+            self.replica.watch.lap(Phase::Data);
             for (_, error) in &batch.failures {
-                tracing::warn!(%error, "left out an image");
+                self.left_out.add(error.to_string());
             }
             let due = self.save_is_due();
             self.control.prepare(self.group, due)?;
             self.seed_step();
-            let rate = setup.schedule.rate(self.position.step);
+            let rate = setup.schedule.rate(self.position.step, &self.position.plateau);
             let (replica, control) = (&mut self.replica, &self.control);
-            let stepped = replica.step(&batch, rate, || control.orders().stop);
+            let stepped = replica.step(&batch, rate, self.position.step, || control.orders().stop);
             let Some(sums) = stepped.map_err(|fault| fault.at_step(self.position.step))? else {
-                self.save()?;
+                self.save(WhenBusy::Wait)?;
                 return Err(self.stopped()?);
             };
             loader.recycle(batch);
@@ -149,20 +167,34 @@ impl Course<'_> {
                     .hint("lower the learning rate, lengthen the warm-up or set gradientClipNorm; the last checkpoint is kept")
                     .at_step(position.step));
             }
-            self.meter.add(position.step, sums.images as u64 * u64::from(self.place.world_size));
+            let images = sums.images as u64 * u64::from(self.place.world_size);
+            if let Some(publisher) = &mut self.events {
+                publisher.events().step(position.step, sums.mean_loss(), rate, images as f64, Timestamp::now());
+            }
+            self.meter.add(position.step, images);
             self.report("Training", Some(sums.mean_loss()));
+            if let (Some(progress), bytes @ Some(_)) = (&self.progress, self.gradient_bytes()?) {
+                progress.update(|progress| progress.gradient_bytes = bytes);
+            }
+            self.replica.watch.start();
             self.after_step()?;
+            self.replica.watch.lap(Phase::Checkpoint);
         }
         Ok(())
     }
 
-    fn loading(&self) -> data::Options {
+    /// Adds this epoch's sums up once more if a rank has met images since that can't be used, so that rank 0 knows of them.
+    pub(super) fn gather_left_out(&mut self) -> Result<(), Fault> {
+        self.shared_sums().map(drop)
+    }
+
+    pub(super) fn loading(&self) -> data::Options {
         let data = &self.setup.recipe.data;
         let threads = match data.loader_threads {
             0 => default_threads(self.place.local_world_size as usize),
             threads => threads as usize,
         };
-        let at_most = (data.unreadable_fraction * self.setup.training.dataset().samples.len() as f64) as usize;
+        let at_most = self.setup.unreadable(self.setup.training.dataset().samples.len());
         let failures = if at_most == 0 { Failures::Stop } else { Failures::Replace { at_most } };
         data::Options { failures, ..data::Options::new(threads) }
     }
@@ -175,112 +207,28 @@ impl Course<'_> {
         tch::manual_seed(mix as i64);
     }
 
-    /// Whether rank 0 wants a checkpoint after the next step. One that is due by time waits until the one before is
-    /// written; one that is due by steps is written at its step.
-    fn save_is_due(&self) -> bool {
-        let next = Clock { step: self.position.step + 1, now: Instant::now() };
-        let may_wait = matches!(self.policy, Policy::Every(_));
-        let busy = self.writer.as_ref().is_none_or(Writer::is_busy);
-        self.place.is_first() && !(busy && may_wait) && self.policy.is_due(self.saved, next)
-    }
-
-    fn after_step(&mut self) -> Result<(), Fault> {
-        if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::poll)? {
-            self.tell_saved(step);
-        }
-        if self.control.orders().save {
-            self.save()?;
-        }
-        Ok(())
-    }
-
     /// Adds up this epoch's sums over all ranks. From then on rank 0 holds them for all.
-    fn shared_sums(&mut self) -> Result<Sums, Fault> {
+    pub(super) fn shared_sums(&mut self) -> Result<Sums, Fault> {
         let own = self.position.sums;
-        let sums = Tensor::from_slice(&[own.loss, own.correct, own.images]).to_device(self.setup.device);
+        let fresh = self.left_out.fresh() as f64;
+        let sums = Tensor::from_slice(&[own.loss, own.correct, own.images, fresh]).to_device(self.setup.device);
         self.group.all_reduce_sum(&sums)?;
         let all: Vec<f64> = Vec::try_from(&sums)?;
+        if all[3] > 0.0 {
+            let setup = self.setup;
+            let images = [Some(&setup.training), setup.validation.as_ref()].into_iter().flatten();
+            // Each part has a bound of its own, which its loader keeps on each rank; this is the bound of both on all ranks.
+            let at_most = images.map(|images| setup.unreadable(images.dataset().samples.len())).sum();
+            self.left_out.gather(self.group, &mut self.position.left_out, at_most)?;
+        }
         let all = Sums { loss: all[0], correct: all[1], images: all[2] };
         self.position.sums = if self.place.is_first() { all } else { Sums::default() };
         Ok(all)
     }
 
-    /// Hands a checkpoint to the writer. All ranks take part in the sums.
-    fn save(&mut self) -> Result<(), Fault> {
-        self.shared_sums()?;
-        let (step, in_epoch) = (self.position.step, self.position.step_in_epoch);
-        // Step 0 has no checkpoint to begin with, and the end of an epoch is more than its last step.
-        if self.saved.step == step && step > 0 && in_epoch < self.setup.sampler.steps_per_epoch() {
-            return Ok(());
-        }
-        self.saved = Clock { step: self.position.step, now: Instant::now() };
-        if self.writer.is_none() {
-            return Ok(());
-        }
-        let mut tensors = Vec::new();
-        let section = |tensors: &mut Vec<(String, Tensor)>, name: &str, content: Vec<(String, Tensor)>| {
-            tensors.extend(content.into_iter().map(|(tensor_name, tensor)| (format!("{name}/{tensor_name}"), tensor)));
-        };
-        section(&mut tensors, "model", self.replica.model.state().snapshot());
-        section(&mut tensors, "optimizer", self.replica.optimizer.snapshot());
-        section(&mut tensors, "best", self.best.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect());
-        let checkpoint = Checkpoint { step: self.position.step, position: self.position.clone(), tensors };
-        let finished = self.writer.as_mut().map_or(Ok(None), |writer| writer.submit(checkpoint))?;
-        if let Some(step) = finished {
-            self.tell_saved(step);
-        }
-        Ok(())
-    }
-
-    fn tell_saved(&self, step: u64) {
-        if let Some(progress) = &self.progress {
-            progress.update(|progress| progress.checkpoint_step = Some(step));
-        }
-        tracing::info!(step, "checkpoint committed");
-    }
-
-    /// The end after a signal: the checkpoint is on its way, and no rank leaves before it is committed.
-    fn stopped(&mut self) -> Result<Fault, Fault> {
-        if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::wait)? {
-            self.tell_saved(step);
-        }
-        self.group.barrier()?;
-        let (step, total) = (self.position.step, self.setup.total_steps());
-        let message = format!("stopped at step {step} of {total} with a checkpoint committed");
-        Ok(Fault::new(Cause::Preempted, message).at_step(step))
-    }
-
-    /// Validates the model as it is now; none without validation images.
-    fn validate(&mut self) -> Result<Option<Evaluated>, Fault> {
-        let Some(images) = &self.setup.validation else { return Ok(None) };
-        self.replica.ddp.share_buffers()?;
-        let control = &self.control;
-        let threads = self.loading().threads;
-        let evaluated = evaluate(&self.replica, self.group, images, threads, || control.is_signalled())?;
-        match evaluated {
-            Some(evaluated) => Ok(Some(evaluated)),
-            // The epoch's steps are done; the next attempt begins with this validation.
-            None => {
-                self.save()?;
-                Err(self.stopped()?)
-            }
-        }
-    }
-
-    fn keep_if_best(&mut self, epoch: u32, evaluated: Option<&Evaluated>) {
-        let Some(evaluation) = evaluated.map(|evaluated| &evaluated.evaluation) else { return };
-        let (Some(accuracy), Some(loss)) = (evaluation.accuracy(), evaluation.loss()) else { return };
-        let this = Best { epoch, accuracy, loss };
-        if this.beats(self.position.best) {
-            self.position.best = Some(this);
-            if self.place.is_first() {
-                let entries = self.replica.model.state().entries();
-                self.best = entries.iter().map(|entry| (entry.name.clone(), host_copy(&entry.tensor))).collect();
-            }
-        }
-        if let Some(progress) = &self.progress {
-            progress.update(|progress| progress.metric = Some(accuracy));
-        }
+    /// Bytes of gradients that this rank, and every other, has handed to the network; none where there is no other.
+    fn gradient_bytes(&self) -> Result<Option<u64>, Fault> {
+        Ok((self.group.world_size() > 1).then(|| self.replica.ddp.gradient_bytes()).transpose()?)
     }
 
     fn report(&self, stage: &str, loss: Option<f64>) {

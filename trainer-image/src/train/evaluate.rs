@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::contract::Cause;
 use tch::{Device, Tensor};
 
+use super::left_out::LeftOut;
 use super::replica::Replica;
-use crate::data::{Images, Loader, Options, Request, evaluation_part};
+use crate::data::{Failures, Images, Loader, Options, Request, evaluation_part};
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::input::over_batches;
@@ -21,14 +23,28 @@ const WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Evaluated {
     pub(super) evaluation: Evaluation,
     pub(super) worst: Worst,
+    /// If asked for: of each image that was seen, the probability of the second class and whether it is of it.
+    pub(super) scores: Vec<(f32, bool)>,
 }
 
-/// Evaluates the replica. None if `stop` said so on any rank before all was seen.
+/// How to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EvaluationOptions {
+    /// Threads that load images.
+    pub(super) threads: usize,
+    /// Images that may be unreadable.
+    pub(super) unreadable: usize,
+    /// Whether to keep the probability of the second class of each image.
+    pub(super) scores: bool,
+}
+
+/// Evaluates the replica; images that can't be used are left out of the figures. None if `stop` said so on any rank before all was seen.
 pub(super) fn evaluate(
     replica: &Replica<'_>,
     group: &Group,
     images: &Arc<Images>,
-    threads: usize,
+    options: EvaluationOptions,
+    left_out: &mut LeftOut,
     stop: impl Fn() -> bool,
 ) -> Result<Option<Evaluated>, Fault> {
     let dataset = images.dataset();
@@ -39,24 +55,49 @@ pub(super) fn evaluate(
         .clone()
         .step_by(batch_size)
         .map(move |first| Request { epoch: 0, samples: (first..(first + batch_size).min(part.end)).collect() });
-    let mut loader = Loader::start(images.clone(), requests, Options::new(threads))?;
+    let failures = if options.unreadable == 0 { Failures::Stop } else { Failures::Report };
+    let loading = Options { failures, ..Options::new(options.threads) };
+    let mut loader = Loader::start(images.clone(), requests, loading)?;
+    let mut failed = 0;
     let mut evaluation = Evaluation::new(classes);
     let mut worst = Worst::new(WORST);
+    // The bits of each image's probability plus one, and 0 for those that this rank has not seen: their sum over the ranks
+    // is exact.
+    let mut seen = if options.scores { vec![0.0; dataset.samples.len()] } else { Vec::new() };
     let whole = over_batches(
         &replica.model,
         &replica.input,
         replica.settings.precision,
         &mut loader,
         |batch, probabilities| {
+            for (_, error) in &batch.failures {
+                failed += 1;
+                left_out.add(error.to_string());
+                if failed > options.unreadable {
+                    let message = format!(
+                        "{failed} validation images can't be used, {} are allowed; one is {error}",
+                        options.unreadable
+                    );
+                    return Err(Fault::new(Cause::BadData, message).hint(error.hint()));
+                }
+            }
             for (place, row) in probabilities.chunks_exact(classes).enumerate() {
+                if batch.failures.iter().any(|(failed, _)| *failed == place) {
+                    continue;
+                }
                 let label = batch.labels[place] as usize;
                 evaluation.add(label, row)?;
+                if options.scores {
+                    seen[batch.indices[place]] = f64::from(row[1].to_bits()) + 1.0;
+                }
                 worst.offer(label, row, || dataset.samples[batch.indices[place]].path.to_string_lossy().into_owned());
             }
             Ok(!stop())
         },
     )?;
     let mut sums = evaluation.sums();
+    let counted = sums.len();
+    sums.extend(seen);
     sums.push(if whole { 0.0 } else { 1.0 });
     // NCCL sums on the GPU, Gloo on the host: the tensor goes where the model is.
     let shared = Tensor::from_slice(&sums).to_device(replica.input.device());
@@ -65,9 +106,12 @@ pub(super) fn evaluate(
     if sums.pop() != Some(0.0) {
         return Ok(None);
     }
-    let evaluation = Evaluation::from_sums(classes, &sums)?;
+    let (sums, seen) = sums.split_at(counted);
+    let evaluation = Evaluation::from_sums(classes, sums)?;
     gather_worst(group, &mut worst)?;
-    Ok(Some(Evaluated { evaluation, worst }))
+    let scores = seen.iter().zip(&dataset.samples).filter(|(bits, _)| **bits > 0.0);
+    let scores = scores.map(|(bits, sample)| (f32::from_bits((bits - 1.0) as u32), sample.label == Some(1))).collect();
+    Ok(Some(Evaluated { evaluation, worst, scores }))
 }
 
 /// Brings what each rank found to rank 0, by way of the store: a few lines of text.

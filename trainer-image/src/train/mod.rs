@@ -2,38 +2,49 @@
 //!
 //! ```text
 //!  setup ─► resume from the newest checkpoint ─► course: epochs of steps ─► results: the model folder
-//!             (position)                          (replica, control, evaluate)
+//!             (position)                          (replica, control; judging, saving)
 //! ```
 
 mod control;
 mod course;
 mod evaluate;
+mod judging;
+mod left_out;
+mod parent;
 mod position;
+mod provenance;
 mod replica;
 mod report;
 mod results;
+mod saving;
 mod setup;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crds::TrainingJobSpec;
-use crds::contract::{Assignment, Cause, JobResult};
+use crds::contract::{Assignment, Cause, DIAGNOSTICS, Diagnostic, JobResult};
 use tch::Device;
 
 use self::control::Control;
-use self::course::{Course, checkpointing, prime};
+use self::course::{Course, prime};
+use self::left_out::LeftOut;
 use self::position::Position;
 use self::replica::Replica;
+use self::saving::checkpointing;
 use self::setup::Setup;
-pub(crate) use self::setup::local_path;
 use crate::checkpoint::{self, Checkpoint, Clock, section};
-use crate::ddp::{Ddp, DdpOptions, Group};
+use crate::data::Finding;
+use crate::ddp::{Ddp, Group};
 use crate::fault::Fault;
 use crate::folder::{Folder, Owner};
 use crate::input::Input;
-use crate::optim::Optimizer;
+use crate::metrics::Stopwatch;
+use crate::optim::{Ema, Optimizer};
 use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
+use crate::storage::path_of;
+use crate::tensorboard::{Events, Publisher};
 
 /// How long a rank waits for rank 0's list of the data.
 const LISTING: Duration = Duration::from_secs(600);
@@ -48,35 +59,47 @@ pub fn run(
     device: Device,
     progress: Option<ProgressHandle>,
 ) -> Result<Option<JobResult>, Fault> {
-    let output = local_path(&job.spec.output.uri)?;
+    let output = path_of(&job.spec.output.uri)?;
     let setup = Setup::new(job, place, device)?;
     // Only now: a job that can't start leaves the folder to one that can.
     let folder = match place.is_first() {
         true => Some(Folder::claim(&output, &owner(job))?),
         false => None,
     };
-    if place.is_first() {
-        for note in &setup.notes {
-            tracing::warn!("{note}");
-        }
-    }
-    let group = Group::join(&place.rendezvous(device))?;
+    let timeout = u64::from(setup.recipe.training.collective_timeout_seconds);
+    let group = Group::join(&place.rendezvous(device, Duration::from_secs(timeout)))?;
     let data_digest = agree_on_data(&setup, &group)?;
-    let checkpoint = checkpoint::newest::<Position>(&output)?;
+    let checkpoint = agree_on_checkpoint(&output, &group)?;
     let mut model = setup.model()?;
+    if setup.recipe.training.sync_batch_norm && group.world_size() > 1 {
+        model.synchronise_norms(&group.norm_ranks()?);
+    }
     let parameters = model.state().trainable();
-    let mut optimizer = Optimizer::new(setup.recipe.training.optimizer.settings(), parameters)
-        .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
-    let (position, best) = match &checkpoint {
-        Some(checkpoint) => resume(checkpoint, &setup, &data_digest, &mut model, &mut optimizer, place)?,
+    let mut optimizer = Optimizer::new(setup.recipe.training.optimizer.settings(), parameters);
+    let mut ema = setup.ema(&model);
+    let (mut position, best) = match &checkpoint {
+        Some(checkpoint) => resume(checkpoint, &setup, &data_digest, &mut model, &mut optimizer, ema.as_mut(), place)?,
         None => (Position { data_digest, ..Position::default() }, Vec::new()),
     };
+    if place.is_first() && checkpoint.is_none() {
+        position.findings = setup.look_at_data()?;
+        for Finding { check, text } in &position.findings {
+            tracing::warn!(check, "{text}");
+        }
+    }
+    if let Some(progress) = &progress {
+        progress.update(|progress| progress.diagnostics = diagnostics(&position.findings));
+    }
     let control = Control::new(device)?;
     let mut buffers = model.state().buffers();
     buffers.push(control.buffer());
-    let ddp = Ddp::new(&group, &model.state().trainable(), &buffers, DdpOptions::default())?;
+    let ddp = Ddp::new(&group, &model.state().trainable(), &buffers, setup.ddp_options())?;
     let input = Input::new(&setup.preprocessing, device);
-    let mut replica = Replica { model, ddp, optimizer, input, settings: setup.step };
+    let (criterion, classes) = (setup.criterion(), setup.classes().len() as i64);
+    let scaler = setup.scaler().map(|fresh| position.scaler.unwrap_or(fresh));
+    let watch = Stopwatch::new(position.phases);
+    let mut replica =
+        Replica { model, ddp, optimizer, input, settings: setup.step, criterion, classes, scaler, ema, watch };
     if position.step > 0 {
         prime(&mut replica, &group, setup.preprocessing.crop_size)?;
     }
@@ -84,6 +107,10 @@ pub fn run(
     let (writer, policy) = checkpointing(folder.as_ref(), saving.interval(), saving.keep);
     let saved = Clock { step: position.step, now: Instant::now() };
     let meter = Meter::new(position.step);
+    let events = folder.clone().map(|folder| {
+        let (now, total) = (jiff::Timestamp::now(), setup.total_steps());
+        Publisher::start(folder, Events::begin(&job.name, job.attempt, position.step, total, now))
+    });
     let mut course = Course {
         setup: &setup,
         place,
@@ -91,12 +118,14 @@ pub fn run(
         replica,
         control,
         position,
+        left_out: LeftOut::default(),
         best,
         writer,
         policy,
         saved,
         progress,
         meter,
+        events,
     };
     course.run()?;
     results::leave_behind(course, job, folder.as_ref())
@@ -105,6 +134,11 @@ pub fn run(
 /// The job as the owner of its output.
 pub(crate) fn owner<Spec>(job: &Assignment<Spec>) -> Owner {
     Owner { uid: job.uid.clone(), name: format!("{} {}/{}", job.kind, job.namespace, job.name), attempt: job.attempt }
+}
+
+/// What the status tells of the findings; the report has them whole.
+fn diagnostics(findings: &[Finding]) -> Vec<Diagnostic> {
+    findings.iter().take(DIAGNOSTICS).map(|Finding { check, text }| Diagnostic::new(check, text)).collect()
 }
 
 /// Makes sure that all ranks have listed the same images; returns the digest of the list.
@@ -120,6 +154,19 @@ fn agree_on_data(setup: &Setup, group: &Group) -> Result<String, Fault> {
     Ok(digest)
 }
 
+/// The checkpoint to go on from: that which rank 0 finds the newest, on every rank, whatever is committed meanwhile.
+fn agree_on_checkpoint(output: &Path, group: &Group) -> Result<Option<Checkpoint<Position>>, Fault> {
+    const KEY: &str = "checkpoint";
+    if group.rank() == 0 {
+        let newest = checkpoint::newest::<Position>(output)?;
+        let step = newest.as_ref().map_or(String::new(), |newest| newest.step.to_string());
+        group.set(KEY, step.as_bytes())?;
+        return Ok(newest);
+    }
+    let step = String::from_utf8(group.get(KEY, LISTING)?).unwrap_or_default();
+    step.parse().ok().map(|step| checkpoint::of_step(output, step)).transpose()
+}
+
 /// Takes a checkpoint's tensors, and finds the place from which its epoch goes on at this number of ranks.
 fn resume(
     checkpoint: &Checkpoint<Position>,
@@ -127,6 +174,7 @@ fn resume(
     data_digest: &str,
     model: &mut crate::zoo::Model,
     optimizer: &mut Optimizer,
+    ema: Option<&mut Ema>,
     place: &Place,
 ) -> Result<(Position, Vec<(String, tch::Tensor)>), Fault> {
     let mut position = checkpoint.position.clone();
@@ -135,16 +183,24 @@ fn resume(
             .hint("restore the data, or train on the new data under another job and output.uri, with retrainFrom"));
     }
     model.state_mut().restore(&section(&checkpoint.tensors, "model/"))?;
-    optimizer.restore(&section(&checkpoint.tensors, "optimizer/"), checkpoint.step).map_err(|tensor| {
-        Fault::new(Cause::BadSpec, format!("the checkpoint has no optimizer state {tensor} of this shape"))
+    let lacks = |what: &str, tensor: String| {
+        Fault::new(Cause::BadSpec, format!("the checkpoint has no {what} {tensor} of this shape"))
             .hint("the optimizer or the model was changed since: start under another output.uri")
-    })?;
+    };
+    let updates = position.updates.unwrap_or(checkpoint.step);
+    optimizer
+        .restore(&section(&checkpoint.tensors, "optimizer/"), updates)
+        .map_err(|tensor| lacks("optimizer state", tensor))?;
+    if let Some(ema) = ema {
+        ema.restore(&section(&checkpoint.tensors, "ema/")).map_err(|tensor| lacks("moving average", tensor))?;
+    }
     let steps = setup.sampler.steps_per_epoch();
     let at_end = position.samples_in_epoch >= setup.training.dataset().samples.len();
     position.step_in_epoch = if at_end { steps } else { setup.sampler.step_after(position.samples_in_epoch) };
     position.step = u64::from(position.epoch) * steps as u64 + position.step_in_epoch as u64;
     if !place.is_first() {
         position.sums = position::Sums::default();
+        position.left_out.clear();
     }
     tracing::info!(step = position.step, epoch = position.epoch + 1, "resumed from a checkpoint");
     let best = if place.is_first() { section(&checkpoint.tensors, "best/").into_iter().collect() } else { Vec::new() };

@@ -1,20 +1,25 @@
 //! The facts and pictures of a training's `report.html`.
 
-use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
 use crds::contract::Cause;
+use crds::schedule::ScheduleSettings;
 
 use super::evaluate::Evaluated;
 use super::position::Position;
 use super::setup::Setup;
-use crate::data::{Decoder, MAX_PIXELS};
+use crate::data::{Dataset, Decoder, MAX_PIXELS};
 use crate::fault::Fault;
 use crate::metrics::History;
 use crate::model::Card;
-use crate::report::{FactGroup, Report, WrongImage, render as render_page};
+use crate::optim::Plateau;
+use crate::report::{FactGroup, Previous, Report, WrongImage, render as render_page};
 
+/// Images left out that are named.
+const LEFT_OUT: usize = 100;
+/// Learning rates that are drawn, about.
+const RATES: u64 = 400;
 /// Largest side of a thumbnail, in pixels.
 const THUMBNAIL: u32 = 160;
 
@@ -41,8 +46,15 @@ pub(super) fn render(
         classes: &card.classes,
         evaluated_on: "validation images",
         evaluation: evaluated.map(|evaluated| &evaluated.evaluation),
+        threshold: history.evaluation.as_ref().and_then(|summary| summary.threshold),
         history: Some(history),
-        previous: None,
+        learning_rates: learning_rates(setup, position.step),
+        findings: position.findings.iter().map(|found| (found.check.clone(), found.text.clone())).collect(),
+        previous: setup.before.as_ref().map(|before| Previous {
+            name: &before.name,
+            summary: &before.summary,
+            same_images: before.validation_digest.is_some() && before.validation_digest == history.validation_digest,
+        }),
         wrong: evaluated.map(|evaluated| wrong_images(evaluated, setup)).unwrap_or_default(),
         facts: facts(card, setup, position, history),
     };
@@ -52,6 +64,10 @@ pub(super) fn render(
 fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> Vec<FactGroup> {
     let training = &card.recipe.training;
     let validation = setup.validation.as_ref().map(|images| images.dataset().samples.len());
+    let epochs = match position.epoch {
+        done if done < training.epochs => format!("{done} of {}, stopped early", training.epochs),
+        done => done.to_string(),
+    };
     let data = FactGroup::new("Data")
         .fact("source", &card.recipe.data.uri)
         .fact("training images", setup.training.dataset().samples.len().to_string())
@@ -59,7 +75,7 @@ fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> 
         .fact("input", format!("{0} x {0} pixels", card.preprocessing.crop_size))
         .fact("list's digest", &position.data_digest);
     let recipe = FactGroup::new("Training")
-        .fact("epochs", training.epochs.to_string())
+        .fact("epochs", epochs)
         .maybe("kept epoch", position.best.map(|best| (best.epoch + 1).to_string()))
         .fact("batch", format!("{} images on each of {} processes", training.batch_size, card.origin.world_size))
         .fact("optimizer", format!("{:?}", training.optimizer.settings().algorithm))
@@ -68,15 +84,47 @@ fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> 
         .fact("warm-up", format!("{} steps", setup.schedule.warmup_steps))
         .fact("precision", format!("{:?}", training.precision))
         .fact("seed", training.seed.to_string());
+    let origin = &card.origin;
     let run = FactGroup::new("Run")
-        .fact("device", &card.origin.device)
+        .fact("job", &origin.job)
+        .fact("UID", &origin.uid)
         .fact("attempt", card.origin.attempt.to_string())
         .fact("time in epochs", format!("{:.1} s", history.seconds()))
         .fact("steps", position.step.to_string())
-        .maybe("retrained from", card.origin.retrained_from.as_ref())
-        .fact("trainer", &card.origin.trainer)
-        .fact("libtorch", &card.origin.libtorch);
-    vec![data, recipe, run]
+        .maybe("spec's digest", origin.spec_digest.as_ref())
+        .maybe("retrained from", origin.retrained_from.as_ref());
+    let machine = FactGroup::new("Machine and versions")
+        .fact("device", &origin.device)
+        .maybe("its name", origin.device_name.as_ref())
+        .maybe("driver", origin.driver.as_ref())
+        .maybe("CUDA", origin.cuda.as_ref())
+        .maybe("node", origin.node.as_ref())
+        .fact("trainer", &origin.trainer)
+        .fact("libtorch", &origin.libtorch);
+    let mut groups = vec![data, recipe, run, machine];
+    if !position.left_out.is_empty() {
+        let (named, count) = (position.left_out.iter().take(LEFT_OUT), position.left_out.len());
+        let group = FactGroup::new("Images left out").fact("in all", count.to_string());
+        groups.push(named.enumerate().fold(group, |group, (number, said)| group.fact((number + 1).to_string(), said)));
+    }
+    groups
+}
+
+/// The learning rate of the steps that were made, a bounded number of them, by epochs. None where it depends on how the
+/// training went: then each epoch's last one is known.
+fn learning_rates(setup: &Setup, steps: u64) -> Vec<(f64, f64)> {
+    let schedule = &setup.schedule;
+    if steps == 0 || matches!(schedule.settings, ScheduleSettings::Plateau { .. }) {
+        return Vec::new();
+    }
+    let every = steps.div_ceil(RATES);
+    let last = steps - 1;
+    let step = (0..steps).step_by(every as usize).chain((!last.is_multiple_of(every)).then_some(last));
+    step.map(|step| {
+        let epochs = (step + 1) as f64 / schedule.steps_per_epoch.max(1) as f64;
+        (epochs, schedule.rate(step, &Plateau::default()))
+    })
+    .collect()
 }
 
 fn wrong_images(evaluated: &Evaluated, setup: &Setup) -> Vec<WrongImage> {
@@ -91,14 +139,14 @@ fn wrong_images(evaluated: &Evaluated, setup: &Setup) -> Vec<WrongImage> {
             predicted: wrong.predicted,
             probability: wrong.probability,
             label_probability: wrong.label_probability,
-            thumbnail: thumbnail(&mut decoder, &images.dataset().root.join(&wrong.name)).unwrap_or_default(),
+            thumbnail: thumbnail(&mut decoder, images.dataset(), Path::new(&wrong.name)).unwrap_or_default(),
         })
         .collect()
 }
 
 /// A small PNG of an image file; none if it can't be read any more, which is no reason to lose the report.
-fn thumbnail(decoder: &mut Decoder, file: &Path) -> Option<Vec<u8>> {
-    let (width, height, pixels) = decoder.decode(&fs::read(file).ok()?).ok()?;
+fn thumbnail(decoder: &mut Decoder, data: &Dataset, sample: &Path) -> Option<Vec<u8>> {
+    let (width, height, pixels) = decoder.decode(&data.read(sample).ok()?).ok()?;
     let image = image::RgbImage::from_raw(width, height, pixels)?;
     let small = match width.max(height) <= THUMBNAIL {
         true => image.into(),

@@ -2,28 +2,30 @@
 
 use crds::TrainingJobSpec;
 use crds::contract::{Assignment, JobResult};
-use tch::Device;
+use crds::training::DecisionThreshold;
 
 use super::course::Course;
-use super::evaluate::{Evaluated, evaluate};
+use super::evaluate::{Evaluated, EvaluationOptions, evaluate};
 use super::position::Position;
+use super::provenance::origin;
 use super::setup::Setup;
 use crate::data::default_threads;
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::folder::Folder;
-use crate::metrics::{History, Summary};
-use crate::model::{self, Card, METRICS, Origin, REPORT, WEIGHTS};
+use crate::metrics::{History, Summary, best_of};
+use crate::model::{self, Card, METRICS, REPORT, WEIGHTS};
 use crate::place::Place;
 use crate::zoo::{Model, write_safetensors};
 
 /// Goes back to the best epoch, judges it, and commits the model folder. Rank 0 returns what to tell.
 pub(super) fn leave_behind(
-    course: Course<'_>,
+    mut course: Course<'_>,
     job: &Assignment<TrainingJobSpec>,
     folder: Option<&Folder>,
 ) -> Result<Option<JobResult>, Fault> {
-    let Course { setup, place, group, mut replica, control, position, best, .. } = course;
+    course.gather_left_out()?;
+    let Course { setup, place, group, mut replica, control, position, mut left_out, best, .. } = course;
     let last = position.epoch.saturating_sub(1);
     if position.best.is_some_and(|best| best.epoch != last) {
         if place.is_first() {
@@ -31,14 +33,19 @@ pub(super) fn leave_behind(
         }
         share(&replica.model, group)?;
     } else {
+        replica.swap_average()?;
         replica.ddp.share_buffers()?;
     }
     let evaluated = match &setup.validation {
         None => None,
         Some(images) => {
-            let threads = default_threads(place.local_world_size as usize);
+            let options = EvaluationOptions {
+                threads: default_threads(place.local_world_size as usize),
+                unreadable: setup.unreadable(images.dataset().samples.len()),
+                scores: setup.classes().len() == 2,
+            };
             // A signal now would come too late to save anything: the end is near.
-            evaluate(&replica, group, images, threads, || false)?
+            evaluate(&replica, group, images, options, &mut left_out, || false)?
         }
     };
     drop(control);
@@ -79,8 +86,14 @@ impl Files {
         evaluated: Option<&Evaluated>,
         model: &Model,
     ) -> Result<Files, Fault> {
-        let summary = evaluated.and_then(|evaluated| evaluated.evaluation.summary());
-        let history = History { epochs: position.history.epochs.clone(), evaluation: summary.clone() };
+        let summary = evaluated.and_then(|evaluated| summary(evaluated, &setup.recipe.training.threshold));
+        let kept_epoch = position.best.map(|best| best.epoch + 1);
+        let history = History {
+            epochs: position.history.epochs.clone(),
+            kept_epoch,
+            evaluation: summary.clone(),
+            validation_digest: setup.validation.as_ref().map(|images| images.dataset().digest()),
+        };
         let card = card(job, setup, place, summary.as_ref());
         let report = super::report::render(&job.name, &card, setup, position, &history, evaluated)?;
         Ok(Files {
@@ -92,7 +105,7 @@ impl Files {
     }
 
     fn commit(self, folder: &Folder, uri: &str) -> Result<JobResult, Fault> {
-        let accuracy = self.card.accuracy;
+        let (accuracy, threshold) = (self.card.accuracy, self.card.threshold);
         let files =
             [(WEIGHTS, self.weights.as_slice()), (METRICS, self.metrics.as_slice()), (REPORT, self.report.as_bytes())];
         let digest = model::commit(folder, self.card, &files)?;
@@ -101,16 +114,20 @@ impl Files {
             digest: Some(digest),
             metric_name: accuracy.map(|_| "accuracy".to_owned()),
             metric: accuracy,
+            threshold,
             ..JobResult::default()
         })
     }
 }
 
+/// The figures; of two classes with the threshold that is the best of all there are, not of the curve's bins alone.
+fn summary(evaluated: &Evaluated, rule: &DecisionThreshold) -> Option<Summary> {
+    let mut summary = evaluated.evaluation.summary_by(rule)?;
+    summary.threshold = best_of(&evaluated.scores, rule).or(summary.threshold);
+    Some(summary)
+}
+
 fn card(job: &Assignment<TrainingJobSpec>, setup: &Setup, place: &Place, summary: Option<&Summary>) -> Card {
-    let device = match setup.device {
-        Device::Cuda(_) => "gpu",
-        _ => "cpu",
-    };
     Card {
         format: model::format(),
         architecture: setup.recipe.model.architecture,
@@ -120,17 +137,7 @@ fn card(job: &Assignment<TrainingJobSpec>, setup: &Setup, place: &Place, summary
         threshold: summary.and_then(|summary| summary.threshold.as_ref()).map(|threshold| threshold.probability),
         accuracy: summary.map(|summary| summary.accuracy),
         recipe: setup.recipe.clone(),
-        origin: Origin {
-            job: format!("{} {}/{}", job.kind, job.namespace, job.name),
-            uid: job.uid.clone(),
-            attempt: job.attempt,
-            world_size: place.world_size,
-            device: device.to_owned(),
-            trainer: env!("CARGO_PKG_VERSION").to_owned(),
-            libtorch: "2.11.0".to_owned(),
-            retrained_from: setup.parent.as_ref().map(|parent| parent.digest.clone()),
-            finished: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default().to_string(),
-        },
+        origin: origin(job, setup, place),
         files: std::collections::BTreeMap::new(),
     }
 }

@@ -6,33 +6,38 @@ use std::sync::Arc;
 
 use crds::contract::{Assignment, Cause};
 use crds::model::FineTuningStrategy;
-use crds::training::Precision;
+use crds::training::{GradientCompression, Precision};
 use crds::training_job::{Recipe, TrainingJobSpec};
-use crds::uri::{Scheme, Uri};
 use tch::{Device, Kind, Tensor};
 
+use super::parent::{self, Parent};
 use super::replica::StepSettings;
-use crate::data::{Augmentation, Dataset, Images, Labels, Preprocessing, Sampler, Source, View, open};
+use crate::data::{Augmentation, Dataset, Finding, Images, Labels, Preprocessing, Sampler, Source, View, check, open};
+use crate::ddp::DdpOptions;
 use crate::fault::Fault;
+use crate::loss::{self, Blend, Criterion};
 use crate::model::{self, Saved};
-use crate::optim::Schedule;
+use crate::optim::{Ema, GradientScaler, Schedule};
 use crate::place::Place;
+use crate::storage::{self, is_remote, path_of};
 use crate::torch::set_channels_last;
-use crate::zoo::{Model, read_safetensors};
+use crate::zoo::{Blueprint, Model, WeightsError, read_weights};
 
 /// What a training starts from, the same on every rank.
 pub(super) struct Setup {
     pub(super) recipe: Recipe,
     pub(super) parent: Option<Saved>,
+    /// The figures of the model that gave the first weights; on rank 0 alone.
+    pub(super) before: Option<Parent>,
     pub(super) training: Arc<Images>,
     pub(super) validation: Option<Arc<Images>>,
     pub(super) preprocessing: Preprocessing,
     pub(super) sampler: Sampler,
     pub(super) schedule: Schedule,
     pub(super) step: StepSettings,
+    /// Weight of each class in the loss, where they differ.
+    pub(super) class_weights: Option<Vec<f32>>,
     pub(super) device: Device,
-    /// What a person should know about the data, sentences.
-    pub(super) notes: Vec<String>,
 }
 
 impl Setup {
@@ -46,8 +51,8 @@ impl Setup {
         let recipe = spec
             .recipe(parent.as_ref().map(|parent| &parent.card.recipe))
             .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
-        let mut notes = Vec::new();
-        let (training, validation) = list(&recipe, &mut notes)?;
+        let before = if place.is_first() { model_before(spec, &recipe)? } else { None };
+        let (training, validation) = list(&recipe)?;
         let preprocessing = Preprocessing::from(&recipe.data);
         preprocessing.check()?;
         let seed = u64::from(recipe.training.seed);
@@ -70,15 +75,47 @@ impl Setup {
                 Precision::BFloat16 => Kind::BFloat16,
                 Precision::Float16 => Kind::Half,
             },
-            label_smoothing: recipe.training.label_smoothing,
+            blend: Blend { mixup: recipe.data.augmentation.mixup, cutmix: recipe.data.augmentation.cutmix, seed },
+            side: preprocessing.crop_size,
+            rank: place.rank,
             clip_norm: recipe.training.gradient_clip_norm,
         };
+        let class_weights =
+            loss::class_weights(&recipe.training.class_weights, &training.classes, &training.class_counts()).map_err(
+                |error| {
+                    Fault::new(Cause::BadSpec, format!("spec.training.{error}"))
+                        .hint("name the classes as the data has them")
+                },
+            )?;
         let augmentation = Augmentation::from(&recipe.data.augmentation);
         let view = View::training(preprocessing.clone(), augmentation, seed);
         let training = Arc::new(Images::new(Arc::new(training), view));
         let validation =
             validation.map(|data| Arc::new(Images::new(Arc::new(data), View::evaluation(preprocessing.clone()))));
-        Ok(Setup { recipe, parent, training, validation, preprocessing, sampler, schedule, step, device, notes })
+        Ok(Setup {
+            recipe,
+            parent,
+            before,
+            training,
+            validation,
+            preprocessing,
+            sampler,
+            schedule,
+            step,
+            class_weights,
+            device,
+        })
+    }
+
+    /// What a person should know about the data before it is trained on.
+    pub(super) fn look_at_data(&self) -> Result<Vec<Finding>, Fault> {
+        let validation = self.validation.as_ref().map(|images| images.dataset());
+        Ok(check(self.training.dataset(), validation, self.preprocessing.crop_size)?)
+    }
+
+    /// How many of so many images may be unreadable.
+    pub(super) fn unreadable(&self, images: usize) -> usize {
+        (self.recipe.data.unreadable_fraction * images as f64) as usize
     }
 
     /// Names of the classes.
@@ -91,18 +128,49 @@ impl Setup {
         self.schedule.total_steps
     }
 
+    /// What is minimised.
+    pub(super) fn criterion(&self) -> Criterion {
+        Criterion::new(self.recipe.training.label_smoothing, self.class_weights.clone(), self.device)
+    }
+
+    /// How gradients are averaged.
+    pub(super) fn ddp_options(&self) -> DdpOptions {
+        let compression = match self.recipe.training.gradient_compression {
+            GradientCompression::None => None,
+            GradientCompression::Float16 => Some(Kind::Half),
+            GradientCompression::BFloat16 => Some(Kind::BFloat16),
+        };
+        DdpOptions { compression, ..DdpOptions::default() }
+    }
+
+    /// What keeps gradients of 16 bits in range; none with other precisions.
+    pub(super) fn scaler(&self) -> Option<GradientScaler> {
+        (self.step.precision == Kind::Half).then(GradientScaler::default)
+    }
+
+    /// The moving average of a model's tensors, where one is asked for.
+    pub(super) fn ema(&self, model: &Model) -> Option<Ema> {
+        let tensors = model.state().entries().iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()));
+        self.recipe.training.ema_decay.map(|decay| Ema::new(decay, tensors.collect()))
+    }
+
     /// Builds the model with its first weights.
     pub(super) fn model(&self) -> Result<Model, Fault> {
         let Recipe { model, training, .. } = &self.recipe;
-        let classes = self.classes().len() as i64;
-        let mut network = Model::new(model.architecture, classes, i64::from(training.seed), self.device)
-            .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
+        let blueprint = Blueprint {
+            architecture: model.architecture,
+            classes: self.classes().len() as i64,
+            image_size: i64::from(self.preprocessing.crop_size),
+        };
+        let mut network = Model::new(blueprint, i64::from(training.seed), self.device)
+            .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()).hint("set data.imageSize"))?;
         if let Some((weights, source)) = self.first_weights()? {
-            let head = network.head().to_owned();
-            let whole = network.state_mut().adopt(&weights, &head)?;
-            let fate =
-                if whole { "taken whole" } else { "taken but for the head, which starts anew: the classes differ" };
-            tracing::info!(source, "initial weights {fate}");
+            let adopted = network.adopt(weights).inspect_err(|error| {
+                if let WeightsError::Mismatch(faults) = error {
+                    faults.iter().for_each(|fault| tracing::error!(source, "initial weights: {fault}"));
+                }
+            })?;
+            tracing::info!(source, "initial weights {adopted}");
         }
         match model.fine_tuning.strategy {
             FineTuningStrategy::All => {}
@@ -121,7 +189,7 @@ impl Setup {
         if let Some(initial) = &self.recipe.model.initial_weights
             && self.parent.is_none()
         {
-            return Ok(Some((read_weights(&local_path(&initial.uri)?)?, initial.uri.clone())));
+            return Ok(Some((weights_at(&path_of(&initial.uri)?)?, initial.uri.clone())));
         }
         Ok(self.parent.as_ref().map(|parent| {
             let weights = parent.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
@@ -130,16 +198,26 @@ impl Setup {
     }
 }
 
+/// The figures of the model folder that the first weights come from, if it is one.
+fn model_before(spec: &TrainingJobSpec, recipe: &Recipe) -> Result<Option<Parent>, Fault> {
+    let path = match (&spec.retrain_from, &recipe.model.initial_weights) {
+        (Some(reference), _) => reference_path(reference.uri.as_deref())?,
+        (None, Some(initial)) => path_of(&initial.uri)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(if is_model_folder(&path) { parent::figures(&path) } else { None })
+}
+
 /// Weights by name, and where they come from.
 type FirstWeights = (BTreeMap<String, Tensor>, String);
 
 /// Lists the images and splits them.
-fn list(recipe: &Recipe, notes: &mut Vec<String>) -> Result<(Dataset, Option<Dataset>), Fault> {
+fn list(recipe: &Recipe) -> Result<(Dataset, Option<Dataset>), Fault> {
     let data = &recipe.data;
     let source = |uri: &str| -> Result<Source, Fault> {
         Ok(Source {
-            path: local_path(uri)?,
-            format: data.format.try_into()?,
+            path: path_of(uri)?,
+            format: data.format.into(),
             image_column: data.image_column.clone(),
             label_column: data.label_column.clone(),
         })
@@ -154,48 +232,55 @@ fn list(recipe: &Recipe, notes: &mut Vec<String>) -> Result<(Dataset, Option<Dat
         return Ok((all, None));
     }
     let split = all.split(fraction, u64::from(recipe.training.seed));
-    if !split.not_validated.is_empty() {
-        notes.push(format!(
-            "too few images to keep one apart for validation: class {}",
-            split.not_validated.join(", class ")
-        ));
-    }
     let validation = (!split.validation.is_empty()).then(|| all.subset(&split.validation));
     Ok((all.subset(&split.training), validation))
-}
-
-/// The folder or file that a URI means on this machine.
-///
-/// # Errors
-/// [`Cause::BadSpec`] for storage that this version of the trainer doesn't read.
-pub(crate) fn local_path(uri: &str) -> Result<PathBuf, Fault> {
-    let parsed: Uri = uri.parse().map_err(|error| Fault::new(Cause::BadSpec, format!("{uri}: {error}")))?;
-    if parsed.scheme() == Scheme::File {
-        return Ok(PathBuf::from(parsed.path()));
-    }
-    Err(Fault::new(
-        Cause::BadSpec,
-        format!("{uri}: this version of the trainer reads and writes file:// and pvc:// alone"),
-    )
-    .hint("copy the data to a volume and name it by pvc://claim/path"))
 }
 
 fn reference_path(uri: Option<&str>) -> Result<PathBuf, Fault> {
     let uri = uri.ok_or_else(|| {
         Fault::new(Cause::Bug, "the assignment names a model by its job: the operator resolves it to a URI")
     })?;
-    local_path(uri)
+    path_of(uri)
 }
 
-/// Weights of a model folder or of a safetensors file.
-fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>, Fault> {
-    if path.is_dir() {
+/// Endings of files that hold weights: in a store, where a name says nothing of folders, all else is a model folder.
+const WEIGHT_FILES: [&str; 5] = ["safetensors", "pth", "pt", "bin", "tar"];
+
+/// Whether weights are those of a model folder, not of a file.
+fn is_model_folder(path: &Path) -> bool {
+    let is_named_as_file = || path.extension().is_some_and(|ending| WEIGHT_FILES.iter().any(|one| ending == *one));
+    if is_remote(path) { !is_named_as_file() } else { path.is_dir() }
+}
+
+/// Weights of a model folder or of a file.
+fn weights_at(path: &Path) -> Result<BTreeMap<String, Tensor>, Fault> {
+    if is_model_folder(path) {
         return Ok(model::open(path)?.weights);
     }
-    let bytes = std::fs::read(path)
+    let bytes = storage::read(path)
         .map_err(|error| Fault::io(format_args!("read the initial weights {}", path.display()), error))?;
-    read_safetensors(&bytes).map_err(|error| {
+    read_weights(&bytes).map_err(|error| {
         Fault::new(Cause::BadData, format!("{}: {error}", path.display()))
-            .hint("give a model folder or a .safetensors file")
+            .hint("give a model folder, a .safetensors file, or a .pth file of model.state_dict()")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_store_a_name_tells_files_of_weights_from_model_folders() {
+        for (path, is_folder) in [
+            ("s3://bucket/models/flowers", true),
+            ("s3://bucket/models/flowers-v1.2", true),
+            ("s3://bucket/resnet18.safetensors", false),
+            ("s3://bucket/resnet18-f37072fd.pth", false),
+            ("s3://bucket/best.pth.tar", false),
+            (env!("CARGO_MANIFEST_DIR"), true),
+            (concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), false),
+        ] {
+            assert_eq!(is_model_folder(Path::new(path)), is_folder, "{path}");
+        }
+    }
 }
