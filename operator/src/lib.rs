@@ -12,7 +12,7 @@
 //! - [`placement`]: which nodes, device and runtime a job may have, and why not others.
 //! - [`build`]: what a member is given: environment and command, as pure functions.
 //! - [`local`]: the job as processes of this machine, their state in a folder that a person can read.
-//! - [`cli`]: what was typed.
+//! - [`cli`]: what was typed; `plugin`: the commands for users of a cluster.
 
 pub mod build;
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod local;
 pub mod manifest;
 pub mod observe;
 pub mod placement;
+mod plugin;
 
 #[cfg(test)]
 mod purity;

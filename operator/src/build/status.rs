@@ -91,6 +91,6 @@ fn result(ledger: &Ledger, output: Option<&str>) -> Option<ModelStatus> {
         digest: result.digest.clone(),
         metric_name: result.metric_name.clone(),
         metric: result.metric,
-        threshold: None,
+        threshold: result.threshold,
     })
 }

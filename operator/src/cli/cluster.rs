@@ -1,4 +1,4 @@
-//! What is typed to a cluster: `operator`, `why`, `nodes`.
+//! What is typed to a cluster about nodes and places: `operator` and `why`.
 
 use std::error::Error;
 use std::fs;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::log::Log;
-use super::print;
 use crate::cluster::{self, Leadership, Settings};
 use crate::observe::Backoff;
 use crate::placement::Catalogue;
+use crate::plugin::about;
+use crate::plugin::access::{Access, Format};
 
 #[derive(Debug, Args)]
 pub(super) struct Operator {
@@ -22,6 +23,9 @@ pub(super) struct Operator {
     /// Read no nodes, as a Role without a ClusterRole allows: pods check driver and GPU themselves.
     #[arg(long, env = "TRAINYARD_NO_NODES")]
     no_nodes: bool,
+    /// An autoscaler adds nodes for pods that wait: where no node fits a job for GPUs, make its pods all the same.
+    #[arg(long, env = "TRAINYARD_AUTOSCALED")]
+    autoscaled: bool,
     #[command(flatten)]
     catalogue: CatalogueFile,
     /// Where to serve /metrics, /livez and /readyz.
@@ -85,11 +89,13 @@ impl CatalogueFile {
 pub(super) struct Why {
     /// The job, such as digits, tj/digits or sj/digits.
     job: String,
-    /// Its namespace; that of the kubeconfig if absent.
-    #[arg(short, long)]
-    namespace: Option<String>,
+    /// How to write it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     catalogue: CatalogueFile,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Operator {
@@ -108,16 +114,8 @@ impl Operator {
 impl Why {
     /// Prints the answer; the exit code.
     pub(super) fn run(&self) -> u8 {
-        in_cluster(async |client| {
-            let catalogue = self.catalogue.read()?;
-            Ok(cluster::why(&client, self.namespace.as_deref(), &self.job, &catalogue).await?)
-        })
+        about::why(&self.access, &self.job, self.output, || self.catalogue.read())
     }
-}
-
-/// Prints the nodes; the exit code.
-pub(super) fn nodes() -> u8 {
-    in_cluster(async |client| Ok(cluster::nodes(&client).await?))
 }
 
 /// Runs the operator until SIGTERM or Ctrl-C.
@@ -139,6 +137,7 @@ fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
         let settings = Settings {
             namespace: typed.namespace.clone(),
             reads_nodes: !typed.no_nodes,
+            autoscaled: typed.autoscaled,
             catalogue,
             backoff: Backoff { first_seconds: typed.backoff_seconds, most_seconds: 300 },
             poll_every: Duration::from_secs(typed.poll_seconds),
@@ -147,22 +146,6 @@ fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
         };
         Ok(cluster::run(client, settings, Box::pin(stop)).await?)
     })
-}
-
-/// Asks a cluster something and prints the answer.
-fn in_cluster(ask: impl AsyncFnOnce(kube::Client) -> Result<String, Box<dyn Error>>) -> u8 {
-    encrypt();
-    let answer = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { ask(cluster::connect().await?).await })
-    };
-    match answer() {
-        Ok(text) => print(&text),
-        Err(error) => {
-            eprintln!("{error}");
-            1
-        }
-    }
 }
 
 /// Says what TLS is made with.

@@ -1,4 +1,5 @@
-//! What was typed, and what it comes to. Exit codes: 0 done, 2 mistyped, otherwise those of the contract.
+//! What was typed, and what it comes to. Exit codes: 0 done, 2 mistyped, otherwise those of the contract; the commands for a
+//! cluster have those that [`EXIT_CODES`] tells.
 
 mod cluster;
 mod log;
@@ -11,19 +12,35 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use crds::contract::Cause;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use self::cluster::{Operator, Why, nodes};
+use self::cluster::{Operator, Why};
 use crate::local::{self, Options, RunError};
 use crate::manifest::{File, LocatedFault, Manifest, Setting};
+use crate::plugin::about::{self, Nodes, Version};
+use crate::plugin::bundle::SupportBundle;
+use crate::plugin::change::{Suspend, Wait};
+use crate::plugin::events::Events;
+use crate::plugin::logs::Logs;
+use crate::plugin::report::Report;
+use crate::plugin::retrain::Retrain;
+use crate::plugin::status::Status;
+use crate::plugin::top::Top;
+
+/// What scripts need to know of the commands.
+const EXIT_CODES: &str = "\
+Exit codes of the commands for a cluster: 0 done; 1 the job failed, is not there, or can't have what was asked for it; \
+2 mistyped; 3 the cluster can't be reached or doesn't take your credentials; 124 the time of a wait is over.
+run and validate end with the cause's code: 64 for a bad manifest, and so on.
+Jobs are named flowers, tj/flowers or trainingjob/flowers. NO_COLOR turns colours off.";
 
 /// Trains and scores vision models, here or on a cluster, from the same manifests.
 #[derive(Debug, Parser)]
-#[command(name = "trainyard", version, arg_required_else_help = true)]
+#[command(name = "trainyard", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,8 +61,31 @@ enum Command {
     /// Say why a job of the cluster is where it is, or nowhere: what each node has and lacks for it.
     Why(Why),
     /// List the cluster's nodes as jobs are placed on them: GPUs, driver, CUDA, sharing.
-    Nodes,
+    Nodes(Nodes),
+    /// Show the jobs, or one job: attempts, pods, progress, why it doesn't run, and what to do next.
+    Status(Status),
+    /// Print the logs of all members of a job, in the order of time, across its attempts.
+    Logs(Logs),
+    /// List what the cluster said of a job and its pods.
+    Events(Events),
+    /// Stop a job; it keeps its last checkpoint.
+    Suspend(Suspend),
+    /// Let a suspended job go on.
+    Resume(Suspend),
+    /// Train on from a job's model, on other hardware if asked.
+    Retrain(Retrain),
+    /// Wait until a job comes to a phase.
+    Wait(Wait),
+    /// Show the GPUs that jobs ask for and have.
+    Top(Top),
+    /// Say where a training's report is, and open it if it is on this machine.
+    Report(Report),
+    /// Gather what somebody else needs to understand a namespace, without anything secret.
+    SupportBundle(SupportBundle),
+    /// Print the version of this program and of the cluster.
+    Version(Version),
     /// Print the completions of a shell.
+    #[command(visible_alias = "completion")]
     Completions {
         /// The shell.
         shell: Shell,
@@ -80,9 +120,10 @@ struct Run {
     fresh: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
-enum Device {
+pub(crate) enum Device {
     /// GPUs if this machine has enough of them, otherwise CPUs.
     Auto,
     /// GPUs, or nothing.
@@ -112,7 +153,13 @@ enum Output {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let code = match Cli::parse().command {
+    // As kubectl's plugin it calls itself what was typed.
+    let mut grammar = Cli::command();
+    if about::is_plugin(std::env::args().next().as_deref()) {
+        grammar = grammar.bin_name("kubectl trainyard");
+    }
+    let typed = Cli::from_arg_matches_mut(&mut grammar.get_matches()).unwrap_or_else(|fault| fault.exit());
+    let code = match typed.command {
         Command::Run(typed) => run(&typed).unwrap_or_else(|error| {
             eprintln!("{error}");
             error.exit_code()
@@ -120,7 +167,18 @@ pub fn main() -> ExitCode {
         Command::Validate(typed) => validate(&typed),
         Command::Operator(typed) => typed.run(),
         Command::Why(typed) => typed.run(),
-        Command::Nodes => nodes(),
+        Command::Nodes(typed) => typed.run(),
+        Command::Status(typed) => typed.run(),
+        Command::Logs(typed) => typed.run(),
+        Command::Events(typed) => typed.run(),
+        Command::Suspend(typed) => typed.run(true),
+        Command::Resume(typed) => typed.run(false),
+        Command::Retrain(typed) => typed.run(),
+        Command::Wait(typed) => typed.run(),
+        Command::Top(typed) => typed.run(),
+        Command::Report(typed) => typed.run(),
+        Command::SupportBundle(typed) => typed.run(),
+        Command::Version(typed) => typed.run(),
         Command::Crds => print(&definitions()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -211,7 +269,7 @@ fn definitions() -> String {
 }
 
 /// Prints; a reader that has gone (`| head`) is no fault.
-fn print(text: &str) -> u8 {
+pub(crate) fn print(text: &str) -> u8 {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => 1,
         _ => 0,

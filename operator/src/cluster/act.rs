@@ -10,6 +10,7 @@ use http::header::ACCEPT;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, PartialObjectMeta, Request, Status};
 use kube::runtime::events::{Event as Published, EventType, Recorder};
@@ -25,7 +26,7 @@ use super::telemetry::Telemetry;
 use crate::build::pod::Template;
 use crate::build::{gang, names};
 use crate::decide::{How, Plan};
-use crate::observe::{Ledger, MemberId};
+use crate::observe::{Job, Ledger, MemberId};
 
 /// Name under which we write.
 pub(super) const FIELD_MANAGER: &str = "trainyard";
@@ -97,6 +98,12 @@ impl ActError {
         self.answer().filter(|status| status.code == 403).map(|status| status.message.clone())
     }
 
+    /// Whether the namespace is being deleted.
+    fn is_namespace_going(&self) -> bool {
+        let details = self.answer().and_then(|status| status.details.as_ref());
+        details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+    }
+
     /// What the API server answered, if it did.
     fn answer(&self) -> Option<&Status> {
         match self {
@@ -135,7 +142,7 @@ impl Actor<'_> {
         owner: &Owner,
     ) -> Result<(), ActError> {
         if let (Some(template), false) = (template, plan.start.is_empty()) {
-            self.companions(template).await?;
+            self.connect(template).await?;
             // The first one alone: if it is refused, so will the others be.
             if let Some((first, rest)) = plan.start.split_first() {
                 self.create(template, *first).await?;
@@ -173,26 +180,29 @@ impl Actor<'_> {
             .await
     }
 
-    /// Service and disruption budget of a gang of several pods.
-    async fn companions(&self, template: &Template<'_>) -> Result<(), ActError> {
+    /// The Service of a gang of several pods.
+    async fn connect(&self, template: &Template<'_>) -> Result<(), ActError> {
         let job = template.job;
         if job.gang_size == 1 {
             return Ok(());
         }
-        let (service, budget) = (gang::service(job, template.owner), gang::disruption_budget(job, template.owner));
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let name = names::service(job);
-        let services: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
-        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
-        self.write(
-            "apply_service",
-            "apply the Service",
-            services.patch_metadata(&name, &apply, &Patch::Apply(&service)),
-        )
-        .await?;
-        let doing = "apply the PodDisruptionBudget";
-        self.write("apply_budget", doing, budgets.patch_metadata(&name, &apply, &Patch::Apply(&budget))).await?;
-        Ok(())
+        let service = gang::service(job, template.owner);
+        let (name, apply) = (names::service(job), PatchParams::apply(FIELD_MANAGER).force());
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
+        let patch = Patch::Apply(&service);
+        self.write("apply_service", "apply the Service", api.patch_metadata(&name, &apply, &patch)).await.map(drop)
+    }
+
+    /// The disruption budget of a gang that runs. It comes after the burst of pods: until then an eviction costs nothing,
+    /// and the disruption controller would write its status for every pod.
+    pub(super) async fn protect(&self, job: &Job, owner: &OwnerReference) -> Result<(), ActError> {
+        let budget = gang::disruption_budget(job, owner);
+        let (name, apply) = (names::service(job), PatchParams::apply(FIELD_MANAGER).force());
+        let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
+        let patch = Patch::Apply(&budget);
+        self.write("apply_budget", "apply the PodDisruptionBudget", api.patch_metadata(&name, &apply, &patch))
+            .await
+            .map(drop)
     }
 
     async fn create(&self, template: &Template<'_>, id: MemberId) -> Result<(), ActError> {
@@ -269,8 +279,11 @@ impl Actor<'_> {
                 secondary: None,
             };
             let doing = "publish an event";
-            if let Err(error) = self.write("publish_event", doing, self.recorder.publish(&published, regarding)).await {
-                tracing::warn!(%error, reason = event.reason, "an event was not published");
+            match self.write("publish_event", doing, self.recorder.publish(&published, regarding)).await {
+                Ok(()) => {}
+                // Whoever deletes a namespace doesn't want to be told of what was in it.
+                Err(error) if error.is_namespace_going() => tracing::debug!(%error, reason = event.reason, "not told"),
+                Err(error) => tracing::warn!(%error, reason = event.reason, "an event was not published"),
             }
         }
     }

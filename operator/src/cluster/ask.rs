@@ -72,7 +72,7 @@ fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], catalogue: &Catalogue) -> Stri
     let infrastructure = job.infrastructure();
     let backoff = Backoff { first_seconds: 0, most_seconds: 0 };
     let pods = job.wishes(Setting::anywhere(backoff)).members();
-    let request = Request { infrastructure, excluded: &excluded, pods, gang: infrastructure.nodes };
+    let request = Request { pods, excluded: &excluded, ..Request::together(infrastructure, &[]) };
     let mut text = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
     if let Some(placement) = &ledger.placement {
         text += &format!("Placed on {:?}: {}\n", placement.device, placement.reason);

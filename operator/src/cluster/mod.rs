@@ -57,6 +57,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// Whether nodes may be read. If not, the gate is written from the driver table alone.
     pub reads_nodes: bool,
+    /// Whether an autoscaler adds the nodes that waiting pods need.
+    pub autoscaled: bool,
     /// The images of our trainer.
     pub catalogue: Catalogue,
     /// Waiting time before a restart.

@@ -195,6 +195,7 @@ fn find_place<K: Kind>(
         excluded,
         pods: job.wishes(Setting::anywhere(context.settings.backoff)).members(),
         gang: infrastructure.nodes,
+        autoscaled: context.settings.autoscaled,
     };
     let nodes = context.nodes.as_ref().map(|nodes| nodes.facts());
     let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
@@ -240,6 +241,10 @@ async fn act<K: Kind>(
     infrastructure: &Infrastructure,
     owner: &Owner,
 ) -> Result<(), ActError> {
+    let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
+    if plan.protect {
+        actor.protect(wished, &reference).await?;
+    }
     let (Some(place), false) = (place, plan.start.is_empty()) else {
         return actor.members(plan, None, owner).await;
     };
@@ -252,7 +257,6 @@ async fn act<K: Kind>(
     }
     let device = if place.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };
     let spec = assignment::resolve(&spec, device, &mounts(&claims), &place.models);
-    let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
     let template = Template {
         job: wished,
         infrastructure,

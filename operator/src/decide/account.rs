@@ -30,6 +30,10 @@ impl Draft<'_> {
 
     /// Ends the job that was active for too long, and the gang that stands still for too long.
     pub(super) fn check_deadlines(&mut self) {
+        // What was done in time may be seen late.
+        if self.is_done() {
+            return;
+        }
         if let (Some(deadline), Some(_)) = (self.world.job.active_deadline_seconds, self.ledger.active_since) {
             let active = self.ledger.active_until(self.now);
             if active >= deadline {
@@ -119,6 +123,7 @@ impl Draft<'_> {
         self.ledger.result = Some(JobResult {
             metric,
             metric_name: old.metric_name.or(new.metric_name),
+            threshold: None,
             rows_in: sum(old.rows_in, new.rows_in),
             rows_out: sum(old.rows_out, new.rows_out),
             rows_failed: sum(old.rows_failed, new.rows_failed),

@@ -110,8 +110,9 @@ impl Draft<'_> {
             }
             None => record.stage.clone(),
         };
-        for index in missing {
-            self.start(MemberId { attempt: record.attempt, index });
+        // Without a place they wait, as the whole gang would.
+        if !matches!(self.world.place, Some(Err(_))) {
+            missing.iter().for_each(|index| self.start(MemberId { attempt: record.attempt, index: *index }));
         }
         self.restage(gang, record, stage);
     }
@@ -264,12 +265,16 @@ impl Draft<'_> {
         !self.world.members.iter().any(Member::is_live) && self.plan.start.is_empty()
     }
 
+    /// Whether all gangs are done.
+    pub(super) fn is_done(&self) -> bool {
+        u32::try_from(self.ledger.done.len()).unwrap_or(u32::MAX) >= self.world.job.gangs
+    }
+
     /// Whether the job has just come to its end, and how.
     pub(super) fn conclude(&mut self) {
-        let done = u32::try_from(self.ledger.done.len()).unwrap_or(u32::MAX) >= self.world.job.gangs;
         let phase = match &self.ledger.failure {
             Some(_) => Phase::Failed,
-            None if done => Phase::Succeeded,
+            None if self.is_done() => Phase::Succeeded,
             None => return,
         };
         self.ledger.phase = phase;

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::observe::{Ledger, Member, MemberId, MemberState, World};
+use crds::status::Phase;
 
 /// What to do about `world` at `now`.
 pub fn decide(world: &World, now: Timestamp) -> Plan {
@@ -119,6 +120,8 @@ impl<'a> Draft<'a> {
 
     fn finish(mut self) -> Plan {
         if self.ledger != self.world.ledger {
+            let comes_to_run = self.ledger.phase == Phase::Running && self.world.ledger.phase != Phase::Running;
+            self.plan.protect = comes_to_run && self.world.job.gang_size > 1;
             self.plan.ledger = Some(self.ledger);
         } else {
             self.plan.events.clear();

@@ -1,4 +1,4 @@
-//! What is to be done: data that `act` carries out in this order - starts, stops, the one status write, events.
+//! What is to be done: data that `act` carries out in this order - protection, starts, stops, the one status write, events.
 
 use jiff::Timestamp;
 
@@ -9,6 +9,8 @@ use crate::observe::{Ledger, MemberId};
 pub struct Plan {
     /// Members to start. One that exists already is fine: names are deterministic.
     pub start: Vec<MemberId>,
+    /// Whether the gang has come to run: from now on the loss of one member costs all of them what they did.
+    pub protect: bool,
     /// Members to stop or to clear away, each under the precondition of its UID.
     pub stop: Vec<Stop>,
     /// The memory to write down, if it differs from the one that was read.

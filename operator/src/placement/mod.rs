@@ -53,17 +53,21 @@ pub struct Request<'a> {
     pub pods: u32,
     /// Pods that must live at the same time: all of a TrainingJob, one of a ScoringJob or a ModelEndpoint.
     pub gang: u32,
+    /// Whether an autoscaler adds the nodes that waiting pods need. Then no pool is too small: an autoscaler acts on pods that
+    /// wait, and on nothing else.
+    pub autoscaled: bool,
 }
 
 impl<'a> Request<'a> {
     /// A job of `infrastructure.nodes` pods that must all live at the same time.
     pub fn together(infrastructure: &'a Infrastructure, excluded: &'a [String]) -> Request<'a> {
-        Request { infrastructure, excluded, pods: infrastructure.nodes, gang: infrastructure.nodes }
+        let pods = infrastructure.nodes;
+        Request { infrastructure, excluded, pods, gang: pods, autoscaled: false }
     }
 
     /// Pods that work on their own, one at a time if need be.
     pub fn apart(infrastructure: &'a Infrastructure, excluded: &'a [String], pods: u32) -> Request<'a> {
-        Request { infrastructure, excluded, pods, gang: 1 }
+        Request { infrastructure, excluded, pods, gang: 1, autoscaled: false }
     }
 }
 
@@ -101,6 +105,8 @@ impl Placed {
 /// GPUs: the runtime is the one that the job names; else none, if the job brings its own image; else **the newest CUDA of
 /// the catalogue for which the nodes that fit have room for the whole gang**, several pods to a node where it has the GPUs.
 /// First this is tried without the nodes that report a fault, then with them.
+///
+/// With an autoscaler, `device: Gpu` is never refused for want of nodes. Its pods then check driver and GPU themselves.
 ///
 /// `device: Auto` takes GPUs if that succeeds, else CPUs; CPUs too where the nodes can't be read, since pods would wait for
 /// GPUs for ever if there are none.
@@ -156,6 +162,13 @@ fn on_gpus(request: &Request<'_>, nodes: Option<&[NodeFacts]>, catalogue: &Catal
     if let (Some(runtime), true) = (gate.runtime, candidates.len() > 1 && funnel.runtime_matters()) {
         let others = format!("no runtime of the catalogue has room, {} the nearest: ", runtime.name);
         refusal.message.insert_str(0, &others);
+    }
+    if request.autoscaled && request.infrastructure.device == Device::Gpu {
+        // A node that is yet to come has no labels of GPU Feature Discovery for an autoscaler to see.
+        let gate = self::gate(request, candidates.first().copied().flatten(), &[], true);
+        let placed = placed(request, &gate, None)?;
+        let reason = format!("pods wait for an autoscaler to add nodes: {}", refusal.message);
+        return Ok(Placed { reason: bounded(&reason), ..placed });
     }
     Err(refusal)
 }

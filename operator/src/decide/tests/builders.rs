@@ -128,6 +128,11 @@ pub(super) fn running() -> MemberState {
     MemberState::Running
 }
 
+/// The stage of a gang whose next attempt starts so many seconds after noon.
+pub(super) fn waiting(seconds: i64) -> Stage {
+    Stage::Waiting { not_before: at(seconds) }
+}
+
 /// Ended at noon with this exit code and no message.
 pub(super) fn ended(code: i32) -> MemberState {
     MemberState::Ended(End::from_exit(code, None, noon()))
@@ -139,6 +144,7 @@ pub(super) fn completed(rows: u64, metric: f64) -> MemberState {
         uri: "file:///out".to_owned(),
         metric_name: Some("accuracy".to_owned()),
         metric: Some(metric),
+        threshold: None,
         rows_in: Some(rows),
         rows_out: Some(rows),
         rows_failed: Some(0),

@@ -366,3 +366,22 @@ fn pods_that_work_apart_need_room_for_one() {
     let placed = place(&request, Some(&pool), &Catalogue::built_in()).unwrap();
     assert_eq!((placed.gpus, placed.resource), (40, Some(("nvidia.com/gpu".to_owned(), 4))));
 }
+
+#[test]
+fn where_an_autoscaler_adds_nodes_pods_for_gpus_wait_for_them() {
+    let job = gpus(2).without("spent");
+    let request = Request { autoscaled: true, ..job.request() };
+    for pool in [vec![], vec![cpus("x")], vec![h100("small", 1)], vec![h100("spent", 2)]] {
+        let placed = place(&request, Some(&pool), &catalogue()).unwrap();
+        assert_eq!((placed.device, placed.gpus, placed.runtime.as_deref()), (Device::Gpu, 2, Some("cuda-13.0")));
+        assert!(placed.reason.starts_with("pods wait for an autoscaler to add nodes: "), "{}", placed.reason);
+        // A node that an autoscaler thinks of has the resource and none of the labels that are found on it later.
+        assert!(lets(&job, &placed, &bare("new", 2)), "{pool:?}");
+        assert!(!lets(&job, &placed, &bare("spent", 2)));
+    }
+    let fits = place(&request, Some(&[h100("a", 2)]), &catalogue()).unwrap();
+    assert_eq!(fits, job.placed(&[h100("a", 2)]).unwrap(), "where a node fits, nothing is different");
+    let nonsense = gpus(2).runtime("nonsense");
+    let refusal = place(&Request { autoscaled: true, ..nonsense.request() }, Some(&[]), &catalogue()).unwrap_err();
+    assert_eq!(refusal.why, Why::BadSpec);
+}

@@ -1,0 +1,124 @@
+//! `trainyard version`, `nodes` and `why`: short answers.
+
+use std::path::Path;
+
+use clap::Args;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use serde_json::{Value, json};
+
+use super::access::{Access, Format};
+use super::error::PluginError;
+use super::job::all;
+use crate::cluster::{self, OperatorError};
+use crate::observe::NodeFacts;
+use crate::placement::{self, Catalogue, Table};
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Only this program's: ask no cluster.
+    #[arg(long)]
+    client: bool,
+    /// How to write it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Version {
+    /// Prints it; the exit code.
+    pub(crate) fn run(&self) -> u8 {
+        let ours = env!("CARGO_PKG_VERSION");
+        let api = format!("{}/{}", crds::contract::GROUP, crds::contract::VERSION);
+        if self.client {
+            let value = json!({"client": ours, "api": api});
+            return self.output.print(&value, || format!("client      {ours}\napi         {api}\n"));
+        }
+        self.access.with(async |cluster| {
+            let server = cluster.client.apiserver_version().await?.git_version;
+            let value = json!({"client": ours, "api": api, "kubernetes": server});
+            Ok(self.output.print(&value, || format!("client      {ours}\napi         {api}\nkubernetes  {server}\n")))
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// How to write them.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Nodes {
+    /// Prints them; the exit code.
+    pub(crate) fn run(&self) -> u8 {
+        self.access.with(async |cluster| {
+            let nodes = all(&Api::<Node>::all(cluster.client), "").await?;
+            let table = placement::nodes(&nodes.iter().map(NodeFacts::of).collect::<Vec<_>>());
+            Ok(self.output.print(&rows(&table), || table.to_string()))
+        })
+    }
+}
+
+/// A table as objects, by the heads of its columns.
+fn rows(table: &Table) -> Value {
+    let row = |cells: &Vec<String>| {
+        let heads = table.head.iter().map(|head| head.to_ascii_lowercase());
+        heads.zip(cells.iter().map(|cell| Value::from(cell.as_str()))).collect::<serde_json::Map<_, _>>()
+    };
+    table.rows.iter().map(|cells| Value::Object(row(cells))).collect()
+}
+
+/// Prints why a job is where it is; the exit code.
+pub(crate) fn why(
+    access: &Access,
+    job: &str,
+    output: Format,
+    catalogue: impl FnOnce() -> Result<Catalogue, Box<dyn std::error::Error>>,
+) -> u8 {
+    access.with(async |cluster| {
+        let catalogue = catalogue().map_err(|error| PluginError::Usage(error.to_string()))?;
+        let job = cluster.find(job).await?;
+        let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &job.title(), &catalogue).await;
+        let answer = answer.map_err(|error| match error {
+            OperatorError::Client(error) => error.into(),
+            error => PluginError::Refused(error.to_string()),
+        })?;
+        let lines: Vec<&str> = answer.lines().collect();
+        let value =
+            json!({"job": job.title(), "namespace": job.namespace, "status": job.value["status"], "why": lines});
+        Ok(output.print(&value, || answer.clone()))
+    })
+}
+
+/// Whether this program was started as a plugin of kubectl's: by the name under which kubectl finds it.
+pub(crate) fn is_plugin(program: Option<&str>) -> bool {
+    program.and_then(|path| Path::new(path).file_name()).is_some_and(|name| name == "kubectl-trainyard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_for_programs_has_an_object_for_each_row() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let table = Table { head: texts(&["NAME", "GPUS"]), rows: vec![texts(&["a", "8"])] };
+        assert_eq!(rows(&table), json!([{"name": "a", "gpus": "8"}]));
+    }
+
+    #[test]
+    fn the_name_it_is_started_by_decides_what_it_calls_itself() {
+        for (name, expected) in [
+            (Some("/usr/bin/kubectl-trainyard"), true),
+            (Some("kubectl-trainyard"), true),
+            (Some("trainyard"), false),
+            (None, false),
+        ] {
+            assert_eq!(is_plugin(name), expected, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The way to the cluster, as kubectl's options name it, and how an answer is written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+
+use super::error::PluginError;
+use crate::cli::print;
+
+/// Longest time that a connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which cluster and namespace.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Access {
+    /// The namespace; that of the kubeconfig's context if absent.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// The kubeconfig's context to use.
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// The kubeconfig; that of KUBECONFIG or ~/.kube/config if absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// A cluster, and the namespace that is meant.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+}
+
+impl Access {
+    async fn connect(&self) -> Result<Cluster, PluginError> {
+        let refuse = |error: Box<dyn std::error::Error + Send + Sync>| PluginError::Kubeconfig(error);
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let mut config = match &self.kubeconfig {
+            Some(path) => {
+                let read = Kubeconfig::read_from(path).map_err(|error| refuse(error.into()))?;
+                Config::from_custom_kubeconfig(read, &options).await.map_err(|error| refuse(error.into()))?
+            }
+            None if self.context.is_some() => {
+                Config::from_kubeconfig(&options).await.map_err(|error| refuse(error.into()))?
+            }
+            None => Config::infer().await.map_err(|error| refuse(error.into()))?,
+        };
+        config.connect_timeout = Some(PATIENCE);
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Cluster { client: Client::try_from(config)?, namespace })
+    }
+
+    /// Does something with the cluster; the exit code. A fault is told on the standard error.
+    pub(crate) fn with(&self, work: impl AsyncFnOnce(Cluster) -> Result<u8, PluginError>) -> u8 {
+        // Fails only where a provider was installed before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("can't start: {error}");
+                return 1;
+            }
+        };
+        let done = runtime.block_on(async { work(self.connect().await?).await });
+        done.unwrap_or_else(|error| {
+            eprintln!("{error}");
+            error.exit_code()
+        })
+    }
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For people, with more columns.
+    Wide,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+impl Format {
+    /// Whether people read it.
+    pub(crate) fn is_for_people(self) -> bool {
+        matches!(self, Format::Table | Format::Wide)
+    }
+
+    /// Prints `value`, or what `people` makes for people; the exit code.
+    pub(crate) fn print(self, value: &Value, people: impl FnOnce() -> String) -> u8 {
+        print(&self.text(value, people))
+    }
+
+    fn text(self, value: &Value, people: impl FnOnce() -> String) -> String {
+        match self {
+            Format::Table | Format::Wide => people(),
+            Format::Json => format!("{value:#}\n"),
+            Format::Yaml => yaml(value),
+        }
+    }
+}
+
+/// A value as YAML.
+pub(crate) fn yaml(value: &Value) -> String {
+    // A value of JSON has nothing that YAML lacks.
+    serde_saphyr::to_string(value).unwrap_or_else(|fault| format!("# {fault}\n"))
+}

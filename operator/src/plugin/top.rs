@@ -1,0 +1,200 @@
+//! `trainyard top`: GPUs that jobs ask for and have, by namespace and job.
+
+use clap::Args;
+use crds::infrastructure::Device;
+use crds::status::Phase;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::access::{Access, Format};
+use super::job::Job;
+use super::member::{Health, Member};
+use crate::placement::Table;
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Jobs of all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Jobs that have ended as well.
+    #[arg(long)]
+    ended: bool,
+    /// How to write it.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// GPUs of a job.
+#[derive(Clone, Debug, PartialEq)]
+struct Use {
+    namespace: String,
+    job: String,
+    phase: String,
+    /// GPUs that it asks for.
+    asked: u32,
+    /// GPUs of pods that run.
+    running: u32,
+    /// Nodes that these are on.
+    nodes: Vec<String>,
+    /// GPUs times the hours that its attempts held them, as far as its status remembers attempts.
+    gpu_hours: f64,
+    /// Whether the status has forgotten attempts.
+    is_at_least: bool,
+}
+
+impl Top {
+    /// Prints it; the exit code.
+    pub(crate) fn run(&self) -> u8 {
+        self.access.with(async |cluster| {
+            let mut jobs = cluster.jobs(self.all_namespaces).await?;
+            jobs.retain(|job| self.ended || !job.status.phase.is_terminal());
+            let pods = cluster.list::<Pod>(self.all_namespaces, crds::contract::labels::JOB).await?;
+            let now = Timestamp::now();
+            let uses: Vec<Use> = jobs.iter().map(|job| of(job, &members(job, &pods), now)).collect();
+            let rows: Vec<Value> = uses.iter().map(value).collect();
+            Ok(self.output.print(&json!(rows), || match uses.is_empty() {
+                true => "No job is under way\n".to_owned(),
+                false => table(&uses).to_string(),
+            }))
+        })
+    }
+}
+
+/// The members among all pods that are the job's.
+fn members(job: &Job, pods: &[Pod]) -> Vec<Member> {
+    use crds::contract::labels;
+    let label = |pod: &Pod, name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name).cloned());
+    let is_its = |pod: &&Pod| {
+        pod.metadata.namespace.as_deref() == Some(job.namespace.as_str())
+            && label(pod, labels::JOB).as_deref() == Some(job.name.as_str())
+            && label(pod, labels::KIND).as_deref() == Some(job.kind.name())
+    };
+    pods.iter().filter(is_its).filter_map(|pod| Member::of(pod, &job.infrastructure.gpu.resource_name)).collect()
+}
+
+fn of(job: &Job, members: &[Member], now: Timestamp) -> Use {
+    let status = &job.status;
+    let running: Vec<&Member> =
+        members.iter().filter(|member| member.health == Health::Running && member.gpus > 0).collect();
+    let mut nodes: Vec<String> = running.iter().filter_map(|member| member.node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    let idle = status.phase.is_terminal() || status.phase == Phase::Suspended;
+    let asked = match &status.placement {
+        _ if idle => 0,
+        Some(placement) => placement.gpus,
+        None if job.infrastructure.device == Device::Gpu => job.members * job.infrastructure.gpus_per_node,
+        None => 0,
+    };
+    // Each attempt is taken to have held what the newest one was given: the status says it of that one alone.
+    let gpus = status.placement.as_ref().map_or(0, |placement| placement.gpus);
+    let ended = status.attempts.iter().filter_map(|one| Some((one.start.as_ref()?.0, one.end.as_ref()?.0)));
+    let recorded: i64 = ended.map(|(start, end)| (end.as_second() - start.as_second()).max(0)).sum();
+    let is_recorded = status.attempts.iter().any(|one| one.number == status.attempt);
+    let newest = members.iter().filter(|member| member.attempt == status.attempt);
+    let began = newest.clone().filter_map(|member| member.started).min();
+    let until = match newest.clone().all(Member::has_ended) {
+        true => newest.filter_map(|member| member.ended).max().unwrap_or(now),
+        false => now,
+    };
+    let current = match began.filter(|_| !is_recorded) {
+        Some(began) => (until.as_second() - began.as_second()).max(0),
+        None => 0,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "seconds of jobs stay far below 2^52")]
+    let gpu_hours = f64::from(gpus) * (recorded + current) as f64 / 3600.0;
+    let known = u32::try_from(status.attempts.len()).unwrap_or(u32::MAX) + u32::from(!is_recorded);
+    Use {
+        namespace: job.namespace.clone(),
+        job: job.title(),
+        phase: job.phase(),
+        asked,
+        running: running.iter().map(|member| member.gpus).sum(),
+        nodes,
+        gpu_hours,
+        is_at_least: status.attempt > known,
+    }
+}
+
+fn value(one: &Use) -> Value {
+    json!({
+        "namespace": one.namespace, "job": one.job, "phase": one.phase, "gpusAsked": one.asked,
+        "gpusRunning": one.running, "nodes": one.nodes, "gpuHours": one.gpu_hours, "gpuHoursAtLeast": one.is_at_least,
+    })
+}
+
+fn table(uses: &[Use]) -> Table {
+    let hours = |hours: f64, is_at_least: bool| format!("{}{hours:.2}", if is_at_least { ">= " } else { "" });
+    let row = |one: &Use| {
+        vec![
+            one.namespace.clone(),
+            one.job.clone(),
+            one.phase.clone(),
+            one.asked.to_string(),
+            one.running.to_string(),
+            one.nodes.join(","),
+            hours(one.gpu_hours, one.is_at_least),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = uses.iter().map(row).collect();
+    let sum = |of: fn(&Use) -> u32| uses.iter().map(of).sum::<u32>().to_string();
+    let total = hours(uses.iter().map(|one| one.gpu_hours).sum(), uses.iter().any(|one| one.is_at_least));
+    let (asked, running) = (sum(|one| one.asked), sum(|one| one.running));
+    rows.push(vec!["total".to_owned(), String::new(), String::new(), asked, running, String::new(), total]);
+    let head = ["NAMESPACE", "JOB", "PHASE", "ASKED", "RUNNING", "NODES", "GPU-HOURS"].map(str::to_owned).to_vec();
+    Table { head, rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::tests::job;
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-01-01T{text}Z").parse().expect("a time")
+    }
+
+    #[test]
+    fn gpu_hours_are_those_of_ended_attempts_and_of_the_one_under_way() {
+        let attempt =
+            json!({"number": 1, "cause": "PeerLost", "start": "2026-01-01T01:00:00Z", "end": "2026-01-01T01:30:00Z"});
+        let status = json!({
+            "phase": "Running", "attempt": 2, "attempts": [attempt], "placement": {"device": "Gpu", "gpus": 4},
+        });
+        let member = |index: u32| Member {
+            attempt: 2,
+            index,
+            gpus: 2,
+            node: Some(format!("n{}", index % 2)),
+            health: Health::Running,
+            started: Some(at("02:00:00")),
+            ..Member::default()
+        };
+        let mut waits = member(1);
+        waits.health = Health::Waiting;
+        let one = of(&job(status), &[member(0), waits], at("03:00:00"));
+        assert_eq!((one.asked, one.running, one.nodes.as_slice()), (4, 2, ["n0".to_owned()].as_slice()));
+        assert!((one.gpu_hours - 6.0).abs() < 1e-9, "{one:?}");
+        assert!(!one.is_at_least);
+        let text = table(&[one]).to_string();
+        assert!(text.contains("a           tj/flowers   Running   4       2         n0      6.00"), "{text}");
+        assert!(text.contains("total       -            -         4       2         -       6.00"), "{text}");
+    }
+
+    #[test]
+    fn a_job_that_has_ended_or_is_suspended_asks_for_nothing() {
+        for phase in ["Suspended", "Succeeded"] {
+            let status = json!({"phase": phase, "attempt": 1, "placement": {"device": "Gpu", "gpus": 4}});
+            assert_eq!(of(&job(status), &[], at("03:00:00")).asked, 0, "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_has_forgotten_attempts_gives_a_lower_bound() {
+        let status = json!({"phase": "Running", "attempt": 12, "attempts": [{"number": 1, "cause": "Storage"}]});
+        assert!(of(&job(status), &[], at("03:00:00")).is_at_least);
+    }
+}
