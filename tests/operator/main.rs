@@ -2,12 +2,15 @@
 //! operator itself is killed. Pods are played: a test says how each ends.
 
 mod asked;
+mod cli;
 mod crashes;
 mod faults;
 mod late;
 mod leading;
 mod lives;
 mod plays;
+mod premises;
+mod progress;
 mod refusals;
 mod rights;
 mod sweep;

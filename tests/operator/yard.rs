@@ -46,6 +46,7 @@ impl Yard {
         Settings {
             namespace: Some(self.namespace.name().to_owned()),
             reads_nodes: true,
+            autoscaled: false,
             catalogue: Catalogue::built_in(),
             backoff: Backoff { first_seconds: 1, most_seconds: 2 },
             poll_every: Duration::from_secs(1),

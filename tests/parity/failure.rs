@@ -12,6 +12,11 @@ use crate::process::{Ranks, Running, build_cuda_plugin, free_port, ours, python,
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("a rank whose peer is killed ends within seconds as peer lost", peer_killed),
+        Trial::test(
+            "ranks whose peer stands still name it and the collective, soon after its time is over",
+            peer_stopped,
+        ),
+        Trial::test("ranks with different models name the tensors, their shapes and the ranks", other_model),
         Trial::test("a rank whose peer stops before it joins says which", peer_missing),
         Trial::test("a rank without a host says where it looked", host_missing),
         Trial::test("ranks that were told of different worlds say so", other_world),
@@ -58,7 +63,47 @@ fn peer_killed() -> Result<(), Failed> {
         let mut ranks = Ranks::ours(folder.path(), 2);
         ranks.rank(1 - victim).wait_for_line("step 3");
         ranks.rank(victim).kill();
-        expect(ranks.rank(1 - victim), "peer-lost", "the connection to another rank was lost")?;
+        let absent = format!("1 of 2 ranks did not come: {victim}; the connection to another rank was lost");
+        expect(ranks.rank(1 - victim), "peer-lost", &absent)?;
+    }
+    Ok(())
+}
+
+fn peer_stopped() -> Result<(), Failed> {
+    let job = Job { world_size: 3, collective_seconds: 6.0, ..Job::new(300) };
+    let folder = folder(&job)?;
+    python(folder.path(), &["init"]).run()?;
+    // Rank 0 has the store as well.
+    for victim in [0, 2] {
+        let mut ranks = Ranks::ours(folder.path(), 3);
+        (0..3).for_each(|rank| ranks.rank(rank).wait_for_line("step 1"));
+        ranks.rank(victim).stop();
+        for rank in (0..3).filter(|rank| *rank != victim) {
+            let (code, said) = end(ranks.rank(rank))?;
+            let names_it = said.contains(&format!("1 of 3 ranks did not come: {victim};"));
+            // In words, and as libtorch's flight recorder has it, with its number.
+            let collective = said.contains("averaging gradients in the backward pass (gloo:all_reduce number ")
+                || said.contains("sharing rank 0's buffers (gloo:broadcast number ");
+            if !(names_it && collective) || code != Some(Cause::PeerLost.exit_code()) {
+                return Err(format!("rank {rank} ended with {code:?} and said {said:?} of rank {victim}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn other_model() -> Result<(), Failed> {
+    let folder = folder(&Job { world_size: 3, misfit: Some(1), ..Job::new(1) })?;
+    let mut ranks = Ranks::ours(folder.path(), 3);
+    for rank in 0..3 {
+        let (code, said) = end(ranks.rank(rank))?;
+        let names = "fc.weight is a parameter [10, 512] of Float on ranks 0, 2 and a parameter [11, 512] of Float on rank 1; \
+            fc.bias is a parameter [10] of Float on ranks 0, 2 and a parameter [11] of Float on rank 1";
+        if code != Some(Cause::BadSpec.exit_code())
+            || !(said.starts_with("error model-differs ") && said.contains(names))
+        {
+            return Err(format!("rank {rank} ended with {code:?} and said {said:?}").into());
+        }
     }
     Ok(())
 }

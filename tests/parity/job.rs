@@ -27,10 +27,16 @@ pub(crate) struct Job {
     pub(crate) bucket_mib: Option<f64>,
     /// Whether to look for unused parameters.
     pub(crate) find_unused: bool,
+    /// Kind in which gradients travel, if not their own: `float16` or `bfloat16`.
+    pub(crate) compression: Option<String>,
+    /// Rank whose model has another number of classes, if there is one. Then all start with weights of their own.
+    pub(crate) misfit: Option<u32>,
     /// Largest norm of the gradients, if they are clipped.
     pub(crate) clip: Option<f64>,
     /// Seconds that ranks wait for each other to join.
     pub(crate) join_seconds: f64,
+    /// Seconds that a collective may take.
+    pub(crate) collective_seconds: f64,
 }
 
 impl Job {
@@ -47,8 +53,12 @@ impl Job {
             bfloat16: false,
             bucket_mib: None,
             find_unused: false,
+            compression: None,
+            misfit: None,
             clip: None,
             join_seconds: 60.0,
+            // Long: what ends a rank whose peer was killed must be the lost connection.
+            collective_seconds: 600.0,
         }
     }
 

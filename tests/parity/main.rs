@@ -1,13 +1,20 @@
 //! Proof of value: the trainer's DDP and Python's DistributedDataParallel, given the same weights and images, end with
-//! the same bytes in every parameter, buffer, loss and optimizer state. And: ranks that lose each other say so at once.
+//! the same bytes in every parameter, buffer, loss and optimizer state. Its optimizers and torch.optim likewise; what it
+//! does to images and labels, and torchvision; the networks of the zoo, and torchvision's; its figures, and scikit-learn's;
+//! its event files, and what TensorBoard reads of them. And: ranks that lose each other say so at once.
 //!
 //! Run with the arguments `rank FOLDER RANK PORT RUN` this program is one rank of its own tests.
 
 mod bytes;
 mod failure;
+mod figures;
 mod job;
+mod optim;
 mod process;
 mod rank;
+mod recipe;
+mod sync_norm;
+mod zoo;
 
 use std::path::Path;
 
@@ -31,6 +38,11 @@ fn main() {
         .map(|(name, job)| Trial::test(format!("same bytes as Python: {name}"), move || same_bytes_as_python(&job)))
         .collect();
     trials.extend(failure::trials());
+    trials.extend(sync_norm::trials());
+    trials.extend(zoo::trials());
+    trials.extend(optim::trials());
+    trials.extend(recipe::trials());
+    trials.extend(figures::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -42,11 +54,16 @@ fn jobs() -> Vec<(&'static str, Job)> {
         ("100 steps of SGD, channels-last", Job { channels_last: true, ..Job::new(100) }),
         ("SGD, NCHW", sgd.clone()),
         ("AdamW", adamw.clone()),
-        ("AdamW, channels-last, gradients clipped", Job { channels_last: true, clip: Some(0.5), ..adamw }),
+        ("AdamW, channels-last, gradients clipped", Job { channels_last: true, clip: Some(0.3), ..adamw }),
         ("gradients accumulated over 3 passes", Job { passes: 3, steps: 6, ..sgd.clone() }),
         ("buckets of 200 KiB", Job { bucket_mib: Some(0.2), ..sgd.clone() }),
         ("search for unused parameters", Job { find_unused: true, ..sgd.clone() }),
         ("bfloat16, channels-last", Job { bfloat16: true, channels_last: true, steps: 4, ..sgd.clone() }),
+        ("gradients that travel as float16", Job { compression: Some("float16".to_string()), ..sgd.clone() }),
+        (
+            "gradients that travel as bfloat16, accumulated over 2 passes, 3 ranks",
+            Job { compression: Some("bfloat16".to_string()), passes: 2, world_size: 3, steps: 5, ..sgd.clone() },
+        ),
         ("4 ranks", Job { world_size: 4, steps: 5, ..sgd.clone() }),
         ("1 rank", Job { world_size: 1, steps: 5, ..sgd }),
     ]

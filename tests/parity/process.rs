@@ -16,7 +16,7 @@ fn interpreter() -> &'static Path {
         }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python.sh");
         let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/python.sh starts");
-        assert!(output.status.success(), "tests/python.sh could not install PyTorch; it needs PyPI and 4.8 GB of disk");
+        assert!(output.status.success(), "tests/python.sh could not install PyTorch; it needs PyPI and 5 GB of disk");
         PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
     })
 }
@@ -55,11 +55,23 @@ pub(crate) fn build_cuda_plugin(file: &Path) -> Program {
 
 /// `ddp.py` with arguments.
 pub(crate) fn python(folder: &Path, arguments: &[&str]) -> Program {
+    script("ddp.py", folder, arguments)
+}
+
+/// A Python program of this folder with arguments.
+pub(crate) fn script(file: &str, folder: &Path, arguments: &[&str]) -> Program {
     let mut command = Command::new(interpreter());
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/parity/ddp.py")).arg(folder).args(arguments);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("parity").join(file)).arg(folder).args(arguments);
     // Python's own messages about each process group would fill the log.
     command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
-    Program { name: format!("ddp.py {}", arguments.join(" ")), command }
+    Program { name: format!("{file} {}", arguments.join(" ")), command }
+}
+
+/// `zoo.py`, which does `what`.
+pub(crate) fn zoo_python(folder: &Path, what: &str) -> Program {
+    let mut command = Command::new(interpreter());
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/parity/zoo.py")).arg(folder).arg(what);
+    Program { name: format!("zoo.py {what}"), command }
 }
 
 /// This program as a rank.
@@ -114,6 +126,13 @@ impl Running {
         self.child.kill().expect("a rank can be killed");
     }
 
+    /// SIGSTOP: it is there, and does nothing.
+    pub(crate) fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        let stopped = Command::new("kill").args(["-STOP", &pid]).status().expect("kill starts");
+        assert!(stopped.success(), "{} can be stopped", self.name);
+    }
+
     /// Waits for the end, at most `limit`: exit status and the last line of standard output.
     pub(crate) fn end_within(&mut self, limit: Duration) -> Result<(ExitStatus, String), String> {
         let start = Instant::now();
@@ -137,8 +156,13 @@ pub(crate) struct Ranks(Vec<Running>);
 impl Ranks {
     /// Ours.
     pub(crate) fn ours(folder: &Path, world_size: u32) -> Ranks {
+        Ranks::ours_of_run(folder, world_size, "run")
+    }
+
+    /// Ours, of a run by this name.
+    pub(crate) fn ours_of_run(folder: &Path, world_size: u32, run: &str) -> Ranks {
         let port = free_port();
-        Ranks((0..world_size).map(|rank| Running::start(ours(folder, rank, port, "run"))).collect())
+        Ranks((0..world_size).map(|rank| Running::start(ours(folder, rank, port, run))).collect())
     }
 
     /// Python's.

@@ -8,15 +8,20 @@ use crds::model::Architecture;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::ddp::{Backend, Ddp, DdpError, DdpOptions, GradSync, Group, Rendezvous};
 use trainer::torch::{self, AdamStep, Autocast, LogLevel, SgdStep, TorchError};
-use trainer::zoo::{Model, host_copy, read_safetensors, write_safetensors};
+use trainer::zoo::{Blueprint, Model, host_copy, read_safetensors, write_safetensors};
 
 use crate::job::Job;
+use crate::sync_norm;
 
 /// Joins, trains and writes `rust-RANK.safetensors`; says each step on standard output. Gives the exit code.
 pub(crate) fn main(folder: &Path, rank: u32, port: u16, run_id: &str) -> i32 {
     torch::set_log_level(LogLevel::Fatal);
     tch::set_num_threads(1);
-    let end = if run_id == "cuda" { load_cuda(folder) } else { run(folder, rank, port, run_id) };
+    let end = match run_id {
+        "cuda" => load_cuda(folder),
+        sync_norm::RUN => sync_norm::rank(folder, &rendezvous(rank, sync_norm::WORLD_SIZE, port, run_id, 60.0)),
+        _ => run(folder, rank, port, run_id),
+    };
     match end {
         Ok(()) => Cause::Completed.exit_code(),
         Err(error) => {
@@ -43,7 +48,6 @@ fn rendezvous(rank: u32, world_size: u32, port: u16, run_id: &str, join_seconds:
         run_id: run_id.to_string(),
         is_host: rank == 0,
         join_timeout: Duration::from_secs_f64(join_seconds),
-        // Long: what ends a rank whose peer was killed must be the lost connection.
         timeout: Duration::from_secs(600),
         backend: Backend::Gloo,
     }
@@ -112,20 +116,30 @@ impl Optimizer {
 fn run(folder: &Path, rank: u32, port: u16, run_id: &str) -> Result<(), DdpError> {
     let torch_error = |source| DdpError::Torch { during: "an optimizer step", source };
     let job = Job::read(folder);
-    let group = Group::join(&rendezvous(rank, job.world_size, port, run_id, job.join_seconds))?;
+    let timeout = Duration::from_secs_f64(job.collective_seconds);
+    let meeting = Rendezvous { timeout, ..rendezvous(rank, job.world_size, port, run_id, job.join_seconds) };
+    let group = Group::join(&meeting)?;
     let load = |name: &str| {
         let bytes = std::fs::read(folder.join(format!("{name}-{rank}.safetensors"))).unwrap();
         read_safetensors(&bytes).unwrap()
     };
-    let mut model = Model::new(Architecture::Resnet18, 10, 0, Device::Cpu).unwrap();
-    model.state_mut().restore(&load("init")).unwrap();
+    let classes = if job.misfit == Some(rank) { 11 } else { 10 };
+    let blueprint = Blueprint { architecture: Architecture::Resnet18, classes, image_size: job.image as i64 };
+    let mut model = Model::new(blueprint, 0, Device::Cpu).unwrap();
+    if job.misfit.is_none() {
+        model.state_mut().restore(&load("init")).unwrap();
+    }
     if job.channels_last {
         for entry in model.state().entries() {
             torch::set_channels_last(&entry.tensor).map_err(torch_error)?;
         }
     }
     let (trainable, buffers) = (model.state().trainable(), model.state().buffers());
-    let mut options = DdpOptions { find_unused: job.find_unused, ..DdpOptions::default() };
+    let compression = job.compression.as_deref().map(|kind| match kind {
+        "float16" => Kind::Half,
+        _ => Kind::BFloat16,
+    });
+    let mut options = DdpOptions { find_unused: job.find_unused, compression, ..DdpOptions::default() };
     if let Some(mib) = job.bucket_mib {
         let bytes = (mib * f64::from(1 << 20)) as usize;
         options = DdpOptions { bucket_bytes: bytes, first_bucket_bytes: bytes, ..options };
@@ -161,6 +175,9 @@ fn run(folder: &Path, rank: u32, port: u16, run_id: &str) -> Result<(), DdpError
         optimizer.step(&parameters, step == 0).map_err(torch_error)?;
         println!("step {step}");
     }
+    let numbers: usize = parameters.iter().map(Tensor::numel).sum();
+    let width = if compression.is_some() { 2 } else { 4 };
+    assert_eq!(ddp.gradient_bytes()?, (job.steps * numbers * width) as u64, "bytes of gradients that travelled");
     let mut result = model.state().snapshot();
     result.push(("losses".to_string(), Tensor::stack(&losses, 0).to_kind(Kind::Float)));
     result.extend(optimizer.named());

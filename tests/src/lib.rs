@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! cluster    a Kubernetes control plane of a test binary's own, with nodes that are played
+//! storage    an S3 server of a test binary's own, over a folder
 //! bin/digits the images that the examples train on
 //! ```
 
 pub mod cluster;
+pub mod storage;

@@ -17,11 +17,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Namespace};
 
-use crate::process::Operator;
 use crate::timed;
 
 /// Connections that create at the same time.
-const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 
 /// So many jobs of so many pods each.
 #[derive(Clone, Copy, Debug)]
@@ -63,27 +62,11 @@ impl<'a> Load<'a> {
     /// Seconds for TrainingJobs.
     pub(crate) async fn training(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
         let namespace = self.cluster.namespace("ours").await;
-        let seconds = self.train(&namespace, shape).await?;
-        self.clear(&namespace).await?;
-        Ok(seconds)
-    }
-
-    /// Seconds for TrainingJobs, and the writes of the operator in the 30 s after it came to rest.
-    pub(crate) async fn resting(&self, shape: Shape, operator: &Operator) -> Result<(f64, f64), Box<dyn Error>> {
-        let namespace = self.cluster.namespace("rest").await;
-        let seconds = self.train(&namespace, shape).await?;
-        tokio::time::sleep(Duration::from_secs(15)).await;
-        let before = operator.writes()?;
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        let writes = operator.writes()? - before;
-        self.clear(&namespace).await?;
-        Ok((seconds, writes))
-    }
-
-    async fn train(&self, namespace: &Namespace<'_>, shape: Shape) -> Result<f64, Box<dyn Error>> {
         let pod = json!({"schedulerName": "nobody"});
         let create = create_all(namespace.api::<TrainingJob>(), shape.jobs, |index| job(index, shape.pods, &pod));
-        self.time(namespace, shape, create).await
+        let seconds = self.time(&namespace, shape, create).await?;
+        self.clear(&namespace).await?;
+        Ok(seconds)
     }
 
     /// Seconds for batch/v1 Indexed Jobs.
@@ -224,7 +207,7 @@ async fn added(api: &Api<Pod>, parameters: &WatchParams, version: &str, count: u
     Ok(())
 }
 
-fn job(index: u32, nodes: u32, pod: &Value) -> Value {
+pub(crate) fn job(index: u32, nodes: u32, pod: &Value) -> Value {
     json!({
         "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": format!("j-{index}")},
         "spec": {

@@ -1,9 +1,11 @@
 //! How fast the operator makes and restarts pods, beside plain POSTs of the same pods, batch/v1 Indexed Jobs, JobSet and
 //! Kubeflow Trainer, on a real control plane. No scheduler takes the pods of the first figures, so that only the making
-//! counts. `cargo bench -p tests --bench operator`; writes `target/bench/operator.json`.
+//! counts. `cargo bench -p tests --bench operator`; writes `target/bench/operator.json`. With names of parts (`creation`,
+//! `large`, `restarts`, `life`) it runs these alone and writes nothing.
 //!
 //! ```text
 //! load      jobs of ours and of batch/v1 in numbers, and the time until their pods are there
+//! life      what jobs cost until they end, and while they run
 //! peer_load the same of JobSet and Kubeflow Trainer
 //! peers     how those two are built, installed and started
 //! process   child processes
@@ -12,6 +14,7 @@
 #[allow(dead_code, reason = "each benchmark needs a part of it")]
 #[path = "../../../trainer-image/benches/common/figures.rs"]
 mod figures;
+mod life;
 mod load;
 mod peer_load;
 mod peers;
@@ -53,14 +56,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let load = Load::new(&cluster);
     load.training(WARM_UP).await?;
 
-    let small = creation(&load, &peers, &mut figures).await?;
-    large(&load, &peers, &operator, small, &mut figures).await?;
-    restarts(&load, &peers, &mut figures).await?;
-    figures.write(root)
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with("--")).collect();
+    let is_wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
+    if is_wanted("creation") {
+        creation(&load, &peers, &mut figures).await?;
+    }
+    if is_wanted("large") {
+        large(&load, &peers, &operator, &mut figures).await?;
+    }
+    if is_wanted("restarts") {
+        restarts(&load, &peers, &mut figures).await?;
+    }
+    if is_wanted("life") {
+        life(&load, &operator, &mut figures).await?;
+    }
+    if named.is_empty() { figures.write(root) } else { Ok(()) }
 }
 
-/// The first figures, of 2,000 pods each. Returns the median of ours of many small jobs.
-async fn creation(load: &Load<'_>, peers: &Peers, figures: &mut Figures) -> Result<f64, Box<dyn Error>> {
+/// The first figures, of 2,000 pods each.
+async fn creation(load: &Load<'_>, peers: &Peers, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
     let (mut big, mut small, mut ceilings) = (Sides::default(), Sides::default(), Vec::new());
     for _ in 0..ROUNDS {
         let ceiling = load.posts(2000).await?;
@@ -94,7 +108,7 @@ async fn creation(load: &Load<'_>, peers: &Peers, figures: &mut Figures) -> Resu
         let rates: Vec<_> = pairs.iter().map(|(ours, peer)| (2000.0 / ours, 2000.0 / peer)).collect();
         figures.pairs(figure, "pods/s", &rates, goal, method);
     }
-    Ok(median(small.ceiling.iter().map(|pair| pair.0)))
+    Ok(())
 }
 
 /// Seconds for 2,000 pods: ours, and a side's of the same round.
@@ -106,26 +120,25 @@ struct Sides {
     trainer: Vec<(f64, f64)>,
 }
 
-/// Time, memory and rest of 10,000 pods; `small` is the time of 2,000.
+/// Time and memory of 10,000 pods.
 async fn large(
     load: &Load<'_>,
     peers: &Peers,
     operator: &Operator,
-    small: f64,
     figures: &mut Figures,
 ) -> Result<(), Box<dyn Error>> {
-    let (seconds, writes) = load.resting(LARGE, operator).await?;
+    let small = load.training(MANY_SMALL).await?;
+    let seconds = load.training(LARGE).await?;
     let memory = operator.process.peak_mib()?;
+    let method =
+        format!("10,000 pods in {seconds:.0} s against 2,000 in {small:.0} s, once each; {memory:.0} MiB at most");
+    figures.alone("2,000 x 5 by 200 x 10", "x the time", seconds / small, Goal::AtMost(5.0), &method);
     let jobset = warm_jobset(load, peers).await?;
     let peer = load.jobsets(LARGE).await?;
-    let method = "10,000 pods against 2,000, the median of the latter";
-    figures.alone("2,000 x 5 by 200 x 10", "x the time", seconds / small, Goal::AtMost(5.0), method);
     let rates = [(10_000.0 / seconds, 10_000.0 / peer)];
     figures.pairs("2,000 x 5, by JobSets", "pods/s", &rates, Goal::None, &format!("once; {JOB_SET}"));
     let method = "peak resident memory, 2,000 jobs and 10,000 pods; JobSet's manager made nothing else";
     figures.pairs("memory of the operator", "MiB", &[(memory, jobset.peak_mib()?)], Goal::AtMost(64.0), method);
-    let method = "2,000 jobs whose pods wait and nothing moves, over 30 s";
-    figures.alone("writes of the operator at rest", "writes/min", writes * 2.0, Goal::AtMost(0.0), method);
     Ok(())
 }
 
@@ -133,14 +146,33 @@ async fn large(
 async fn restarts(load: &Load<'_>, peers: &Peers, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
     let (mut ours, mut jobset) = (Vec::new(), Vec::new());
     load.restarts(256, RESTARTS, |took| ours.push(took)).await?;
-    let _jobset = warm_jobset(load, peers).await?;
-    load.jobset_restarts(256, PEER_RESTARTS, |took| jobset.push(took)).await?;
     let (middle, slowest) = (median(ours.iter().copied()), ours.iter().copied().fold(0.0, f64::max));
     let method = format!("256 running pods on played nodes; the slowest of {RESTARTS}; median {middle:.2} s");
     let figure = "a rank fails in a gang of 256 to the last pod of the next attempt";
     figures.alone(figure, "s", slowest, Goal::AtMost(2.0), &method);
+    let _jobset = warm_jobset(load, peers).await?;
+    load.jobset_restarts(256, PEER_RESTARTS, |took| jobset.push(took)).await?;
     let method = format!("medians of {RESTARTS} and of {PEER_RESTARTS}; {JOB_SET}");
     figures.pairs("the same, by a JobSet", "s", &[(middle, median(jobset.into_iter()))], Goal::None, &method);
+    Ok(())
+}
+
+/// What jobs cost over their life, and what the objects of others cost.
+async fn life(load: &Load<'_>, operator: &Operator, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let (seconds, writes) = load.scoring(1000, operator).await?;
+    let method =
+        format!("on played nodes, from the first POST to the last one Succeeded in {seconds:.1} s; events count");
+    figures.alone("1,000 ScoringJobs of one pod", "writes/job", writes, Goal::AtMost(6.0), &method);
+    let rest = load.running(2000, operator).await?;
+    let method = "2,000 running jobs whose leaders say the same, over 60 s";
+    figures.alone("writes while progress stands still", "writes/min", rest.still, Goal::AtMost(0.0), method);
+    let method = "2,000 running jobs whose leaders say another step each time, over 60 s";
+    figures.alone("writes while progress moves", "writes/job/min", rest.moving, Goal::AtMost(2.0), method);
+    let method = "the second with the most, by the mean of 60 s";
+    figures.alone("questions to 2,000 leaders", "x the mean", rest.peak, Goal::None, method);
+    let growth = load.foreign([50_000, 30_000, 10_000], operator).await?;
+    let method = "resident memory after 50,000 pods, 30,000 Secrets and 10,000 ConfigMaps of others, less before";
+    figures.alone("growth by the objects of others", "MiB", growth, Goal::AtMost(1.0), method);
     Ok(())
 }
 

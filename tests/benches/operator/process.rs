@@ -19,8 +19,17 @@ impl Running {
 
     /// The most memory that it has had resident.
     pub(crate) fn peak_mib(&self) -> Result<f64, Box<dyn Error>> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it has resident.
+    pub(crate) fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, which: &str) -> Result<f64, Box<dyn Error>> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).ok_or("the kernel tells no memory")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 

@@ -10,6 +10,7 @@
 //! namespace     what one test has: a namespace, a client, waiting
 //! nodes         KWOK nodes with the labels of GPU Feature Discovery, from `tests/cluster/nodes`
 //! pods          the life of pods, told by the test in place of a kubelet
+//! leaders       how far they are, told when the operator asks
 //! user          a service account with given rights
 //! ```
 //!
@@ -19,11 +20,12 @@
 mod control_plane;
 mod credentials;
 mod definitions;
+mod leaders;
 mod namespace;
 mod nodes;
 mod pods;
-mod process;
-mod programs;
+pub(crate) mod process;
+pub(crate) mod programs;
 mod user;
 
 use std::io;
@@ -31,6 +33,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use control_plane::{Cluster, Ports, Settings};
+pub use leaders::Leader;
 pub use namespace::Namespace;
 pub use nodes::{OWNER_LABEL, templates};
 pub use pods::Pods;

@@ -5,7 +5,7 @@ use std::fs;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::wait::Condition;
 use serde_json::{Value, json};
 
@@ -101,6 +101,7 @@ impl Cluster {
     pub async fn node_down(&self, name: &str) {
         let api = Api::<Node>::all(self.client().await);
         self.play(&api, name, Value::Null).await;
+        self.players_have_seen(&api, name).await;
         let condition = json!({
             "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status.",
         });
@@ -136,6 +137,19 @@ impl Cluster {
         let api = Api::<Node>::all(self.client().await);
         self.play(&api, name, json!("fake")).await;
         wait(api, name, ready("True")).await;
+    }
+
+    /// Waits until KWOK has heard what was last written to a node: it takes the nodes' changes in order, so that it has
+    /// when a node that was added later is ready.
+    async fn players_have_seen(&self, api: &Api<Node>, name: &str) {
+        let witness = format!("{name}.witness");
+        let mut node = template("cpu");
+        node["metadata"]["name"] = json!(witness);
+        node["spec"] = json!({"unschedulable": true});
+        create(api, node).await;
+        wait(api.clone(), &witness, ready("True")).await;
+        let deleted = api.delete(&witness, &DeleteParams::default()).await;
+        deleted.map(drop).unwrap_or_else(|fault| panic!("{witness}: {fault}"));
     }
 
     async fn play(&self, api: &Api<Node>, name: &str, by: Value) {

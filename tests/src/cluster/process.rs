@@ -12,8 +12,8 @@ use std::thread;
 use super::Error;
 
 /// A program of the control plane, running or not.
-pub(super) struct Process {
-    pub(super) name: &'static str,
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
     program: PathBuf,
     arguments: Vec<String>,
     folder: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a program in `folder`, where it also writes its log.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         program: PathBuf,
         arguments: Vec<String>,
@@ -34,7 +34,7 @@ impl Process {
     }
 
     /// Starts it, as it was started before.
-    pub(super) fn run(&mut self) -> Result<(), Error> {
+    pub(crate) fn run(&mut self) -> Result<(), Error> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.arguments).current_dir(&self.folder);
@@ -46,7 +46,7 @@ impl Process {
     }
 
     /// Kills it and waits until it is gone.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // It fails only if the process has ended already.
             let _ = child.kill();
@@ -55,12 +55,12 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// The last lines of its log.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
@@ -98,13 +98,13 @@ fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// A folder that is removed when this is dropped, or when this process ends in whatever way.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     watchdog: Child,
 }
 
 impl Folder {
-    pub(super) fn new() -> Result<Folder, Error> {
+    pub(crate) fn new() -> Result<Folder, Error> {
         let path = tempfile::Builder::new().prefix("trainyard-cluster-").tempdir()?.keep();
         // Its standard input ends when we do. A process that is being killed may still write, hence again and again.
         let script = "cat > /dev/null; for try in 1 2 3 4 5 6 7 8 9; do rm -rf \"$1\" && exit; sleep 0.2; done";
@@ -120,7 +120,7 @@ impl Folder {
         Ok(Folder { path, watchdog })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

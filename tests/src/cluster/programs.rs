@@ -27,7 +27,7 @@ impl Programs {
         let folder = match self.built.get() {
             Some(folder) => folder,
             None => {
-                let folder = build()?;
+                let folder = build(module())?;
                 self.built.get_or_init(|| folder)
             }
         };
@@ -36,9 +36,9 @@ impl Programs {
     }
 }
 
-/// Runs the script, which is quick once the programs are there. What it says on standard error, people see.
-fn build() -> Result<PathBuf, Error> {
-    let script = module().join("build.sh");
+/// Runs the script of a Go module, which is quick once the programs are there. What it says on standard error, people see.
+pub(crate) fn build(module: &Path) -> Result<PathBuf, Error> {
+    let script = module.join("build.sh");
     let wrong = |what: String| Error::Programs { what };
     let output = Command::new(&script)
         .stderr(Stdio::inherit())

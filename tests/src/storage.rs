@@ -1,0 +1,117 @@
+//! An S3 server for tests: Versity's gateway over a folder, in which a bucket is a folder and an object a file, so that tests
+//! can lay out, look at and damage objects as files.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::cluster::Error;
+use crate::cluster::process::{Folder, Process};
+use crate::cluster::programs::build;
+
+const NAME: &str = "versitygw";
+const KEY: &str = "trainyard";
+const SECRET: &str = "for-tests-alone";
+/// How long it may take to come up: it takes a fraction of a second on a machine with nothing else to do.
+const START: Duration = Duration::from_secs(60);
+
+/// A running S3 server. It stops when this is dropped, and with this process at the latest.
+pub struct Server {
+    // Fields are dropped in this order: the process ends before its folder goes.
+    process: Process,
+    port: u16,
+    folder: Folder,
+}
+
+impl Server {
+    /// Starts one on a free port, with one bucket.
+    ///
+    /// # Errors
+    /// Where the program is missing, can't be started or is not ready in time.
+    pub fn start(bucket: &str) -> Result<Server, Error> {
+        let module = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/storage"));
+        let program = build(module)?.join(NAME);
+        let folder = Folder::new()?;
+        for name in [&format!("buckets/{bucket}"), "metadata"] {
+            std::fs::create_dir_all(folder.path().join(name))?;
+        }
+        // It changes to the folder of the buckets before it looks for the other.
+        let [metadata, buckets] = ["metadata", "buckets"].map(|name| folder.path().join(name).display().to_string());
+        let port = free_port()?;
+        let arguments = [
+            "--port",
+            &format!("127.0.0.1:{port}"),
+            "--access",
+            KEY,
+            "--secret",
+            SECRET,
+            "--quiet",
+            "posix",
+            // Not every file system of a test machine keeps attributes of files.
+            "--sidecar",
+            &metadata,
+            &buckets,
+        ];
+        let process = Process::start(NAME, program, arguments.map(str::to_owned).into(), folder.path())?;
+        let mut server = Server { process, port, folder };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// The folder of a bucket.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.folder.path().join("buckets").join(name)
+    }
+
+    /// The environment by which a client finds it.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ALLOW_HTTP", "true".into()),
+            ("AWS_REGION", "us-east-1".into()),
+            ("AWS_ACCESS_KEY_ID", KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
+        ]
+    }
+
+    /// Gives a command the environment of a client.
+    pub fn known_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.envs(self.environment())
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts the one that was killed, on the same port.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.process.run()?;
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let what = match self.process.ended() {
+                Some(status) => format!("ended with {status}"),
+                None if began.elapsed() > START => format!("is not ready after {} s", START.as_secs()),
+                None => {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
+            };
+            return Err(Error::Start { program: NAME, what, log: self.process.last_words() });
+        }
+        Ok(())
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
