@@ -95,13 +95,14 @@ impl Load<'_> {
         };
         let still = Leader::start(LEADER, move |_| step(7)).await;
         create_all(namespace.api::<TrainingJob>(), jobs, |index| job(index, 1, &pod)).await?;
+        let runs = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        all(namespace.api::<Pod>(), jobs, runs).await?;
         let pods = namespace.pods();
         stream::iter(0..jobs)
             .for_each_concurrent(CONNECTIONS, |index| {
                 let (pods, still) = (&pods, &still);
                 async move {
                     let pod = format!("j-{index}-t1-0");
-                    pods.running(&pod).await;
                     still.lead(pods, &pod).await;
                 }
             })

@@ -4,16 +4,16 @@ use std::error::Error;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tests::cluster::Namespace;
 
 use crate::load::{Load, Shape, create_all, delete_all, fail, pattern};
 
-const JOB_SET: (&str, &str, &str) = ("jobset.x-k8s.io", "v1alpha2", "JobSet");
+pub(crate) const JOB_SET: (&str, &str, &str) = ("jobset.x-k8s.io", "v1alpha2", "JobSet");
 const TRAIN_JOB: (&str, &str, &str) = ("trainer.kubeflow.org", "v1alpha1", "TrainJob");
 const RUNTIME: (&str, &str, &str) = ("trainer.kubeflow.org", "v1alpha1", "TrainingRuntime");
 /// The label with the number of restarts before a JobSet's pod.
@@ -24,7 +24,9 @@ impl Load<'_> {
     pub(crate) async fn jobsets(&self, shape: Shape) -> Result<f64, Box<dyn Error>> {
         let namespace = self.cluster.namespace("jobset").await;
         let pod = json!(pattern(&namespace).await?.spec);
-        let create = create_all(api(&namespace, JOB_SET), shape.jobs, |index| jobset(index, shape.pods, &pod));
+        let create = create_all(api(namespace.client(), namespace.name(), JOB_SET), shape.jobs, |index| {
+            jobset(index, shape.pods, &pod)
+        });
         let seconds = self.time(&namespace, shape, create).await?;
         self.clear_peers(&namespace).await?;
         Ok(seconds)
@@ -49,8 +51,8 @@ impl Load<'_> {
                 }]}},
             },
         });
-        create_all(api(&namespace, RUNTIME), 1, |_| runtime.clone()).await?;
-        let create = create_all(api(&namespace, TRAIN_JOB), shape.jobs, |index| {
+        create_all(api(namespace.client(), namespace.name(), RUNTIME), 1, |_| runtime.clone()).await?;
+        let create = create_all(api(namespace.client(), namespace.name(), TRAIN_JOB), shape.jobs, |index| {
             json!({
                 "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob",
                 "metadata": {"name": format!("j-{index}")},
@@ -76,7 +78,7 @@ impl Load<'_> {
         let mut pod = pattern(&namespace).await?.spec.unwrap_or_default();
         (pod.scheduler_name, pod.node_selector) = (None, Some(namespace.selector()));
         namespace.nodes(&["cpu", "cpu", "cpu"]).await;
-        let sets = api(&namespace, JOB_SET);
+        let sets = api(namespace.client(), namespace.name(), JOB_SET);
         create_all(sets.clone(), 1, |index| jobset(index, pods, &json!(pod))).await?;
         for attempt in 0..times {
             let running = |set: Option<&DynamicObject>| {
@@ -97,18 +99,18 @@ impl Load<'_> {
     /// Clears the peers' jobs away, as long as their managers run, and then the rest.
     async fn clear_peers(&self, namespace: &Namespace<'_>) -> Result<(), Box<dyn Error>> {
         for kind in [TRAIN_JOB, RUNTIME, JOB_SET] {
-            delete_all(&api(namespace, kind), &DeleteParams::background()).await?;
+            delete_all(&api(namespace.client(), namespace.name(), kind), &DeleteParams::background()).await?;
         }
         self.clear(namespace).await
     }
 }
 
-fn api(namespace: &Namespace<'_>, (group, version, kind): (&str, &str, &str)) -> Api<DynamicObject> {
+pub(crate) fn api(client: Client, namespace: &str, (group, version, kind): (&str, &str, &str)) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    Api::namespaced_with(namespace.client(), namespace.name(), &resource)
+    Api::namespaced_with(client, namespace, &resource)
 }
 
-fn jobset(index: u32, pods: u32, pod: &Value) -> Value {
+pub(crate) fn jobset(index: u32, pods: u32, pod: &Value) -> Value {
     json!({
         "apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "metadata": {"name": format!("j-{index}")},
         "spec": {

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::cluster::Cluster;
 
+use crate::peer_load;
 use crate::process::Running;
 
 /// What Kubeflow Trainer looks for in a cluster.
@@ -46,6 +47,7 @@ pub(crate) struct Peers {
     built: PathBuf,
     folder: TempDir,
     kubeconfig: PathBuf,
+    client: Client,
     jobset: Ports,
     trainer: Ports,
 }
@@ -53,14 +55,15 @@ pub(crate) struct Peers {
 impl Peers {
     /// Builds the peers where they are not built yet, and installs their definitions and webhooks.
     pub(crate) async fn install(cluster: &Cluster) -> Result<Peers, Box<dyn Error>> {
+        let client = cluster.client().await;
         let peers = Peers {
             built: build()?,
             folder: TempDir::new()?,
             kubeconfig: cluster.kubeconfig().to_owned(),
+            client: client.clone(),
             jobset: Ports::free()?,
             trainer: Ports::free()?,
         };
-        let client = cluster.client().await;
         let authority = ByteString(peers.certificate()?.into_bytes());
         let (jobset, trainer) = (peers.built.join("jobset"), peers.built.join("trainer"));
         definitions(&client, &jobset.join("definitions")).await?;
@@ -93,7 +96,24 @@ impl Peers {
             "clientConnection": {"qps": 100_000, "burst": 100_000},
         });
         fs::write(&configuration, text.to_string())?;
-        self.ready("jobset", self.jobset, &[format!("--config={}", configuration.display())]).await
+        let process = self.ready("jobset", self.jobset, &[format!("--config={}", configuration.display())]).await?;
+        self.admitted().await?;
+        Ok(process)
+    }
+
+    /// Waits until JobSet's webhooks answer: it registers them after it has said that it is ready.
+    async fn admitted(&self) -> Result<(), Box<dyn Error>> {
+        let sets = peer_load::api(self.client.clone(), "default", peer_load::JOB_SET);
+        let pod = json!({"containers": [{"name": "a", "image": "a"}], "restartPolicy": "Never"});
+        let asked = serde_json::from_value(peer_load::jobset(0, 1, &pod))?;
+        let (dry, start) = (PostParams { dry_run: true, ..PostParams::default() }, Instant::now());
+        while let Err(fault) = sets.create(&dry, &asked).await {
+            if start.elapsed() > Duration::from_secs(60) {
+                return Err(fault.into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Starts Kubeflow Trainer's manager.
