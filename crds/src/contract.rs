@@ -102,6 +102,8 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Largest termination message that Kubernetes keeps, in bytes.
 pub const TERMINATION_MESSAGE_BYTES: usize = 4096;
 
+/// Longest name of a stage, in bytes.
+pub const STAGE_BYTES: usize = 64;
 /// Most diagnostics of a job.
 pub const DIAGNOSTICS: usize = 8;
 /// Longest text of a diagnostic, in bytes.
@@ -310,6 +312,18 @@ pub struct Progress {
     /// What was found in the data before training; at most [`DIAGNOSTICS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Progress {
+    /// The same within the bounds of a status: whoever answers, texts are cut, and diagnostics are [`DIAGNOSTICS`] at most.
+    pub fn bounded(mut self) -> Progress {
+        self.stage = bounded_to(&self.stage, STAGE_BYTES);
+        self.diagnostics.truncate(DIAGNOSTICS);
+        for diagnostic in &mut self.diagnostics {
+            *diagnostic = Diagnostic::new(&diagnostic.check, &diagnostic.text);
+        }
+        self
+    }
 }
 
 /// Something that a person should know about a job that runs all the same.

@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-use crate::contract::Cause;
+use crate::contract::{Cause, DIAGNOSTIC_BYTES, DIAGNOSTICS};
 use crate::uri;
 
 /// DNS-1123 subdomain, the name of most objects.
@@ -47,6 +47,16 @@ pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn cause(_: &mut SchemaGenerator) -> Schema {
     let causes = Cause::CODES.iter().map(|(_, cause)| *cause).chain([Cause::OtherPermanent, Cause::OtherRetryable]);
     json_schema!({"type": "string", "enum": causes.collect::<Vec<_>>()})
+}
+
+pub(crate) fn diagnostics(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": DIAGNOSTICS,
+        "items": {"type": "object", "required": ["check", "text"], "properties": {
+            "check": {"type": "string", "maxLength": DIAGNOSTIC_BYTES, "description": "What was looked at, in a word or two."},
+            "text": {"type": "string", "maxLength": DIAGNOSTIC_BYTES, "description": "What was found, in a sentence."},
+        }},
+    })
 }
 
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::Cause;
+use crate::contract::{Cause, Diagnostic};
 use crate::infrastructure::Device;
 
 /// Longest text in a status, in bytes.
@@ -130,6 +130,11 @@ pub struct TrainingJobStatus {
     /// What every kind of job tells.
     #[serde(flatten)]
     pub job: JobStatus,
+    /// What was found in the data before training, and a person should know: classes that are rare or missing in the
+    /// validation images, duplicates, tiny images. The report has all of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::diagnostics")]
+    pub diagnostics: Vec<Diagnostic>,
     /// The trained model, once the job has succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelStatus>,

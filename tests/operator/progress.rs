@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crds::contract::PROGRESS_PORT;
+use crds::TrainingJob;
+use crds::contract::{DIAGNOSTIC_BYTES, DIAGNOSTICS, PROGRESS_PORT};
 use crds::status::Phase;
 use serde_json::{Value, json};
 use tests::cluster::Leader;
@@ -32,6 +33,28 @@ async fn progress_is_told_at_once_and_then_twice_a_minute_at_most() {
     yard.patiently(async || leader.asked().len() > 4).await;
     let later = yard.until("a", |_| true).await;
     assert_eq!(later.progress, Some(progress), "it moved on, and half a minute is not over");
+}
+
+#[tokio::test]
+async fn what_was_found_in_the_data_is_told_within_the_bounds_of_a_status() {
+    let yard = Yard::new("findings", &["cpu"]).await;
+    yard.train("a", json!({})).await;
+    let pods = yard.namespace.pods();
+    pods.running("a-t1-0").await;
+    let found = json!({"check": "duplicates", "text": "x".repeat(9_000)});
+    let leader = Leader::start((Ipv4Addr::new(127, 7, 0, 3), PROGRESS_PORT), move |asked| {
+        let mut told = at_step(1, 50 + asked);
+        told["stage"] = json!("y".repeat(9_000));
+        told["diagnostics"] = json!(vec![&found; DIAGNOSTICS + 2]);
+        told
+    })
+    .await;
+    leader.lead(&pods, "a-t1-0").await;
+    yard.until("a", |status| status.progress.is_some()).await;
+    let job = yard.namespace.api::<TrainingJob>().get("a").await.expect("the job");
+    let told = job.status.expect("a status").diagnostics;
+    assert_eq!(told.len(), DIAGNOSTICS);
+    assert!(told.iter().all(|told| told.check == "duplicates" && told.text.len() <= DIAGNOSTIC_BYTES), "{told:?}");
 }
 
 #[tokio::test]

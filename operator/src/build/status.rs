@@ -13,7 +13,11 @@ use crate::observe::Ledger;
 /// The status of a TrainingJob. `output` is what its manifest calls the place of its model, where that is another name than
 /// the job's processes know it by. `before` are the conditions written last: one that still holds keeps its time.
 pub fn training(ledger: &Ledger, output: Option<&str>, before: &[Condition], now: Timestamp) -> TrainingJobStatus {
-    TrainingJobStatus { job: job(ledger, before, now), model: result(ledger, output) }
+    TrainingJobStatus {
+        job: job(ledger, before, now),
+        diagnostics: ledger.progress.as_ref().map(|progress| progress.diagnostics.clone()).unwrap_or_default(),
+        model: result(ledger, output),
+    }
 }
 
 /// The status of a ScoringJob; the parameters are those of [`training`].

@@ -129,7 +129,7 @@ async fn ask(http: &Http, uri: &http::Uri) -> Option<Progress> {
     }
     let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect();
     let bytes = tokio::time::timeout(PATIENCE, body).await.ok()?.ok()?.to_bytes();
-    serde_json::from_slice(&bytes).ok()
+    serde_json::from_slice(&bytes).ok().map(Progress::bounded)
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

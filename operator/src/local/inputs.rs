@@ -80,7 +80,9 @@ fn model_of(state: &Path, namespace: &str, name: &str) -> Result<Result<String, 
     let status: Option<TrainingJobStatus> = folder::read_status(&path)?;
     Ok(match status {
         None => Err(format!("the TrainingJob {name} was not run here ({} is not there)", path.display())),
-        Some(TrainingJobStatus { job: JobStatus { phase: Phase::Succeeded, .. }, model: Some(model) }) => Ok(model.uri),
+        Some(TrainingJobStatus { job: JobStatus { phase: Phase::Succeeded, .. }, model: Some(model), .. }) => {
+            Ok(model.uri)
+        }
         Some(status) => Err(format!("the TrainingJob {name} has no model: it is {:?}", status.job.phase)),
     })
 }

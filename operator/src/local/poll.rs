@@ -58,5 +58,5 @@ impl Drop for Polls {
 /// No answer is no fault: the leader starts, or ends, or is a trainer that tells nothing.
 fn ask(agent: &ureq::Agent, address: &str) -> Option<Progress> {
     let text = agent.get(address).call().ok()?.body_mut().read_to_string().ok()?;
-    serde_json::from_str(&text).ok()
+    serde_json::from_str(&text).ok().map(Progress::bounded)
 }

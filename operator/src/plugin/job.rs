@@ -1,6 +1,6 @@
 //! A job as users' commands see it, whatever its kind: found by its name, with its pods.
 
-use crds::contract::{GROUP, VERSION, labels};
+use crds::contract::{Diagnostic, GROUP, VERSION, labels};
 use crds::infrastructure::{Device, Infrastructure};
 use crds::status::{JobStatus, ModelStatus, RowCounts};
 use crds::{ScoringJob, TrainingJob};
@@ -60,6 +60,8 @@ pub(crate) struct Job {
     /// Where the model or the rows go.
     pub(crate) output: String,
     pub(crate) status: JobStatus,
+    /// What was found in its data.
+    pub(crate) diagnostics: Vec<Diagnostic>,
     /// What was committed.
     pub(crate) result: Option<ModelStatus>,
     pub(crate) rows: Option<RowCounts>,
@@ -106,6 +108,7 @@ impl From<TrainingJob> for Job {
             infrastructure: job.spec.infrastructure,
             output: job.spec.output.uri,
             status: status.job,
+            diagnostics: status.diagnostics,
             result: status.model,
             rows: None,
         }
@@ -126,6 +129,7 @@ impl From<ScoringJob> for Job {
             infrastructure: job.spec.infrastructure,
             output: job.spec.output.uri,
             status: status.job,
+            diagnostics: Vec::new(),
             result: status.output,
             rows: status.rows,
         }

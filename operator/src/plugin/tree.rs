@@ -52,6 +52,9 @@ pub(crate) fn tree(scene: &Scene<'_>) -> String {
         }
         field("placed", &place);
     }
+    for diagnostic in &job.diagnostics {
+        field("data", &format!("{}: {}", diagnostic.check, diagnostic.text));
+    }
     field("left out", &status.excluded_nodes.join(", "));
     text += &attempts(scene);
     text += &conditions(scene);
@@ -241,6 +244,7 @@ pub(crate) mod tests {
         let status = json!({
             "phase": "Starting", "message": "1 of 2 pods run", "attempt": 2, "restarts": 1, "attempts": [attempt],
             "excludedNodes": ["node-1"],
+            "diagnostics": [{"check": "classes", "text": "3 have fewer than 10 images"}],
             "progress": {"epoch": 2, "step": 120, "totalSteps": 400, "percent": 30, "loss": 0.5, "imagesPerSecond": 310.4, "etaSeconds": 200},
             "placement": {"device": "Gpu", "gpus": 16, "runtime": "cuda-13.0", "reason": "3 nodes fit"},
         });
@@ -255,6 +259,7 @@ tj/flowers   Starting   attempt 2, 1 restart   12m0s old
   message   1 of 2 pods run
   progress  [######..............]  30 %   step 120 of 400, epoch 2, loss 0.5000, 310 images/s, 3m20s left
   placed    Gpu, 16 GPUs, cuda-13.0: 3 nodes fit
+  data      classes: 3 have fewer than 10 images
   left out  node-1
 ├─ attempt 1   NodeFault (160) on node-1, rank 3, at step 40, after 3m20s
 │     Xid 79: the GPU is gone.
