@@ -41,10 +41,10 @@ async fn what_was_found_in_the_data_is_told_within_the_bounds_of_a_status() {
     yard.train("a", json!({})).await;
     let pods = yard.namespace.pods();
     pods.running("a-t1-0").await;
-    let found = json!({"check": "duplicates", "text": "x".repeat(9_000)});
+    let found = json!({"check": "duplicates", "text": "x".repeat(4_000)});
     let leader = Leader::start((Ipv4Addr::new(127, 7, 0, 3), PROGRESS_PORT), move |asked| {
         let mut told = at_step(1, 50 + asked);
-        told["stage"] = json!("y".repeat(9_000));
+        told["stage"] = json!("y".repeat(4_000));
         told["diagnostics"] = json!(vec![&found; DIAGNOSTICS + 2]);
         told
     })
