@@ -533,6 +533,8 @@ fn a_process_that_stands_still_is_named_when_the_job_s_time_for_a_collective_is_
     let took = stopped.elapsed();
     // The job's time, and not the five minutes of a job that says nothing.
     assert!((9..120).contains(&took.as_secs()), "{took:?}");
+    // The other rank has ended: one that goes on before that may end first, and would tell who was late for it.
+    wait_until("the launcher's stop", || pod.log().contains("stopping the others"));
     // Otherwise the launcher waits out the time that processes have to stop.
     kill(late, Signal::SIGCONT).unwrap();
     let (code, message) = pod.end();
