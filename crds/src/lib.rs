@@ -6,6 +6,7 @@
 //!      └─ infrastructure ─ pod    run_policy    what they are made of
 //! status  reasons                               what the operator says about them
 //! contract                                      what operator and trainer say to each other
+//! causes                                        what each cause of an end means, for people
 //! cuda                                          which driver runs which CUDA, which GPU runs which code
 //! uri                                           where data, models and outputs are
 //! schema  rules                                 hand-written schemas and shared CEL rules
@@ -20,6 +21,7 @@
 #![expect(clippy::duplicated_attributes, reason = "printer columns have their types in common")]
 #![expect(unreachable_pub, reason = "KubeSchema copies each struct into a function, `pub` and all")]
 
+pub mod causes;
 #[cfg(feature = "kube")]
 pub mod check;
 pub mod contract;

@@ -14,6 +14,7 @@ use std::thread;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use crds::causes;
 use crds::contract::Cause;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -56,6 +57,12 @@ enum Command {
     Validate(Validate),
     /// Print the custom resource definitions, for kubectl apply -f -.
     Crds,
+    /// Say what an exit code means, what the operator does about it, and what to do.
+    Explain {
+        /// The code or its name, such as 161 or PeerLost. If absent: all of them.
+        #[arg(value_parser = cause)]
+        cause: Option<Cause>,
+    },
     /// Run the operator: jobs of a cluster as pods, until it is told to stop.
     Operator(Operator),
     /// Say why a job of the cluster is where it is, or nowhere: what each node has and lacks for it.
@@ -180,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::SupportBundle(typed) => typed.run(),
         Command::Version(typed) => typed.run(),
         Command::Crds => print(&definitions()),
+        Command::Explain { cause } => print(&format!("{}\n", cause.map_or(causes::PAGE.trim_end(), causes::section))),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trainyard", &mut script);
@@ -298,6 +306,10 @@ fn volume(text: &str) -> Result<(String, PathBuf), String> {
         Some((claim, folder)) if !claim.is_empty() && !folder.is_empty() => Ok((claim.to_owned(), folder.into())),
         _ => Err("write the claim and its folder: images=/data/images".to_owned()),
     }
+}
+
+fn cause(text: &str) -> Result<Cause, String> {
+    causes::parse(text).ok_or_else(|| "write an exit code from 0 to 255 or a cause's name: 161, PeerLost".to_owned())
 }
 
 /// The command line as a shell reads it, without `--fresh`: it is what goes on with the job.

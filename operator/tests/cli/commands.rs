@@ -76,3 +76,18 @@ fn completions_are_there_for_each_shell() {
     }
     assert_eq!(yard.trainyard(&["completions", "tcsh"]).code, 2);
 }
+
+#[test]
+fn explain_says_what_a_code_means_and_what_to_do() {
+    let yard = Yard::training(&[]);
+    let told = yard.trainyard(&["explain", "161"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.starts_with("161 PeerLost\n\nAnother process went away"), "{told:?}");
+    assert!(!told.out.contains("162 Storage"), "{told:?}");
+    assert_eq!(yard.trainyard(&["explain", "PeerLost"]).out, told.out);
+    let all = yard.trainyard(&["explain"]);
+    assert!(all.out.contains("## 64 BadSpec") && all.out.contains("## Other codes"), "{all:?}");
+    let mistyped = yard.trainyard(&["explain", "peers"]);
+    assert_eq!(mistyped.code, 2);
+    assert!(mistyped.err.contains("write an exit code from 0 to 255 or a cause's name"), "{mistyped:?}");
+}
