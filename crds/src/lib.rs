@@ -8,6 +8,7 @@
 //! contract                                      what operator and trainer say to each other
 //! causes                                        what each cause of an end means, for people
 //! cuda                                          which driver runs which CUDA, which GPU runs which code
+//! xid                                           what the driver says of broken GPUs
 //! uri                                           where data, models and outputs are
 //! schema  rules                                 hand-written schemas and shared CEL rules
 //!
@@ -49,6 +50,7 @@ pub mod support;
 pub mod training;
 pub mod training_job;
 pub mod uri;
+pub mod xid;
 
 pub use model_endpoint::{ModelEndpoint, ModelEndpointSpec};
 pub use scoring_job::{ScoringJob, ScoringJobSpec};

@@ -7,10 +7,11 @@
 mod tests;
 
 use crds::contract::{Cause, TerminationMessage};
+use crds::xid::Xid;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
-use super::xid::{Xid, blame};
+use super::xid::blame;
 use super::{End, Member, MemberId, MemberState};
 use crate::build::pod::{CONTAINER, member_of};
 

@@ -8,9 +8,9 @@ pub mod quantity;
 use std::collections::BTreeMap;
 
 use crds::cuda::{Architecture, DriverVersion};
+use crds::xid::Xid;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::xid::Xid;
 use labels::{DRIVER, DriverLabels, OLD_DRIVER};
 
 /// A node, as far as placement asks.
