@@ -73,6 +73,8 @@ pub mod env {
     pub const TORCHELASTIC_RESTART_COUNT: &str = "TORCHELASTIC_RESTART_COUNT";
     /// Rendezvous key: unique for each attempt of each job.
     pub const TORCHELASTIC_RUN_ID: &str = "TORCHELASTIC_RUN_ID";
+    /// `True` where torchrun itself serves the rendezvous store, and rank 0 does not.
+    pub const TORCHELASTIC_USE_AGENT_STORE: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
     // What torchrun reads for each pod.
     /// Number of pods.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crds::contract::Cause;
 use crds::model::Architecture;
 use tch::{Device, Kind, Reduction, Tensor};
-use trainer::ddp::{Backend, Ddp, DdpError, DdpOptions, GradSync, Group, Rendezvous};
+use trainer::ddp::{Backend, Ddp, DdpError, DdpOptions, GradSync, Group, Rendezvous, StoreHost};
 use trainer::torch::{self, AdamStep, Autocast, LogLevel, SgdStep, TorchError};
 use trainer::zoo::{Blueprint, Model, host_copy, read_safetensors, write_safetensors};
 
@@ -46,7 +46,7 @@ fn rendezvous(rank: u32, world_size: u32, port: u16, run_id: &str, join_seconds:
         rank,
         world_size,
         run_id: run_id.to_string(),
-        is_host: rank == 0,
+        host: StoreHost::FirstRank,
         join_timeout: Duration::from_secs_f64(join_seconds),
         timeout: Duration::from_secs(600),
         backend: Backend::Gloo,

@@ -1,5 +1,5 @@
 //! The trainer as a pod runs it: launcher, preflight, two processes, images from files. Seconds to its first step, memory of
-//! a process, and how it ends when it is told to stop.
+//! a process, and how it ends when it is told to stop, is killed, or is left alone.
 
 use std::error::Error;
 use std::fs;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crds::contract::{Assignment, CONTRACT_VERSION, Progress, TerminationMessage, env};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::ranks::{BATCH, RANKS, SIZE};
+use crate::ranks::Job;
 
 /// A training of the benchmark's job over image files.
 pub(crate) struct Product {
@@ -23,13 +23,14 @@ pub(crate) struct Product {
     starts: u32,
 }
 
-/// A launcher that has made its first step.
+/// A launcher.
 pub(crate) struct Running {
     launcher: Child,
     address: String,
     agent: ureq::Agent,
     output: PathBuf,
     message: PathBuf,
+    began: Instant,
     /// Seconds from exec to the first optimizer step.
     pub(crate) seconds_to_first_step: f64,
 }
@@ -50,32 +51,52 @@ impl Product {
     /// Starts the training anew, and waits for its first step.
     pub(crate) fn start(&mut self) -> Result<Running, Box<dyn Error>> {
         self.starts += 1;
-        let output = self.root.path().join(format!("model-{}", self.starts));
+        let mut running = self.start_with(&format!("model-{}", self.starts), 1, |_| {})?;
+        running.wait_for_step(1)?;
+        running.seconds_to_first_step = running.began.elapsed().as_secs_f64();
+        Ok(running)
+    }
+
+    /// Starts an attempt of a training by this name, whose spec `change` changes.
+    pub(crate) fn start_with(
+        &mut self,
+        name: &str,
+        attempt: u32,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Running, Box<dyn Error>> {
+        let Job { ranks, batch, image, .. } = Job::RESNET;
+        let output = self.root.path().join(name);
         let message = self.root.path().join("termination");
         let uri = |path: &Path| format!("file://{}", path.display());
+        let mut spec = json!({
+            "data": {"uri": uri(&self.images), "imageSize": image, "validation": {"fraction": 0.1}},
+            "training": {"epochs": 1000, "batchSize": batch},
+            "infrastructure": {"device": "Cpu", "processesPerNode": ranks},
+            "output": {"uri": uri(&output)},
+        });
+        change(&mut spec);
         let assignment = Assignment {
             contract_version: CONTRACT_VERSION,
             kind: "TrainingJob".into(),
             name: "bench".into(),
             namespace: "default".into(),
-            uid: format!("bench-{}", self.starts),
-            attempt: 1,
+            uid: format!("bench-{name}"),
+            attempt,
             member: 0,
             members: 1,
-            spec: json!({
-                "data": {"uri": uri(&self.images), "imageSize": SIZE, "validation": {"fraction": 0.1}},
-                "training": {"epochs": 1000, "batchSize": BATCH},
-                "infrastructure": {"device": "Cpu", "processesPerNode": RANKS},
-                "output": {"uri": uri(&output)},
-            }),
+            spec,
         };
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let start = Instant::now();
+        // That of an attempt before says nothing of this one.
+        if message.exists() {
+            fs::remove_file(&message)?;
+        }
+        let began = Instant::now();
         let launcher = Command::new(env!("CARGO_BIN_EXE_trainer"))
             .arg("launch")
             .env(env::ASSIGNMENT, serde_json::to_string(&assignment)?)
-            .env(env::PET_NPROC_PER_NODE, RANKS.to_string())
-            .env(env::TORCHELASTIC_RUN_ID, &assignment.uid)
+            .env(env::PET_NPROC_PER_NODE, ranks.to_string())
+            .env(env::TORCHELASTIC_RUN_ID, format!("{}/{attempt}", assignment.uid))
             .env(env::PROGRESS_PORT, port.to_string())
             .env(env::TERMINATION_LOG, &message)
             .env("OMP_NUM_THREADS", "1")
@@ -84,10 +105,7 @@ impl Product {
             .spawn()?;
         let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(1))).build().into();
         let address = format!("http://127.0.0.1:{port}/progress");
-        let mut running = Running { launcher, address, agent, output, message, seconds_to_first_step: 0.0 };
-        running.wait_for_step(1)?;
-        running.seconds_to_first_step = start.elapsed().as_secs_f64();
-        Ok(running)
+        Ok(Running { launcher, address, agent, output, message, began, seconds_to_first_step: 0.0 })
     }
 }
 
@@ -124,6 +142,40 @@ impl Running {
             }
         }
         Ok(peak)
+    }
+
+    /// Waits for the end of a training that succeeds; its output.
+    pub(crate) fn finish(mut self) -> Result<PathBuf, Box<dyn Error>> {
+        let end = self.launcher.wait()?;
+        match end.success() {
+            true => Ok(self.output.clone()),
+            false => Err(format!("ended with {end}: {}", fs::read_to_string(&self.message).unwrap_or_default()).into()),
+        }
+    }
+
+    /// Kills the launcher; its processes die with it.
+    pub(crate) fn kill(mut self) -> Result<(), Box<dyn Error>> {
+        self.launcher.kill()?;
+        self.launcher.wait()?;
+        Ok(())
+    }
+
+    /// The process of a rank.
+    pub(crate) fn rank(&self, rank: u32) -> Result<Pid, Box<dyn Error>> {
+        let launcher = self.launcher.id();
+        let is_it = |pid: &str| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == format!("{}={rank}", env::RANK).as_bytes())
+        };
+        let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
+        let pid = children.split_whitespace().find(|pid| is_it(pid)).ok_or("the rank is not there")?;
+        Ok(Pid::from_raw(pid.parse()?))
+    }
+
+    /// Waits for the end: the exit code and the termination message.
+    pub(crate) fn end(mut self) -> Result<(i32, TerminationMessage), Box<dyn Error>> {
+        let code = self.launcher.wait()?.code().ok_or("the launcher was killed")?;
+        Ok((code, serde_json::from_slice(&fs::read(&self.message)?)?))
     }
 
     /// Tells the launcher to stop, as the kubelet does.

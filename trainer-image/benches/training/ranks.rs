@@ -1,4 +1,4 @@
-//! The two ranks of a side as processes that wait for their turns.
+//! The ranks of a side as processes that wait for their turns.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -7,19 +7,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-/// The job, as `tests/bench_training.py` has it.
-pub(crate) const RANKS: u32 = 2;
-pub(crate) const BATCH: i64 = 16;
-pub(crate) const SIZE: i64 = 128;
-pub(crate) const CLASSES: i64 = 1000;
+use serde::Deserialize;
+use serde_json::json;
 
 /// Who trains.
 #[derive(Clone, Copy)]
 pub(crate) enum Side {
     /// The trainer's code, channels-last.
-    Ours { bfloat16: bool },
+    Ours,
     /// A variant of `bench_training.py`.
     Python(&'static str),
+}
+
+/// What is trained, on ranks of one thread each.
+#[derive(Clone, Copy)]
+pub(crate) struct Job {
+    pub(crate) architecture: &'static str,
+    pub(crate) ranks: u32,
+    /// Images of a step on each rank, and their height and width in pixels.
+    pub(crate) batch: u32,
+    pub(crate) image: u32,
+    pub(crate) precision: &'static str,
+}
+
+impl Job {
+    /// ResNet-18, 128 pixels, 16 images on each of two ranks.
+    pub(crate) const RESNET: Job =
+        Job { architecture: "resnet18", ranks: 2, batch: 16, image: 128, precision: "float32" };
 }
 
 /// What is needed to start a side.
@@ -35,7 +49,7 @@ pub(crate) struct Turn {
     pub(crate) peak_gb: f64,
 }
 
-/// Both ranks of a side, after their first step.
+/// All ranks of a side, after their first step.
 pub(crate) struct Ranks {
     ranks: Vec<Rank>,
     /// Seconds from the start of the processes to the end of the first step.
@@ -48,6 +62,15 @@ struct Rank {
     answers: BufReader<ChildStdout>,
 }
 
+/// What a rank answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cost {
+    wall: f64,
+    cpu: f64,
+    peak_kib: f64,
+}
+
 impl Sides {
     pub(crate) fn new(root: &Path) -> Result<Sides, Box<dyn Error>> {
         let script = root.join("tests/bench_training.py");
@@ -58,26 +81,32 @@ impl Sides {
         Ok(Sides { python: String::from_utf8(output.stdout)?.trim().into(), script })
     }
 
-    pub(crate) fn start(&self, side: Side) -> Result<Ranks, Box<dyn Error>> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+    pub(crate) fn start(&self, side: Side, job: Job) -> Result<Ranks, Box<dyn Error>> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let command = |rank: u32| -> Result<Command, Box<dyn Error>> {
+            let mut order = json!({
+                "architecture": job.architecture, "batch": job.batch, "image": job.image, "classes": 1000,
+                "precision": job.precision, "device": "cpu", "backend": if job.ranks > 1 { "gloo" } else { "none" },
+                "rank": rank, "worldSize": job.ranks, "port": port, "threads": 1,
+            });
             let mut command = match side {
-                Side::Ours { bfloat16 } => {
+                Side::Ours => {
                     let mut command = Command::new(std::env::current_exe()?);
-                    command.args(["rank", &rank.to_string(), &port, if bfloat16 { "bfloat16" } else { "float32" }]);
+                    command.arg("rank");
                     command
                 }
                 Side::Python(variant) => {
+                    order["variant"] = json!(variant);
                     let mut command = Command::new(&self.python);
-                    command.arg(&self.script).args([&rank.to_string(), &port, variant]);
+                    command.arg(&self.script);
                     command
                 }
             };
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).env("OMP_NUM_THREADS", "1");
+            command.arg(order.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).env("OMP_NUM_THREADS", "1");
             Ok(command)
         };
         let start = Instant::now();
-        let mut ranks = (0..RANKS).map(|rank| Rank::start(command(rank)?)).collect::<Result<Vec<_>, _>>()?;
+        let mut ranks = (0..job.ranks).map(|rank| Rank::start(command(rank)?)).collect::<Result<Vec<_>, _>>()?;
         for rank in &mut ranks {
             rank.answer()?;
         }
@@ -92,13 +121,12 @@ impl Ranks {
             writeln!(rank.ask, "{steps}")?;
         }
         let mut turn = Turn { wall: 0.0, cpu: 0.0, peak_gb: 0.0 };
+        let count = self.ranks.len() as f64;
         for rank in &mut self.ranks {
-            let answer = rank.answer()?;
-            let numbers = answer.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
-            let [wall, cpu, peak_kib] = numbers[..] else { return Err(format!("a rank answered {answer:?}").into()) };
-            turn.wall = turn.wall.max(wall);
-            turn.cpu += cpu / f64::from(RANKS);
-            turn.peak_gb = turn.peak_gb.max(peak_kib * 1024.0 / 1e9);
+            let cost: Cost = serde_json::from_str(&rank.answer()?)?;
+            turn.wall = turn.wall.max(cost.wall);
+            turn.cpu += cost.cpu / count;
+            turn.peak_gb = turn.peak_gb.max(cost.peak_kib * 1024.0 / 1e9);
         }
         Ok(turn)
     }

@@ -23,14 +23,31 @@ pub struct Rendezvous {
     pub world_size: u32,
     /// Key of the run and attempt: `TORCHELASTIC_RUN_ID`. Processes of another run are turned away.
     pub run_id: String,
-    /// Whether this process serves the store: rank 0.
-    pub is_host: bool,
+    /// Who serves the store.
+    pub host: StoreHost,
     /// How long to wait for the other ranks.
     pub join_timeout: Duration,
     /// How long a collective may take before the others count as lost. Less than the slowest step is too little.
     pub timeout: Duration,
     /// How gradients travel.
     pub backend: Backend,
+}
+
+/// Who serves the store in which the ranks of a run meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreHost {
+    /// Rank 0.
+    #[default]
+    FirstRank,
+    /// Whoever started the ranks, as torchrun does. Such a store outlives an attempt, and with it the attempt's keys.
+    Launcher,
+}
+
+impl Rendezvous {
+    /// Whether this process serves the store.
+    fn is_host(&self) -> bool {
+        self.rank == 0 && self.host == StoreHost::FirstRank
+    }
 }
 
 /// How gradients travel between ranks.
@@ -75,16 +92,16 @@ impl Group {
     /// Within `join_timeout` the host could not be reached or some ranks did not come, which are named; or what came
     /// does not belong together.
     pub fn join(rendezvous: &Rendezvous) -> Result<Group, DdpError> {
-        let Rendezvous { addr, port, rank, world_size, is_host, join_timeout, timeout, backend, .. } = rendezvous;
-        let (rank, world_size) = (*rank, *world_size);
+        let Rendezvous { addr, port, rank, world_size, join_timeout, timeout, backend, .. } = rendezvous;
+        let (rank, world_size, is_host) = (*rank, *world_size, rendezvous.is_host());
         if rank >= world_size {
             return Err(DdpError::Rank { rank, world_size });
         }
         let start = Instant::now();
         let address = format!("{addr}:{port}");
         // The host need not be able to resolve or reach its own name.
-        let host = if *is_host && !is_loopback(addr) { "localhost" } else { addr };
-        let endpoint = Endpoint { host: host.to_string(), port: *port, is_host: *is_host, rank, world_size };
+        let host = if is_host && !is_loopback(addr) { "localhost" } else { addr };
+        let endpoint = Endpoint { host: host.to_string(), port: *port, is_host, rank, world_size };
         let processes = ProcessGroup::open(&endpoint, *join_timeout).map_err(|source| match is_host {
             true => DdpError::Serve { rank, address: address.clone(), source },
             false => DdpError::Unreachable { rank, address: address.clone(), waited: *join_timeout, source },
@@ -114,7 +131,7 @@ impl Group {
             rank: 0,
             world_size: 1,
             run_id: "alone".to_string(),
-            is_host: true,
+            host: StoreHost::FirstRank,
             join_timeout: day,
             timeout: day,
             backend: Backend::Gloo,
@@ -260,18 +277,22 @@ pub(super) fn roll_call(processes: &ProcessGroup) -> Vec<u32> {
 /// Makes sure that every process at the store belongs to this run, and that all of its ranks have come.
 fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start: Instant) -> Result<(), DdpError> {
     const DURING: &str = "meeting the other ranks";
-    let Rendezvous { rank, world_size, run_id, is_host, join_timeout, .. } = rendezvous;
+    let Rendezvous { rank, world_size, run_id, host, join_timeout, .. } = rendezvous;
+    let is_first = *rank == 0;
     let left = || join_timeout.saturating_sub(start.elapsed());
     let text = |key| store.get(key, left()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).during(DURING);
-    if *is_host {
-        store.set(RUN, run_id.as_bytes()).during(DURING)?;
-    }
-    let theirs = text(RUN)?;
-    if theirs != *run_id {
-        return Err(DdpError::OtherRun { address: address.to_string(), ours: run_id.clone(), theirs });
+    // A launcher's store has what older attempts left there, and lets nobody in who is not of its run.
+    if *host == StoreHost::FirstRank {
+        if is_first {
+            store.set(RUN, run_id.as_bytes()).during(DURING)?;
+        }
+        let theirs = text(RUN)?;
+        if theirs != *run_id {
+            return Err(DdpError::OtherRun { address: address.to_string(), ours: run_id.clone(), theirs });
+        }
     }
     store.prefix_keys(&format!("{run_id}/")).during(DURING)?;
-    if *is_host {
+    if is_first {
         store.set(WORLD_SIZE, world_size.to_string().as_bytes()).during(DURING)?;
     }
     let theirs = text(WORLD_SIZE)?;
@@ -295,7 +316,7 @@ fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start:
                 }
             }
             let told = store.add("told", 1).during(DURING)?;
-            if *is_host {
+            if rendezvous.is_host() {
                 // The store ends with this process: the others get the time to see who is missing.
                 let here = i64::from(*world_size) - i64::try_from(missing.len()).unwrap_or(0);
                 wait_for(FAREWELL, || store.add("told", 0).is_ok_and(|now| now.max(told) >= here));

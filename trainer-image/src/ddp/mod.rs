@@ -20,7 +20,7 @@ use tch::{Kind, Tensor};
 pub use error::DdpError;
 use error::During;
 pub use flight::Flight;
-pub use group::{Backend, Group, Rendezvous};
+pub use group::{Backend, Group, Rendezvous, StoreHost};
 pub use plan::{Shape, plan_buckets};
 
 use crate::torch::{self, Reducer, ReducerOptions, TorchError, reducer};

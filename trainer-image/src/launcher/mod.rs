@@ -12,6 +12,7 @@ mod ending;
 mod memory;
 mod parent;
 mod pod;
+mod slices;
 mod stderr;
 mod supervise;
 mod verdict;
@@ -29,6 +30,7 @@ use nix::sys::prctl;
 use tempfile::TempDir;
 
 use crate::fault::Fault;
+use crate::place::{SLICE, VISIBLE_GPUS};
 
 pub use parent::die_with_parent;
 pub use pod::{Pod, PodError};
@@ -51,6 +53,8 @@ pub struct Launch {
     pub args: Vec<OsString>,
     /// Which pod this is.
     pub pod: Pod,
+    /// UUIDs of slices of GPUs, one for each process; empty where GPUs are whole, or where there is none.
+    pub slices: Vec<String>,
     /// Time from the request to stop until the processes are killed.
     pub stop_within: Duration,
 }
@@ -69,10 +73,12 @@ impl Launch {
                 Fault::new(Cause::BadSpec, format!("{} is {text:?}, not a number of seconds", env::STOP_SECONDS))
             })?,
         };
+        let pod = Pod::from_env()?.with_free_port()?;
         Ok(Launch {
             program,
             args: args.into_iter().map(Into::into).collect(),
-            pod: Pod::from_env()?.with_free_port()?,
+            slices: slices::of_this_pod(pod.processes),
+            pod,
             stop_within: Duration::from_secs(stop_within),
         })
     }
@@ -136,6 +142,10 @@ fn start(launch: &Launch, local_rank: u32, messages: Option<&TempDir>) -> io::Re
         // A group of its own: Ctrl-C in a terminal reaches the launcher alone, which passes it on once, and what the
         // process starts can be ended together with it.
         .process_group(0);
+    if let Some(slice) = launch.slices.get(local_rank as usize) {
+        // CUDA shows a process one slice alone, the first that it may see.
+        command.env(VISIBLE_GPUS, format!("{SLICE}{slice}"));
+    }
     if std::env::var_os(OMP_NUM_THREADS).is_none() {
         // Respects the control group's quota and the affinity.
         let cores = thread::available_parallelism().map_or(1, usize::from);

@@ -60,6 +60,19 @@ impl From<PodError> for Fault {
 }
 
 impl Pod {
+    /// One pod with so many processes, which meet on this machine.
+    pub fn alone(processes: u32) -> Pod {
+        Pod {
+            nodes: 1,
+            processes,
+            node_rank: 0,
+            master_addr: LOOPBACK.to_owned(),
+            master_port: 0,
+            restart_count: 0,
+            run_id: "none".to_owned(),
+        }
+    }
+
     /// Reads the environment of this process. Without any of its variables, it is one pod with one process.
     ///
     /// # Errors
