@@ -39,7 +39,7 @@ fn compile_shim(include: &Path) {
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
         .flag(format!("-isystem{SHIM}/gloo"));
-    for file in ["group", "reducer", "tensor", "optim", "driver", "sync_norm"] {
+    for file in ["group", "reducer", "tensor", "optim", "driver", "nvml", "sync_norm"] {
         build.file(format!("{SHIM}/{file}.cpp"));
     }
     build.compile("trainer-shim");

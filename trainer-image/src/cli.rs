@@ -34,6 +34,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// One of the processes by which `preflight` sees whether GPUs reach each other
+    #[command(name = preflight::RANK, hide = true)]
+    PreflightRank {
+        /// On the GPU of this process's local rank
+        #[arg(long)]
+        gpu: bool,
+    },
 }
 
 /// Runs the program.
@@ -47,6 +54,7 @@ pub fn run() -> ExitCode {
             work::run().map(|()| 0)
         }),
         Command::Preflight { json } => guard(|| preflight::print(json)),
+        Command::PreflightRank { gpu } => guard(|| preflight::rank(gpu)),
     };
     let code = result.unwrap_or_else(|fault| fault.end());
     // Exit codes of the contract are below 256.

@@ -98,12 +98,14 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
 /// The device that the manifest asks for, checked. The precision is the manifest's own: one that a retrained model brings is
 /// not known yet.
 fn device(wanted: crds::infrastructure::Device, precision: Precision, place: &Place) -> Result<Device, Fault> {
-    let gpu = preflight::choose_device(wanted, precision)?;
+    let gpu = preflight::choose_device(wanted, precision, place.gpus_needed())?;
     if !gpu {
         return Ok(Device::Cpu);
     }
     crate::torch::load_cuda(&preflight::plugin())?;
-    Ok(Device::Cuda(place.local_rank as usize))
+    let device = Device::Cuda(place.gpu());
+    preflight::try_out(device)?;
+    Ok(device)
 }
 
 /// Where this process computes, for its CPUs to be near.

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use trainer::launcher::{Launch, die_with_parent, launch};
+use trainer::preflight;
 
 const SCRIPT: &str = "LAUNCHER_TEST_SCRIPT";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -296,6 +297,23 @@ fn much_output_of_several_ranks_passes_line_by_line() {
 fn a_single_rank_keeps_its_stderr_as_it_is() {
     let outcome = start(1, "echo hello >&2", &[]).end();
     assert_eq!(outcome.stderr, b"hello\n");
+}
+
+#[test]
+fn processes_that_reach_each_other_pass_the_preflight_s_collective() {
+    let trainer = std::path::Path::new(env!("CARGO_BIN_EXE_trainer"));
+    let outcome = preflight::collective(trainer, 3, tch::Device::Cpu);
+    assert!(matches!(&outcome, preflight::Outcome::Passed(seen) if seen.starts_with("3 added up in ")), "{outcome:?}");
+    // One that can't, here for want of the CUDA plug-in, is named with what it says.
+    let preflight::Outcome::Failed { cause, message, hint } = preflight::collective(trainer, 2, tch::Device::Cuda(0))
+    else {
+        panic!("there is no GPU");
+    };
+    assert_eq!((cause, hint.is_empty()), (Cause::GpuUnsupported, false));
+    assert!(
+        message.starts_with("process 0 of 2 ended with exit status: 69: ") && message.contains("CUDA"),
+        "{message}"
+    );
 }
 
 #[test]

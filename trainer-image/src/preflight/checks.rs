@@ -1,12 +1,12 @@
 //! The checks that need no libtorch, in the order in which a failure explains the next: device files, the build, the
-//! driver's version, its library, the GPUs' number, architecture and memory.
+//! driver's version, its library, the GPUs' number, architecture and memory, their health.
 
 use crds::contract::Cause;
 use crds::cuda::{Architecture, CudaVersion, DriverVersion, minimum_driver};
 
-use super::Requirements;
 use super::host::Host;
 use super::verdict::{Outcome, Verdict};
+use super::{Requirements, health};
 use crate::torch::driver::{DriverError, DriverReport, GpuInfo};
 
 /// CUDA's results of cuInit that mean "not with this driver here", not "broken": stub library, driver too old, no device,
@@ -37,6 +37,7 @@ pub fn run(host: &Host, needs: &Requirements) -> Verdict {
     verdict.check("number of GPUs", |gpus| number(gpus, needs.processes));
     verdict.check("architecture", |gpus| architecture(gpus, needs));
     verdict.check("memory", |gpus| memory(gpus, needs.min_memory));
+    health::add(&mut verdict, host);
     verdict
 }
 

@@ -9,11 +9,13 @@ use crds::infrastructure::Device;
 
 use super::super::{BUILT_ARCHITECTURES, BUILT_FOR, report};
 use super::*;
+use crate::torch::nvml::{GpuState, Rows, throttle};
 
 /// A machine under construction.
 struct Machine {
     root: tempfile::TempDir,
     driver: Result<DriverReport, DriverError>,
+    states: Result<Vec<GpuState>, DriverError>,
     needs: Requirements,
 }
 
@@ -30,7 +32,8 @@ fn machine() -> Machine {
         architectures: BUILT_ARCHITECTURES.to_vec(),
         plugin,
     };
-    Machine { root, driver: Err(DriverError::Library("libcuda.so.1: cannot open".to_owned())), needs }
+    let lacks = |library: &str| DriverError::Library(format!("{library}: cannot open"));
+    Machine { root, driver: Err(lacks("libcuda.so.1")), states: Err(lacks("libnvidia-ml.so.1")), needs }
 }
 
 fn gpu(name: &str, architecture: &str, gib: u64) -> GpuInfo {
@@ -66,6 +69,12 @@ impl Machine {
         self
     }
 
+    /// What the management library says of the one GPU, which has no UUID here.
+    fn states(mut self, state: &GpuState) -> Machine {
+        self.states = Ok(vec![state.clone()]);
+        self
+    }
+
     fn fails(mut self, code: i32) -> Machine {
         self.driver = Err(DriverError::Call { call: "cuInit".to_owned(), code, cuda: Some(BUILT_FOR) });
         self
@@ -77,8 +86,8 @@ impl Machine {
     }
 
     fn verdict(&self, device: Device) -> Verdict {
-        let driver = self.driver.clone();
-        let host = Host::new(self.root.path(), move || driver.clone());
+        let (driver, states) = (self.driver.clone(), self.states.clone());
+        let host = Host::new(self.root.path(), move || driver.clone(), move || states.clone());
         run(&host, &Requirements { device, ..self.needs.clone() })
     }
 }
@@ -178,13 +187,13 @@ fn each_machine_gets_the_device_it_can_use_and_a_cause_that_helps() {
             Some((
                 "driver library",
                 Cause::GpuUnsupported,
-                "cuInit failed with CUDA's result 100: no GPU is visible to this process".into(),
+                "cuInit failed with the result 100: no GPU is visible to this process".into(),
             )),
         ),
         (
             "a broken GPU",
             good().fails(999),
-            Some(("driver library", Cause::NodeFault, "cuInit failed with CUDA's result 999".into())),
+            Some(("driver library", Cause::NodeFault, "cuInit failed with the result 999".into())),
         ),
         (
             "fewer GPUs than processes",
@@ -264,12 +273,13 @@ fn another_cuda_asks_for_another_driver() {
 #[test]
 fn without_a_gpu_the_driver_library_is_never_asked() {
     let machine = machine();
-    let host = Host::new(machine.root.path(), || panic!("the driver library was opened"));
+    let opened = |library: &str| -> DriverError { panic!("the {library} library was opened") };
+    let host = Host::new(machine.root.path(), move || Err(opened("driver")), move || Err(opened("management")));
     for device in [Device::Auto, Device::Gpu, Device::Cpu] {
         run(&host, &Requirements { device, ..machine.needs.clone() });
     }
     let good = good();
-    let host = Host::new(good.root.path(), || panic!("the driver library was opened"));
+    let host = Host::new(good.root.path(), move || Err(opened("driver")), move || Err(opened("management")));
     run(&host, &Requirements { device: Device::Cpu, ..good.needs });
 }
 
@@ -288,6 +298,30 @@ fn a_later_check_joins_the_list_and_is_skipped_after_a_failure() {
 }
 
 #[test]
+fn a_gpu_that_can_t_be_relied_on_is_the_node_s_fault_and_one_that_is_slow_is_told() {
+    let state = GpuState {
+        pci: "0000:3b:00".to_owned(),
+        rows: Some(Rows { remapped: 9, pending: true, failed: true }),
+        throttle: Some(throttle::HARDWARE_HEAT),
+        ..GpuState::default()
+    };
+    let broken = good().states(&state);
+    assert_eq!(broken.verdict(Device::Auto).device().unwrap_err().exit_code(), 160);
+    assert_eq!(broken.verdict(Device::Cpu).device().unwrap(), Device::Cpu);
+    let slow = GpuState { rows: None, ..state };
+    let log = "4,1,9000000,-;NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n";
+    let verdict = good().states(&slow).file("dev/kmsg", log).file("proc/uptime", "60.1 99.2\n").verdict(Device::Auto);
+    assert_eq!(verdict.device().unwrap(), Device::Gpu);
+    let table = report::table(&verdict);
+    for line in [
+        "note: NVIDIA H200 at 0000:3b:00: its hardware slows it down for heat: look at the node's cooling and power",
+        "note: Xid 79 within the last hour: NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.: restart this node",
+    ] {
+        assert!(table.contains(line), "{table}");
+    }
+}
+
+#[test]
 fn the_table_for_people_says_what_and_why_and_what_to_do() {
     let mut verdict = good().kernel("525.60.13").library(12_000, &[]).verdict(Device::Auto);
     verdict.checks.iter_mut().for_each(|check| check.took = Duration::from_micros(1_234));
@@ -300,6 +334,10 @@ driver library  skipped  1.2 ms  driver version failed
 number of GPUs  skipped  1.2 ms  driver version failed
 architecture    skipped  1.2 ms  driver version failed
 memory          skipped  1.2 ms  driver version failed
+memory errors   skipped  1.2 ms  driver version failed
+clocks          skipped  1.2 ms  driver version failed
+sharing         skipped  1.2 ms  driver version failed
+Xids            skipped  1.2 ms  driver version failed
 
 device: Cpu, because the driver is 525.60.13, and this build's CUDA 13.0 needs 580.65.06 or newer
 to use a GPU: update the node's driver to 580.65.06 or newer, or use a runtime for an older CUDA";
@@ -314,7 +352,8 @@ fn the_json_for_programs_has_the_gpus_and_every_check() {
     assert_eq!(told["gpus"][0]["memoryBytes"], 141_u64 << 30);
     let results: Vec<_> =
         told["checks"].as_array().unwrap().iter().map(|check| check["result"].as_str().unwrap()).collect();
-    assert_eq!(results, ["Passed"; 7]);
+    // Nobody has asked its management library, and the kernel's log is not there.
+    assert_eq!(results, [["Passed"; 7].as_slice(), &["Skipped"; 4]].concat());
     let broken: serde_json::Value =
         serde_json::from_str(&report::to_json(&good().fails(999).verdict(Device::Auto))).unwrap();
     assert_eq!((&broken["device"], &broken["checks"][3]["cause"]), (&serde_json::Value::Null, &"NodeFault".into()));
@@ -323,7 +362,7 @@ fn the_json_for_programs_has_the_gpus_and_every_check() {
 #[test]
 fn this_machine_gets_its_verdict_at_once() {
     let start = Instant::now();
-    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(Device::Auto));
+    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(Device::Auto, 1));
     let gpu_is_here = !Host::this_machine().gpu_files().is_empty();
     let bound = Duration::from_secs(if gpu_is_here { 10 } else { 1 });
     assert!(start.elapsed() < bound, "{:?}\n{}", start.elapsed(), report::table(&verdict));

@@ -1,27 +1,40 @@
-//! The machine as the preflight sees it: a root folder for its files, and its driver library.
+//! The machine as the preflight sees it: a root folder for its files, its driver library, its management library.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crds::cuda::DriverVersion;
 
 use crate::torch::driver::{self, DriverError, DriverReport, LIBCUDA};
+use crate::torch::nvml::{self, GpuState, LIBNVML};
+
+/// Most bytes of the kernel's log that are read: more than its ring has by default.
+const LOG_BYTES: usize = 4 << 20;
+/// Room for a record of the kernel's log, which is read record by record.
+const RECORD: usize = 8192;
 
 /// Where to look. In a test the root is a folder of its own.
 pub struct Host {
     root: PathBuf,
     probe: Box<dyn Fn() -> Result<DriverReport, DriverError>>,
+    states: Box<dyn Fn() -> Result<Vec<GpuState>, DriverError>>,
 }
 
 impl Host {
     /// This machine.
     pub fn this_machine() -> Host {
-        Host::new("/", || driver::probe(LIBCUDA))
+        Host::new("/", || driver::probe(LIBCUDA), || nvml::ask(LIBNVML))
     }
 
-    /// A machine with these files and this driver library.
-    pub fn new(root: impl Into<PathBuf>, probe: impl Fn() -> Result<DriverReport, DriverError> + 'static) -> Host {
-        Host { root: root.into(), probe: Box::new(probe) }
+    /// A machine with these files, this driver library and this management library.
+    pub fn new(
+        root: impl Into<PathBuf>,
+        probe: impl Fn() -> Result<DriverReport, DriverError> + 'static,
+        states: impl Fn() -> Result<Vec<GpuState>, DriverError> + 'static,
+    ) -> Host {
+        Host { root: root.into(), probe: Box::new(probe), states: Box::new(states) }
     }
 
     /// Paths of the device files through which a GPU is reached, sorted. A driver's other files, such as nvidiactl, may be
@@ -60,6 +73,36 @@ impl Host {
         file.exists()
     }
 
+    /// Asks the management library how the GPUs are.
+    pub(super) fn states(&self) -> Result<Vec<GpuState>, DriverError> {
+        (self.states)()
+    }
+
+    /// The kernel's log as far back as it is kept, each line with its time before it.
+    pub(super) fn kernel_log(&self) -> io::Result<String> {
+        let path = self.root.join("dev/kmsg");
+        let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let (mut text, mut record) = (Vec::new(), vec![0; RECORD]);
+        while text.len() < LOG_BYTES {
+            match log.read(&mut record) {
+                // A file, in a test, has an end; the device has nothing to read for now.
+                Ok(0) => break,
+                Ok(count) => text.extend_from_slice(&record[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // The oldest record was overwritten just now: the next one is read.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EINTR)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// How long the machine has been up, in seconds.
+    pub(super) fn uptime(&self) -> Option<f64> {
+        let text = fs::read_to_string(self.root.join("proc/uptime")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    }
+
     /// Asks the driver library.
     pub(super) fn driver(&self) -> Result<DriverReport, DriverError> {
         (self.probe)()
@@ -77,7 +120,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let host = Host::new(root.path(), || Err(DriverError::Library(String::new())));
+        let nothing = || DriverError::Library(String::new());
+        let host = Host::new(root.path(), move || Err(nothing()), move || Err(nothing()));
         (root, host)
     }
 

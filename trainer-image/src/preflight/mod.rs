@@ -2,12 +2,17 @@
 //! chosen for a reason, and a fault that says what to do.
 //!
 //! ```text
-//!  Host (files, driver library) ─► checks, in order; the first failure decides ─► Verdict ─► device, or a Fault
+//!  Host (files, driver and management library) ─► checks, health ─┐
+//!  libtorch ─► compute (against the CPU), collective ─────────────┴► in order; the first failure decides ─► Verdict
+//!                                                                                            └─► device, or a Fault
 //! ```
 //!
 //! On a machine without a GPU only file names are looked up, and nothing of CUDA is opened.
 
 mod checks;
+mod collective;
+mod compute;
+mod health;
 mod host;
 mod report;
 mod verdict;
@@ -22,8 +27,12 @@ use crds::training::Precision;
 
 use crate::fault::Fault;
 use crate::torch::driver::GpuInfo;
+use crate::torch::load_cuda;
 
 pub use checks::run;
+pub use collective::run as collective;
+pub(crate) use collective::{COMMAND as RANK, rank};
+pub(crate) use compute::try_out;
 pub use host::Host;
 pub use report::{table, to_json};
 pub use verdict::{Check, Outcome, Verdict};
@@ -44,7 +53,7 @@ const fn sm(major: u32, minor: u32) -> Architecture {
 pub struct Requirements {
     /// What the manifest asks for.
     pub device: Device,
-    /// Processes of this pod: each takes a GPU of its own.
+    /// Processes that take a GPU of their own each, of those that this process sees.
     pub processes: u32,
     /// Least memory of each GPU in bytes.
     pub min_memory: Option<u64>,
@@ -57,12 +66,11 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Those of this build in this pod.
-    pub fn of_this_build(device: Device) -> Requirements {
-        let processes = std::env::var(env::LOCAL_WORLD_SIZE).ok().and_then(|text| text.parse().ok());
+    /// Those of this build for so many processes.
+    pub fn of_this_build(device: Device, processes: u32) -> Requirements {
         Requirements {
             device,
-            processes: processes.unwrap_or(1),
+            processes,
             min_memory: None,
             cuda: BUILT_FOR,
             architectures: BUILT_ARCHITECTURES.to_vec(),
@@ -94,18 +102,21 @@ fn precision_fault(precision: Precision, gpus: &[GpuInfo]) -> Option<Fault> {
     )
 }
 
-/// Whether the work goes on a GPU. Says why in the log, once per pod.
+/// Whether the work goes on a GPU, where so many processes need one each. Says why in the log, once per pod.
 ///
 /// # Errors
 /// [`GpuUnsupported`](crds::contract::Cause::GpuUnsupported) if a GPU is asked for and there is none that can be used, and
 /// [`NodeFault`](crds::contract::Cause::NodeFault) if there is one that is broken, also for [`Device::Auto`]; the first of
 /// them, too, if a GPU is chosen that doesn't have the precision.
-pub fn choose_device(wanted: Device, precision: Precision) -> Result<bool, Fault> {
-    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(wanted));
+pub fn choose_device(wanted: Device, precision: Precision, processes: u32) -> Result<bool, Fault> {
+    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(wanted, processes));
     let first = std::env::var(env::LOCAL_RANK).map_or(true, |rank| rank == "0");
     let chosen = verdict.device()?;
     if first {
         tracing::info!(device = ?chosen, "{}", verdict.reason);
+        for (message, hint) in verdict.notes() {
+            tracing::warn!("{message}: {hint}");
+        }
     }
     match precision_fault(precision, &verdict.gpus) {
         Some(fault) if chosen == Device::Gpu => Err(fault),
@@ -113,12 +124,16 @@ pub fn choose_device(wanted: Device, precision: Precision) -> Result<bool, Fault
     }
 }
 
-/// What `trainer preflight` does: prints the checks as a table or as JSON and gives the exit code.
+/// What `trainer preflight` does: makes the checks, on GPUs those of computing as well, prints them as a table or as JSON and
+/// gives the exit code.
 ///
 /// # Errors
 /// A GPU that is there and broken, and a standard output that can't be written.
 pub fn print(json: bool) -> Result<i32, Fault> {
-    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(Device::Auto));
+    let mut verdict = run(&Host::this_machine(), &Requirements::of_this_build(Device::Auto, 1));
+    if let Ok(Device::Gpu) = verdict.device() {
+        compute_on_gpus(&mut verdict);
+    }
     let text = if json { to_json(&verdict) } else { table(&verdict) };
     match writeln!(io::stdout(), "{text}") {
         // The reader has seen enough.
@@ -126,6 +141,25 @@ pub fn print(json: bool) -> Result<i32, Fault> {
         other => other.map_err(|error| Fault::io("write to the standard output", error))?,
     }
     verdict.device().map(|_| 0)
+}
+
+/// Adds the checks that need libtorch and its CUDA half.
+fn compute_on_gpus(verdict: &mut Verdict) {
+    verdict.check("libtorch", |_| match load_cuda(&plugin()) {
+        Ok(()) => Outcome::Passed(format!("its half for CUDA {BUILT_FOR} is loaded")),
+        Err(error) => Outcome::Failed {
+            cause: error.cause(),
+            message: error.to_string(),
+            hint: "use a trainer image for CUDA, whole: the libraries of NVIDIA that libtorch needs belong to it"
+                .to_owned(),
+        },
+    });
+    let devices: Vec<tch::Device> = (0..verdict.gpus.len()).map(tch::Device::Cuda).collect();
+    compute::add(verdict, &devices);
+    verdict.check("collective", |gpus| match std::env::current_exe() {
+        Ok(program) => collective(&program, gpus.len() as u32, tch::Device::Cuda(0)),
+        Err(error) => Outcome::Skipped(format!("this program does not find its own file: {error}")),
+    });
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub fn table(verdict: &Verdict) -> String {
         Ok(device) => lines.push(format!("device: {device:?}, because {}", verdict.reason)),
         Err(fault) => lines.push(format!("device: none: {fault}")),
     }
+    lines.extend(verdict.notes().map(|(message, hint)| format!("note: {message}: {hint}")));
     if let Some(Outcome::Failed { hint, .. }) = verdict.failed().map(|check| &check.outcome) {
         lines.push(format!("to use a GPU: {hint}"));
     }
@@ -32,6 +33,7 @@ pub fn table(verdict: &Verdict) -> String {
 fn row(check: &Check) -> [String; 4] {
     let (result, seen) = match &check.outcome {
         Outcome::Passed(seen) => ("passed", seen),
+        Outcome::Noted { message, .. } => ("noted", message),
         Outcome::Skipped(why) => ("skipped", why),
         Outcome::Failed { message, .. } => ("failed", message),
     };
@@ -66,6 +68,8 @@ fn check_as_json(check: &Check) -> Value {
         Outcome::Passed(seen) => {
             json!({"name": check.name, "result": "Passed", "milliseconds": milliseconds, "message": seen})
         }
+        Outcome::Noted { message, hint } => json!({"name": check.name, "result": "Noted",
+            "milliseconds": milliseconds, "message": message, "hint": hint}),
         Outcome::Skipped(why) => {
             json!({"name": check.name, "result": "Skipped", "milliseconds": milliseconds, "message": why})
         }

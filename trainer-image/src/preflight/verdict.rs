@@ -13,6 +13,13 @@ use crate::torch::driver::GpuInfo;
 pub enum Outcome {
     /// It holds; what was seen.
     Passed(String),
+    /// It holds, and a person should know something all the same.
+    Noted {
+        /// What was seen.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// It was not looked at; why.
     Skipped(String),
     /// It does not hold.
@@ -68,6 +75,14 @@ impl Verdict {
         self.reason = self.why();
     }
 
+    /// What a person should know of a machine that is used all the same: what was seen, and what to do.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.checks.iter().filter_map(|check| match &check.outcome {
+            Outcome::Noted { message, hint } => Some((message.as_str(), hint.as_str())),
+            _ => None,
+        })
+    }
+
     /// The check that failed, if one did.
     pub fn failed(&self) -> Option<&Check> {
         self.checks.iter().find(|check| matches!(check.outcome, Outcome::Failed { .. }))
@@ -81,7 +96,7 @@ impl Verdict {
     pub fn device(&self) -> Result<Device, Fault> {
         match (self.wanted, self.failed().map(|check| &check.outcome)) {
             (Device::Cpu, _) => Ok(Device::Cpu),
-            (_, None | Some(Outcome::Passed(_) | Outcome::Skipped(_))) => Ok(Device::Gpu),
+            (_, None | Some(Outcome::Passed(_) | Outcome::Noted { .. } | Outcome::Skipped(_))) => Ok(Device::Gpu),
             (Device::Auto, Some(Outcome::Failed { cause: Cause::GpuUnsupported, .. })) => Ok(Device::Cpu),
             (_, Some(Outcome::Failed { cause, message, hint })) => {
                 Err(Fault::new(*cause, format!("no GPU can be used here: {message}")).hint(hint))

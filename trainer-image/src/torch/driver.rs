@@ -7,7 +7,7 @@ use crds::cuda::{Architecture, CudaVersion};
 /// The name by which the dynamic linker finds the driver library.
 pub const LIBCUDA: &str = "libcuda.so.1";
 /// More devices than any machine has.
-const MOST_DEVICES: usize = 64;
+pub(super) const MOST_DEVICES: usize = 64;
 
 /// What the driver library knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +41,11 @@ pub enum DriverError {
     #[error("the driver library has no function {0}")]
     Function(String),
     /// A call failed.
-    #[error("{call} failed with CUDA's result {code}")]
+    #[error("{call} failed with the result {code}")]
     Call {
         /// Name of the function.
         call: String,
-        /// CUDA's result.
+        /// The library's result.
         code: i32,
         /// The newest CUDA version it runs, if it says.
         cuda: Option<CudaVersion>,
@@ -62,12 +62,34 @@ struct RawDevice {
     minor: i32,
 }
 
+/// `ty_probe_report` of shim/probe.h.
 #[repr(C)]
-struct RawReport {
-    code: i32,
+pub(super) struct RawReport {
+    pub(super) code: i32,
     cuda: i32,
-    count: i32,
+    pub(super) count: i32,
     text: [c_char; 512],
+}
+
+impl RawReport {
+    pub(super) fn new() -> RawReport {
+        RawReport { code: 0, cuda: 0, count: 0, text: [0; 512] }
+    }
+
+    /// Why a question came to nothing; `None` if it did not.
+    pub(super) fn failure(&self, outcome: i32) -> Option<DriverError> {
+        let said = text(&self.text);
+        match outcome {
+            0 => None,
+            1 => Some(DriverError::Library(said)),
+            2 => Some(DriverError::Function(said)),
+            _ => Some(DriverError::Call { call: said, code: self.code, cuda: self.cuda() }),
+        }
+    }
+
+    fn cuda(&self) -> Option<CudaVersion> {
+        (self.cuda > 0).then(|| CudaVersion::from_number(self.cuda))
+    }
 }
 
 unsafe extern "C" {
@@ -93,21 +115,17 @@ pub fn pci_address(library: &str, index: usize) -> Option<String> {
 /// [`DriverError`].
 pub fn probe(library: &str) -> Result<DriverReport, DriverError> {
     let name = CString::new(library).map_err(|_| DriverError::Library(format!("{library:?} is no file name")))?;
-    let mut report = RawReport { code: 0, cuda: 0, count: 0, text: [0; 512] };
+    let mut report = RawReport::new();
     let mut devices = [RawDevice { name: [0; 256], uuid: [0; 16], memory: 0, major: 0, minor: 0 }; MOST_DEVICES];
     // SAFETY: the string ends with a zero and lives through the call; report and devices are laid out as in
     // shim/driver.cpp, are writable, and devices holds as many entries as it says.
     let outcome = unsafe { ty_driver_probe(name.as_ptr(), &mut report, devices.as_mut_ptr(), MOST_DEVICES as i32) };
-    let cuda = (report.cuda > 0).then(|| CudaVersion::from_number(report.cuda));
-    let said = text(&report.text);
-    match outcome {
-        0 => {
+    match report.failure(outcome) {
+        Some(failure) => Err(failure),
+        None => {
             let known = usize::try_from(report.count).unwrap_or(0).min(MOST_DEVICES);
-            Ok(DriverReport { cuda, devices: devices[..known].iter().map(GpuInfo::from).collect() })
+            Ok(DriverReport { cuda: report.cuda(), devices: devices[..known].iter().map(GpuInfo::from).collect() })
         }
-        1 => Err(DriverError::Library(said)),
-        2 => Err(DriverError::Function(said)),
-        _ => Err(DriverError::Call { call: said, code: report.code, cuda }),
     }
 }
 
@@ -124,7 +142,7 @@ impl From<&RawDevice> for GpuInfo {
     }
 }
 
-fn text(buffer: &[c_char]) -> String {
+pub(super) fn text(buffer: &[c_char]) -> String {
     let bytes: Vec<u8> = buffer.iter().map(|&byte| byte.cast_unsigned()).collect();
     CStr::from_bytes_until_nul(&bytes).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned())
 }

@@ -9,6 +9,7 @@ mod cuda;
 pub mod driver;
 mod error;
 mod ffi;
+pub mod nvml;
 mod optim;
 mod process_group;
 pub(crate) mod reducer;

@@ -1,11 +1,9 @@
 // Asks CUDA's driver library what is there, without libtorch and without any of CUDA's own libraries: the library is
 // opened here and nowhere else, so a machine without a GPU maps nothing of it.
 
-#include <cstdint>
-#include <cstdio>
 #include <cstring>
 
-#include <dlfcn.h>
+#include "probe.h"
 
 extern "C" {
 
@@ -17,26 +15,15 @@ struct ty_driver_device {
   int32_t major, minor;   // compute capability
 };
 
-struct ty_driver_report {
-  int32_t code;           // CUDA's result of the call that failed
-  int32_t cuda;           // CUDA version of the driver: 1000 * major + 10 * minor; 0 if unknown
-  int32_t count;          // devices there are
-  char text[512];         // what failed; ends with a zero
-};
-
 // 0: all known; 1: the library can't be opened; 2: it lacks a function; 3: a call failed.
-int ty_driver_probe(const char* library, ty_driver_report* report, ty_driver_device* devices, int32_t capacity);
+int ty_driver_probe(const char* library, ty_probe_report* report, ty_driver_device* devices, int32_t capacity);
 // Address of a device on the PCI bus: domain, bus, device. 0 if it is known.
 int ty_driver_pci(const char* library, int32_t index, int32_t* address);
 }
 
 namespace {
 
-enum Outcome { OK = 0, NO_LIBRARY = 1, NO_FUNCTION = 2, CALL_FAILED = 3 };
-
-void say(ty_driver_report* report, const char* text) {
-  std::snprintf(report->text, sizeof report->text, "%s", text ? text : "unknown");
-}
+using namespace trainyard;
 
 // The few functions that are asked, by the names that the library exports.
 struct Driver {
@@ -55,14 +42,7 @@ constexpr int CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76;
 // Likewise ..._PCI_DOMAIN_ID, _PCI_BUS_ID and _PCI_DEVICE_ID.
 constexpr int PCI_ADDRESS[] = {50, 33, 34};
 
-template <typename Function>
-bool find(void* library, const char* name, Function& function, ty_driver_report* report) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  if (!function) say(report, name);
-  return function != nullptr;
-}
-
-bool find_all(void* library, Driver& driver, ty_driver_report* report) {
+bool find_all(void* library, Driver& driver, ty_probe_report* report) {
   // A MIG slice has a UUID of its own, which only the second version tells.
   driver.uuid = reinterpret_cast<decltype(driver.uuid)>(dlsym(library, "cuDeviceGetUuid_v2"));
   return find(library, "cuInit", driver.init, report) && find(library, "cuDriverGetVersion", driver.version, report) &&
@@ -73,13 +53,7 @@ bool find_all(void* library, Driver& driver, ty_driver_report* report) {
          find(library, "cuDeviceGetAttribute", driver.attribute, report);
 }
 
-bool call(ty_driver_report* report, const char* name, int code) {
-  report->code = code;
-  if (code != 0) say(report, name);
-  return code == 0;
-}
-
-bool describe(const Driver& driver, int index, ty_driver_device* device, ty_driver_report* report) {
+bool describe(const Driver& driver, int index, ty_driver_device* device, ty_probe_report* report) {
   int handle = 0, major = 0, minor = 0;
   size_t memory = 0;
   std::memset(device, 0, sizeof *device);
@@ -100,14 +74,10 @@ bool describe(const Driver& driver, int index, ty_driver_device* device, ty_driv
 } // namespace
 
 // Plain C calls and fixed buffers: nothing here throws.
-int ty_driver_probe(const char* library, ty_driver_report* report, ty_driver_device* devices, int32_t capacity) {
+int ty_driver_probe(const char* library, ty_probe_report* report, ty_driver_device* devices, int32_t capacity) {
   std::memset(report, 0, sizeof *report);
-  // It stays open: the driver does not take being unloaded well, and libtorch needs it next.
-  void* opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-  if (!opened) {
-    say(report, dlerror());
-    return NO_LIBRARY;
-  }
+  void* opened = open_library(library, report);
+  if (!opened) return NO_LIBRARY;
   Driver driver{};
   if (!find_all(opened, driver, report)) return NO_FUNCTION;
   // Before cuInit: it tells the version even where the GPUs can't be used.
@@ -122,9 +92,9 @@ int ty_driver_probe(const char* library, ty_driver_report* report, ty_driver_dev
 }
 
 int ty_driver_pci(const char* library, int32_t index, int32_t* address) {
-  void* opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+  ty_probe_report report{};
+  void* opened = open_library(library, &report);
   if (!opened) return NO_LIBRARY;
-  ty_driver_report report{};
   Driver driver{};
   if (!find(opened, "cuInit", driver.init, &report) || !find(opened, "cuDeviceGet", driver.get, &report) ||
       !find(opened, "cuDeviceGetAttribute", driver.attribute, &report)) {
