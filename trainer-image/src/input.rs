@@ -36,7 +36,12 @@ impl Input {
     pub fn tensor(&self, pixels: &[u8]) -> Result<Tensor, tch::TchError> {
         let count = (pixels.len() as i64) / (self.size * self.size * 3);
         let bytes = Tensor::f_from_data_size(pixels, &[count, self.size, self.size, 3], Kind::Uint8)?;
-        let mut images = bytes.f_to(self.device)?.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?;
+        // A GPU takes them while the host goes on: from memory that is pinned, which libtorch keeps until it has them.
+        let bytes = match self.device {
+            Device::Cuda(_) => bytes.f_pin_memory(self.device)?.f_to_device_(self.device, Kind::Uint8, true, false)?,
+            device => bytes.f_to(device)?,
+        };
+        let mut images = bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?;
         images.f_sub_(&self.mean)?.f_div_(&self.deviation)
     }
 

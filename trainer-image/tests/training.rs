@@ -254,6 +254,31 @@ fn a_training_that_is_killed_again_and_again_ends_with_the_same_bits() {
     assert!(log.contains("resumed from a checkpoint"), "{log}");
 }
 
+#[test]
+fn a_training_goes_on_with_another_number_of_processes() {
+    let bench = Bench::new(20);
+    for (name, first, then) in [("fewer", (2, 4), (1, 8)), ("more", (1, 8), (2, 4))] {
+        // Eight images a step in all, whoever takes them.
+        let spec = |(processes, batch): (u32, u32)| {
+            let mut spec = bench.training(name);
+            spec["infrastructure"]["processesPerNode"] = json!(processes);
+            spec["training"]["batchSize"] = json!(batch);
+            spec
+        };
+        let pod = bench.start("TrainingJob", name, &spec(first), 1);
+        wait_until("checkpoint", || !bench.checkpoints(name).is_empty());
+        pod.kill();
+        let done = bench.start("TrainingJob", name, &spec(then), 2);
+        let log = done.log.clone();
+        done.succeed();
+        assert!(fs::read_to_string(log).unwrap().contains("resumed from a checkpoint"), "{name}");
+        let metrics = bench.metrics(name);
+        let steps: Vec<u64> =
+            metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["steps"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [4, 8, 12], "{name}");
+    }
+}
+
 /// A recipe with everything that has a state or draws numbers, beside what [`Bench::training`] has.
 fn rich(mut spec: Value, precision: &str, epochs: usize) -> Value {
     spec["training"] = json!({

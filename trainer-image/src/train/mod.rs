@@ -8,6 +8,7 @@
 mod control;
 mod course;
 mod evaluate;
+mod gpu_use;
 mod judging;
 mod left_out;
 mod parent;

@@ -65,7 +65,8 @@ impl Replica<'_> {
         let images = batch.labels.len();
         let image_bytes = batch.pixels.len() / images;
         let divisor = self.criterion.divisor(&batch.labels, blend.is_on());
-        let mut sums = Sums::default();
+        // On the device, in 64 bits as the host adds them up: nobody waits for a GPU before it has the whole step to do.
+        let mut sums = Tensor::f_zeros([2], (Kind::Double, self.input.device()))?;
         for (pass, first) in (0..images).step_by(batch_size).enumerate() {
             let end = (first + batch_size).min(images);
             let sync = if end == images { GradSync::Average } else { GradSync::Accumulate };
@@ -75,15 +76,17 @@ impl Replica<'_> {
             }
             let pixels = &batch.pixels[first * image_bytes..end * image_bytes];
             let mixture = blend.draw(step, rank, pass as u32, side);
-            sums.add(self.pass(pixels, &batch.labels[first..end], sync, divisor, mixture)?);
+            sums = sums.f_add(&self.pass(pixels, &batch.labels[first..end], sync, divisor, mixture)?)?;
         }
         self.update(learning_rate)?;
         self.watch.lap(Phase::Optimizer);
-        Ok(Some(sums))
+        let sums: Vec<f64> = Vec::try_from(&sums.f_to(tch::Device::Cpu)?)?;
+        self.watch.lap(Phase::Device);
+        Ok(Some(Sums { loss: sums[0], correct: sums[1], images: images as f64 }))
     }
 
     /// Forward, which has been prepared, and backward over a part of a step's images, whose losses are divided by
-    /// `divisor` in all.
+    /// `divisor` in all. Gives the sum of the losses and the number of images that were right, as a tensor of the device.
     fn pass(
         &mut self,
         pixels: &[u8],
@@ -91,7 +94,7 @@ impl Replica<'_> {
         sync: GradSync,
         divisor: f64,
         mixture: Option<Mixture>,
-    ) -> Result<Sums, Fault> {
+    ) -> Result<Tensor, Fault> {
         let device = self.input.device();
         let count = labels.len() as f64;
         let share = self.criterion.divisor(labels, mixture.is_some()) / divisor;
@@ -116,9 +119,8 @@ impl Replica<'_> {
         })?;
         self.watch.lap(Phase::Backward);
         let right = logits.detach().f_argmax(-1, false)?.f_eq_tensor(&targets.classes()?)?.f_sum(Kind::Float)?;
-        let sums = Sums { loss: loss.double_value(&[]) * count, correct: right.double_value(&[]), images: count };
-        self.watch.lap(Phase::Device);
-        Ok(sums)
+        let losses = loss.detach().f_to_kind(Kind::Double)?.f_mul_scalar(count)?;
+        Ok(Tensor::f_stack(&[losses, right.f_to_kind(Kind::Double)?], 0)?)
     }
 
     /// The end of a step: gradients to weights. Gradients of 16 bits that overflowed are left out, the same on all ranks,

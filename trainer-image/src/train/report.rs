@@ -7,6 +7,7 @@ use crds::contract::Cause;
 use crds::schedule::ScheduleSettings;
 
 use super::evaluate::Evaluated;
+use super::gpu_use::GpuUse;
 use super::position::Position;
 use super::setup::Setup;
 use crate::data::{Dataset, Decoder, MAX_PIXELS};
@@ -102,6 +103,16 @@ fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> 
         .fact("trainer", &origin.trainer)
         .fact("libtorch", &origin.libtorch);
     let mut groups = vec![data, recipe, run, machine];
+    if let Some(seen) = setup.gpu_use.as_ref().map(GpuUse::figures) {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let memory = seen.memory.map(|(used, all)| format!("{:.1} of {:.1} GiB", gib(used), gib(all)));
+        groups.push(
+            FactGroup::new("GPUs in this attempt")
+                .maybe("busy", seen.busy().map(|share| format!("{:.0} % of the time", 100.0 * share)))
+                .maybe("most memory in use", memory)
+                .maybe("highest temperature", seen.celsius.map(|celsius| format!("{celsius} °C"))),
+        );
+    }
     if !position.left_out.is_empty() {
         let (named, count) = (position.left_out.iter().take(LEFT_OUT), position.left_out.len());
         let group = FactGroup::new("Images left out").fact("in all", count.to_string());

@@ -10,6 +10,7 @@ use crds::training::{GradientCompression, Precision};
 use crds::training_job::{Recipe, TrainingJobSpec};
 use tch::{Device, Kind, Tensor};
 
+use super::gpu_use::GpuUse;
 use super::parent::{self, Parent};
 use super::replica::StepSettings;
 use crate::data::{Augmentation, Dataset, Finding, Images, Labels, Preprocessing, Sampler, Source, View, check, open};
@@ -38,6 +39,8 @@ pub(super) struct Setup {
     /// Weight of each class in the loss, where they differ.
     pub(super) class_weights: Option<Vec<f32>>,
     pub(super) device: Device,
+    /// How the GPUs are used; on rank 0 alone, and where there are some.
+    pub(super) gpu_use: Option<GpuUse>,
 }
 
 impl Setup {
@@ -104,6 +107,7 @@ impl Setup {
             step,
             class_weights,
             device,
+            gpu_use: if place.is_first() { GpuUse::of(device) } else { None },
         })
     }
 
