@@ -73,7 +73,7 @@ pub const THIS_VERSION: Support = Support {
         DataFormat::Parquet,
         DataFormat::WebDataset,
     ],
-    readable: &[Scheme::File, Scheme::Pvc, Scheme::S3],
+    readable: &[Scheme::File, Scheme::Pvc, Scheme::S3, Scheme::Gs, Scheme::Https],
     writable: &[Scheme::File, Scheme::Pvc, Scheme::S3],
     policies: &[AugmentationPolicy::None, AugmentationPolicy::RandAugment, AugmentationPolicy::TrivialAugment],
     queues: false,

@@ -40,7 +40,7 @@ fn what_this_version_lacks_is_refused_by_name() {
         (json!({"output": {"uri": "gs://bucket/a"}}), "spec.output.uri", "gs:// is not"),
         (json!({"scheduling": {"queueName": "research"}}), "spec.scheduling.queueName", "queueName is not"),
         (json!({"scheduling": {"gang": "Volcano"}}), "spec.scheduling.gang", "Volcano is not"),
-        (json!({"retrainFrom": {"uri": "https://models.example/a"}}), "spec.retrainFrom.uri", "https:// is not"),
+        (json!({"retrainFrom": {"uri": "az://models/a"}}), "spec.retrainFrom.uri", "az:// is not"),
     ];
     for (spec, path, message) in cases {
         assert_meaning("TrainingJob", &spec, &[(Error, path, message)]);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cluster    a Kubernetes control plane of a test binary's own, with nodes that are played
-//! storage    an S3 server of a test binary's own, over a folder
+//! storage    an S3 server of a test binary's own, over a folder; Google's storage; a web server
 //! bin/digits the images that the examples train on
 //! ```
 

@@ -2,4 +2,7 @@
 
 package storage
 
-import _ "github.com/versity/versitygw/cmd/versitygw"
+import (
+	_ "github.com/fsouza/fake-gcs-server"
+	_ "github.com/versity/versitygw/cmd/versitygw"
+)

@@ -1,9 +1,11 @@
-//! Trains and scores from an S3 server and to it, with the real program in real processes: the same bytes as on files, through
-//! kills of the job and of the server; and what can't be done is said with its cause.
+//! Trains and scores from an S3 server and to it, and from Google's storage and web servers, with the real program in real
+//! processes: the same bytes as on files, through kills of the job and of the server; and what can't be done is said with its
+//! cause.
 //!
 //! With the arguments `launch` or `worker` this program is the trainer; with `ghost` it plays one.
 
 mod bench;
+mod clouds;
 mod contents;
 mod faults;
 mod formats;
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test has processes enough already.
     arguments.test_threads = Some(1);
-    let tests: [(&str, fn() -> Result<(), Failed>); 10] = [
+    let tests: [(&str, fn() -> Result<(), Failed>); 12] = [
         ("a job on a store that is killed ends with the bytes of one on files", outputs::same_bytes_as_on_files),
         ("of two jobs with one output the second names the first", outputs::one_owner),
         ("a server that is away for a moment costs nothing but time", outputs::short_outage),
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         ("a cache changes nothing but the way, and knows what has changed", contents::cached),
         ("what is wrong with images is in the report", contents::reported),
         ("what is wrong with tables and tar files is named", formats::faults_are_named),
+        ("folders, tables, tar files and models come from Google's storage", clouds::google),
+        ("tables, tar files and weights come from a web server", clouds::web),
     ];
     let trials = tests.into_iter().map(|(name, test)| Trial::test(name, test)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

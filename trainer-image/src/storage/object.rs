@@ -50,6 +50,9 @@ impl Object {
         let text = path.to_str().ok_or_else(|| name("it is not UTF-8".into()))?;
         let uri: Uri = text.parse().map_err(|error: crds::uri::UriError| name(error.to_string()))?;
         let key = match uri.scheme() {
+            Scheme::Https if uri.path().contains(['?', '#']) => {
+                return Err(name("a URL is read by its path alone, and this one has more after it".into()).into());
+            }
             // A URL's path is encoded by whoever wrote it; a key of a store is what it is.
             Scheme::Https => Key::from_url_path(uri.path()),
             _ => Key::parse(uri.path()),

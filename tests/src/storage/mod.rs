@@ -1,5 +1,8 @@
-//! An S3 server for tests: Versity's gateway over a folder, in which a bucket is a folder and an object a file, so that tests
-//! can lay out, look at and damage objects as files.
+//! Servers that tests read from and write to. S3: Versity's gateway over a folder, in which a bucket is a folder and an object a
+//! file, so that tests can lay out, look at and damage objects as files. Google Cloud Storage and the web: see there.
+
+mod google;
+mod web;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -10,6 +13,9 @@ use std::time::{Duration, Instant};
 use crate::cluster::Error;
 use crate::cluster::process::{Folder, Process};
 use crate::cluster::programs::build;
+
+pub use google::GoogleServer;
+pub use web::WebServer;
 
 const NAME: &str = "versitygw";
 const KEY: &str = "trainyard";
@@ -31,8 +37,7 @@ impl Server {
     /// # Errors
     /// Where the program is missing, can't be started or is not ready in time.
     pub fn start(bucket: &str) -> Result<Server, Error> {
-        let module = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/storage"));
-        let program = build(module)?.join(NAME);
+        let program = program(NAME)?;
         let folder = Folder::new()?;
         for name in [&format!("buckets/{bucket}"), "metadata"] {
             std::fs::create_dir_all(folder.path().join(name))?;
@@ -56,7 +61,7 @@ impl Server {
         ];
         let process = Process::start(NAME, program, arguments.map(str::to_owned).into(), folder.path())?;
         let mut server = Server { process, port, folder };
-        server.wait_until_ready()?;
+        wait_until_ready(&mut server.process, port)?;
         Ok(server)
     }
 
@@ -92,24 +97,29 @@ impl Server {
     /// As [`Server::start`].
     pub fn restart(&mut self) -> Result<(), Error> {
         self.process.run()?;
-        self.wait_until_ready()
+        wait_until_ready(&mut self.process, self.port)
     }
+}
 
-    fn wait_until_ready(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let what = match self.process.ended() {
-                Some(status) => format!("ended with {status}"),
-                None if began.elapsed() > START => format!("is not ready after {} s", START.as_secs()),
-                None => {
-                    std::thread::sleep(Duration::from_millis(20));
-                    continue;
-                }
-            };
-            return Err(Error::Start { program: NAME, what, log: self.process.last_words() });
-        }
-        Ok(())
+/// One of the programs that `tests/storage/build.sh` builds.
+fn program(name: &str) -> Result<PathBuf, Error> {
+    Ok(build(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/storage")))?.join(name))
+}
+
+fn wait_until_ready(process: &mut Process, port: u16) -> Result<(), Error> {
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let what = match process.ended() {
+            Some(status) => format!("ended with {status}"),
+            None if began.elapsed() > START => format!("is not ready after {} s", START.as_secs()),
+            None => {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+        };
+        return Err(Error::Start { program: process.name, what, log: process.last_words() });
     }
+    Ok(())
 }
 
 fn free_port() -> io::Result<u16> {
