@@ -93,6 +93,31 @@ async fn status_follows_a_job_through_failure_and_restart_to_its_model() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_is_there_and_what_is_missing() {
+    let yard = Yard::new("cli-doctor", &["h200-580"]).await;
+    let told = yard.typed(&["doctor", "-o", "json", "--trainer", "/nowhere/trainer"]).await;
+    let findings: Value = serde_json::from_str(&told.out).expect("JSON");
+    let of = |check: &str| findings.as_array().and_then(|all| all.iter().find(|one| one["check"] == check)).cloned();
+    for check in ["cluster", "definitions", "rights"] {
+        assert_eq!(of(check).expect(check)["result"], "Good", "{check}: {told:?}");
+    }
+    assert!(
+        of("GPU nodes").expect("nodes")["seen"].as_str().is_some_and(|seen| seen.contains("nvidia.com/gpu")),
+        "{told:?}"
+    );
+    assert_eq!(of("trainer").expect("trainer")["result"], "Noted", "{told:?}");
+    assert_eq!(told.code, 0, "{told:?}");
+
+    let mut lost = Command::new(program());
+    lost.args(["doctor", "--kubeconfig"])
+        .arg(Path::new("/nowhere/kubeconfig"))
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    let lost = ran(lost).await;
+    assert!(lost.out.contains("can't find a cluster") && lost.out.contains("trainyard run -f job.yaml"), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_suspended_resumed_waited_for_and_retrained() {
     let yard = Yard::new("cli-change", &["cpu"]).await;
     yard.train("flowers", json!({"training": {"epochs": 7}})).await;

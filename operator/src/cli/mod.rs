@@ -25,6 +25,7 @@ use crate::manifest::{File, LocatedFault, Manifest, Setting};
 use crate::plugin::about::{self, Nodes, Version};
 use crate::plugin::bundle::SupportBundle;
 use crate::plugin::change::{Suspend, Wait};
+use crate::plugin::doctor::Doctor;
 use crate::plugin::events::Events;
 use crate::plugin::logs::Logs;
 use crate::plugin::report::Report;
@@ -89,6 +90,8 @@ enum Command {
     Report(Report),
     /// Gather what somebody else needs to understand a namespace, without anything secret.
     SupportBundle(SupportBundle),
+    /// Look for what is missing on this machine and in the cluster: trainer, driver, GPUs, definitions, rights, operator.
+    Doctor(Doctor),
     /// Print the version of this program and of the cluster.
     Version(Version),
     /// Print the completions of a shell.
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Top(typed) => typed.run(),
         Command::Report(typed) => typed.run(),
         Command::SupportBundle(typed) => typed.run(),
+        Command::Doctor(typed) => typed.run(),
         Command::Version(typed) => typed.run(),
         Command::Crds => print(&definitions()),
         Command::Explain { cause } => print(&format!("{}\n", cause.map_or(causes::PAGE.trim_end(), causes::section))),

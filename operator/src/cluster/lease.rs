@@ -20,7 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::context::lock;
 
 /// Name of the Lease.
-const NAME: &str = "trainyard-operator";
+pub(crate) const NAME: &str = "trainyard-operator";
 
 /// Fifths of its duration that a lease counts as held after its last renewal. The last fifth is for a write that was given
 /// up and is still on its way.

@@ -38,6 +38,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 pub use self::ask::{nodes, why};
 use self::context::Context;
 use self::kind::Kind;
+pub(crate) use self::lease::NAME as LEASE;
 use self::lease::{Candidate, Fence};
 pub use self::lease::{Leadership, identity};
 use self::nodes::Nodes;

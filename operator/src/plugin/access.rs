@@ -53,19 +53,18 @@ impl Access {
         Ok(Cluster { client: Client::try_from(config)?, namespace })
     }
 
-    /// Does something with the cluster; the exit code. A fault is told on the standard error.
-    pub(crate) fn with(&self, work: impl AsyncFnOnce(Cluster) -> Result<u8, PluginError>) -> u8 {
+    /// Does something with the cluster.
+    pub(crate) fn find<T>(&self, work: impl AsyncFnOnce(Cluster) -> Result<T, PluginError>) -> Result<T, PluginError> {
         // Fails only where a provider was installed before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("can't start: {error}");
-                return 1;
-            }
-        };
-        let done = runtime.block_on(async { work(self.connect().await?).await });
-        done.unwrap_or_else(|error| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| PluginError::Refused(format!("can't start: {error}")))?;
+        runtime.block_on(async { work(self.connect().await?).await })
+    }
+
+    /// Does something with the cluster; the exit code. A fault is told on the standard error.
+    pub(crate) fn with(&self, work: impl AsyncFnOnce(Cluster) -> Result<u8, PluginError>) -> u8 {
+        self.find(work).unwrap_or_else(|error| {
             eprintln!("{error}");
             error.exit_code()
         })
