@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator
+.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,7 +40,7 @@ tools: # What the C and C++ parts need beside a compiler
 cluster: # The Kubernetes control plane that tests run against, from Go modules, once
 	@tests/cluster/build.sh
 
-storage: # The S3 server that tests run against, from Go modules, once
+storage: # The servers that tests read from and write to, from Go modules, once
 	@tests/storage/build.sh
 
 libtorch: # libtorch for CPUs, from PyPI, once
@@ -54,6 +54,9 @@ bench-loading: build ## Times loading of images against torchvision's recipe
 
 bench-training: build ## Times training against Python's DistributedDataParallel, and how fast it starts and stops
 	cargo bench -p trainer --bench training
+
+gpu-checks: tools ## Packs what tests/gpu/run needs on a machine with a GPU, which has to build nothing
+	@tests/gpu/pack
 
 bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs on a real control plane
 	@tests/cluster/peers/build.sh

@@ -7,7 +7,7 @@ use crds::contract::Cause;
 use libtest_mimic::{Failed, Trial};
 
 use crate::job::Job;
-use crate::process::{Ranks, Running, build_cuda_plugin, free_port, ours, python, python_libraries};
+use crate::process::{Ranks, Running, build_cuda_plugin, free_port, ours, python_libraries, script};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -58,7 +58,7 @@ fn start(folder: &Path, rank: u32, port: u16, run: &str) -> Running {
 
 fn peer_killed() -> Result<(), Failed> {
     let folder = folder(&Job::new(100))?;
-    python(folder.path(), &["init"]).run()?;
+    script("ddp.py", folder.path(), &["init"])?;
     for victim in [0, 1] {
         let mut ranks = Ranks::ours(folder.path(), 2);
         ranks.rank(1 - victim).wait_for_line("step 3");
@@ -72,7 +72,7 @@ fn peer_killed() -> Result<(), Failed> {
 fn peer_stopped() -> Result<(), Failed> {
     let job = Job { world_size: 3, collective_seconds: 6.0, ..Job::new(300) };
     let folder = folder(&job)?;
-    python(folder.path(), &["init"]).run()?;
+    script("ddp.py", folder.path(), &["init"])?;
     // Rank 0 has the store as well.
     for victim in [0, 2] {
         let mut ranks = Ranks::ours(folder.path(), 3);

@@ -143,7 +143,7 @@ fn figures() -> Result<(), Failed> {
         })
         .collect();
     std::fs::write(folder.path().join("cases.json"), Value::from(told).to_string())?;
-    script("figures.py", folder.path(), &["metrics"]).run()?;
+    script("figures.py", folder.path(), &["metrics"])?;
     let theirs: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.path().join("figures.json"))?)?;
     let mut faults = Vec::new();
     for (case, theirs) in cases.iter().zip(&theirs) {
@@ -286,7 +286,7 @@ fn events() -> Result<(), Failed> {
         }
         std::fs::write(folder.path().join(events.name()), events.bytes())?;
     }
-    script("figures.py", folder.path(), &["events"]).run()?;
+    script("figures.py", folder.path(), &["events"])?;
     let read: Value = serde_json::from_slice(&std::fs::read(folder.path().join("events.json"))?)?;
 
     let curve = |tag: &str| -> Vec<(u64, f32)> {

@@ -1,34 +1,43 @@
 //! Proof of value: the trainer's DDP and Python's DistributedDataParallel, given the same weights and images, end with
 //! the same bytes in every parameter, buffer, loss and optimizer state. Its optimizers and torch.optim likewise; what it
 //! does to images and labels, and torchvision; the networks of the zoo, and torchvision's; its figures, and scikit-learn's;
-//! its event files, and what TensorBoard reads of them. And: ranks that lose each other say so at once.
+//! its event files, and what TensorBoard reads of them. And: ranks that lose each other say so at once; torchrun starts the
+//! trainer as well as our launcher does.
 //!
-//! Run with the arguments `rank FOLDER RANK PORT RUN` this program is one rank of its own tests.
+//! Run with the arguments `rank FOLDER RANK PORT RUN` this program is one rank of its own tests, with `launch` or `worker` the
+//! trainer.
 
 mod bytes;
 mod failure;
 mod figures;
+mod gpu;
 mod job;
 mod optim;
 mod process;
 mod rank;
 mod recipe;
 mod sync_norm;
+mod torchrun;
 mod zoo;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use job::Job;
-use process::{Ranks, python};
+use process::{Ranks, python_ranks, script};
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, mode, folder, rank, port, run] = arguments.as_slice()
         && mode == "rank"
     {
-        std::process::exit(rank::main(Path::new(folder), rank.parse().unwrap(), port.parse().unwrap(), run));
+        let code = rank::main(Path::new(folder), rank.parse().unwrap(), port.parse().unwrap(), run);
+        return ExitCode::from(code as u8);
+    }
+    if arguments.get(1).is_some_and(|mode| mode == "launch" || mode == "worker") {
+        return trainer::cli::run();
     }
     let mut arguments = Arguments::from_args();
     // Each test has a process for each rank already.
@@ -43,7 +52,9 @@ fn main() {
     trials.extend(optim::trials());
     trials.extend(recipe::trials());
     trials.extend(figures::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    trials.extend(torchrun::trials());
+    trials.extend(gpu::trials());
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// What is compared; the first is the long one.
@@ -73,8 +84,8 @@ fn same_bytes_as_python(job: &Job) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     job.write(folder);
-    python(folder, &["init"]).run()?;
-    Ranks::python(folder, job.world_size).finish()?;
+    script("ddp.py", folder, &["init"])?;
+    python_ranks(folder, job.world_size)?;
     Ranks::ours(folder, job.world_size).finish()?;
     for rank in 0..job.world_size {
         let file = |side: &str| std::fs::read(folder.join(format!("{side}-{rank}.safetensors")));

@@ -58,7 +58,7 @@ fn optimizers() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let cases = cases();
     std::fs::write(folder.path().join("optimizers.json"), cases.to_string())?;
-    script("optim.py", folder.path(), &["optimizers"]).run()?;
+    script("optim.py", folder.path(), &["optimizers"])?;
     let data = read(folder.path(), "data.safetensors")?;
     let theirs = std::fs::read(folder.path().join("optimizers.safetensors"))?;
     for restored_at in [None, Some(1), Some(STEPS / 2)] {
@@ -144,7 +144,7 @@ fn schedules() -> Result<(), Failed> {
                           "epochs": losses.len(), "losses": losses}));
     }
     std::fs::write(folder.path().join("schedules.json"), Value::from(cases.clone()).to_string())?;
-    script("optim.py", folder.path(), &["schedules"]).run()?;
+    script("optim.py", folder.path(), &["schedules"])?;
     let theirs: Vec<Vec<f64>> = serde_json::from_slice(&std::fs::read(folder.path().join("schedules-python.json"))?)?;
     for (case, theirs) in cases.iter().zip(theirs) {
         let ours = rates(case, &losses)?;
@@ -187,7 +187,7 @@ fn moving_average() -> Result<(), Failed> {
     let data = [("weight".to_owned(), weights.shallow_clone()), ("running".to_owned(), running.shallow_clone())];
     std::fs::write(folder.path().join("ema-data.safetensors"), write_safetensors(&data)?)?;
     std::fs::write(folder.path().join("ema.json"), json!(DECAY).to_string())?;
-    script("optim.py", folder.path(), &["ema"]).run()?;
+    script("optim.py", folder.path(), &["ema"])?;
 
     let model = [("weight", weights.get(0).copy().set_requires_grad(true)), ("running", running.get(0).copy())];
     let named =
@@ -222,7 +222,7 @@ fn scaler() -> Result<(), Failed> {
     let data = [("start".to_owned(), start.shallow_clone()), ("x".to_owned(), x.shallow_clone())];
     std::fs::write(folder.path().join("scaler-data.safetensors"), write_safetensors(&data)?)?;
     std::fs::write(folder.path().join("scaler.json"), json!({"interval": INTERVAL, "clip": CLIP}).to_string())?;
-    script("optim.py", folder.path(), &["scaler"]).run()?;
+    script("optim.py", folder.path(), &["scaler"])?;
 
     let weight = start.copy().set_requires_grad(true);
     let settings = json!({"name": "Sgd", "learningRate": 0.1, "momentum": 0.9, "weightDecay": 0.0});

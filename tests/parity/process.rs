@@ -1,14 +1,14 @@
-//! Ranks as processes: ours, which are this program, and Python's.
+//! Ranks as processes: ours, which are this program, and Python's, which are forks of one that has imported PyTorch.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The Python with PyTorch: what `TRAINYARD_PYTHON` names, or what `tests/python.sh` installs.
-fn interpreter() -> &'static Path {
+pub(crate) fn interpreter() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         if let Some(path) = std::env::var_os("TRAINYARD_PYTHON") {
@@ -53,25 +53,61 @@ pub(crate) fn build_cuda_plugin(file: &Path) -> Program {
     Program { name: "cuda-plugin.sh".to_string(), command }
 }
 
-/// `ddp.py` with arguments.
-pub(crate) fn python(folder: &Path, arguments: &[&str]) -> Program {
-    script("ddp.py", folder, arguments)
+/// What `forks.py` is asked by, and where it answers.
+struct Forks {
+    _python: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
-/// A Python program of this folder with arguments.
-pub(crate) fn script(file: &str, folder: &Path, arguments: &[&str]) -> Program {
-    let mut command = Command::new(interpreter());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("parity").join(file)).arg(folder).args(arguments);
-    // Python's own messages about each process group would fill the log.
-    command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
-    Program { name: format!("{file} {}", arguments.join(" ")), command }
+/// Runs a Python program of this folder with arguments, the first of which is a folder.
+pub(crate) fn script(file: &str, folder: &Path, arguments: &[&str]) -> Result<(), String> {
+    scripts(file, folder, &[arguments.iter().map(|argument| (*argument).to_owned()).collect()])
 }
 
-/// `zoo.py`, which does `what`.
-pub(crate) fn zoo_python(folder: &Path, what: &str) -> Program {
+/// Runs a program of this folder several times at the same time, each with its arguments.
+fn scripts(file: &str, folder: &Path, runs: &[Vec<String>]) -> Result<(), String> {
+    static FORKS: Mutex<Option<Forks>> = Mutex::new(None);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity").join(file).display().to_string();
+    let command = |run: &Vec<String>| [vec![path.clone(), folder.display().to_string()], run.clone()].concat();
+    let commands: Vec<Vec<String>> = runs.iter().map(command).collect();
+    let mut forks = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let forks = forks.get_or_insert_with(Forks::start);
+    let codes = forks.run(&commands).map_err(|error| format!("{file}: forks.py has ended: {error}"))?;
+    let failed = codes.iter().zip(runs).find(|(code, _)| **code != 0);
+    failed.map_or(Ok(()), |(code, run)| Err(format!("{file} {} ended with {code}", run.join(" "))))
+}
+
+impl Forks {
+    /// It ends with this process, at the end of its input.
+    fn start() -> Forks {
+        let mut command = Command::new(interpreter());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/parity/forks.py"));
+        // Python's own messages about each process group would fill the log.
+        command.env("TORCH_CPP_LOG_LEVEL", "ERROR").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = command.spawn().expect("Python starts");
+        let pipes = (python.stdin.take(), python.stdout.take());
+        let (Some(ask), Some(answers)) = pipes else { panic!("both are piped") };
+        Forks { _python: python, ask, answers: BufReader::new(answers) }
+    }
+
+    fn run(&mut self, commands: &[Vec<String>]) -> std::io::Result<Vec<i32>> {
+        writeln!(self.ask, "{}", serde_json::to_string(commands)?)?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+/// PyTorch's torchrun, which starts this program as the trainer's `worker` so many times, and again as often as told after one
+/// of them failed.
+pub(crate) fn torchrun(processes: u32, restarts: u32) -> Command {
     let mut command = Command::new(interpreter());
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/parity/zoo.py")).arg(folder).arg(what);
-    Program { name: format!("zoo.py {what}"), command }
+    let own = std::env::current_exe().expect("a test knows its own path");
+    command.args(["-m", "torch.distributed.run", "--standalone", "--no-python"]);
+    command.arg(format!("--nproc-per-node={processes}")).arg(format!("--max-restarts={restarts}"));
+    command.arg("--monitor-interval=0.1").arg(own).arg("worker");
+    command
 }
 
 /// This program as a rank.
@@ -150,6 +186,13 @@ impl Running {
     }
 }
 
+/// Runs all of Python's ranks of a job to their end.
+pub(crate) fn python_ranks(folder: &Path, world_size: u32) -> Result<(), String> {
+    let port = free_port().to_string();
+    let runs: Vec<Vec<String>> = (0..world_size).map(|rank| vec![rank.to_string(), port.clone()]).collect();
+    scripts("ddp.py", folder, &runs)
+}
+
 /// All ranks of a job.
 pub(crate) struct Ranks(Vec<Running>);
 
@@ -163,12 +206,6 @@ impl Ranks {
     pub(crate) fn ours_of_run(folder: &Path, world_size: u32, run: &str) -> Ranks {
         let port = free_port();
         Ranks((0..world_size).map(|rank| Running::start(ours(folder, rank, port, run))).collect())
-    }
-
-    /// Python's.
-    pub(crate) fn python(folder: &Path, world_size: u32) -> Ranks {
-        let port = free_port().to_string();
-        Ranks((0..world_size).map(|rank| Running::start(python(folder, &[&rank.to_string(), &port]))).collect())
     }
 
     /// Waits until all have ended well.

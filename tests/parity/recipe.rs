@@ -51,7 +51,7 @@ fn losses() -> Result<(), Failed> {
     })
     .collect();
     std::fs::write(folder.path().join("losses.json"), Value::from(cases.clone()).to_string())?;
-    script("recipe.py", folder.path(), &["losses"]).run()?;
+    script("recipe.py", folder.path(), &["losses"])?;
     let theirs = read(folder.path(), "losses.safetensors")?;
 
     for (number, case) in cases.iter().enumerate() {
@@ -110,7 +110,7 @@ fn policies() -> Result<(), Failed> {
         })
         .collect();
     std::fs::write(folder.path().join("operations.json"), Value::from(told.clone()).to_string())?;
-    script("recipe.py", folder.path(), &["operations"]).run()?;
+    script("recipe.py", folder.path(), &["operations"])?;
     let theirs = read(folder.path(), "operations.safetensors")?;
     let magnitudes: Vec<(f64, bool)> = serde_json::from_slice(&std::fs::read(folder.path().join("magnitudes.json"))?)?;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::zoo::{Blueprint, Model, Role, read_safetensors, read_weights, write_safetensors};
 
-use crate::process::zoo_python;
+use crate::process::script;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -78,7 +78,7 @@ fn shapes() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let asked = serde_json::json!({"all": A::ALL.map(A::name), "drawn": drawn.map(A::name)});
     std::fs::write(folder.path().join("asked.json"), asked.to_string())?;
-    zoo_python(folder.path(), "shapes").run()?;
+    script("zoo.py", folder.path(), &["shapes"])?;
     let theirs: Shapes = serde_json::from_slice(&std::fs::read(folder.path().join("shapes.json"))?)?;
     for architecture in A::ALL {
         let is_drawn = drawn.contains(&architecture);
@@ -138,11 +138,11 @@ fn compute(cases: &[Case]) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     std::fs::write(folder.join("cases.json"), serde_json::to_vec(cases)?)?;
-    zoo_python(folder, "compute").run()?;
+    script("zoo.py", folder, &["compute"])?;
     for case in cases {
         computes(case, folder).map_err(|error| format!("{}: {}", case.name, error.message().unwrap_or_default()))?;
     }
-    Ok(zoo_python(folder, "check").run()?)
+    Ok(script("zoo.py", folder, &["check"])?)
 }
 
 fn computes(case: &Case, folder: &Path) -> Result<(), Failed> {
@@ -192,7 +192,7 @@ fn within(what: &str, ours: &Tensor, theirs: &Tensor, limit: f64) -> Result<(), 
 fn files() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
-    zoo_python(folder, "files").run()?;
+    script("zoo.py", folder, &["files"])?;
     let read = |name: &str| read_weights(&std::fs::read(folder.join(name)).unwrap());
     let plain = read("plain.safetensors")?;
     for name in ["plain.pth", "legacy.pth", "parameters.pth"] {
