@@ -27,6 +27,25 @@ pub mod labels {
     pub const MEMBER: &str = "trainyard.dev/member";
 }
 
+/// Names of figures of an endpoint's pods that autoscalers scale by, as their `/metrics` have them. Both are gauges over the last
+/// half minute.
+pub mod metrics {
+    /// Mean milliseconds that a request waited for its batch.
+    pub const QUEUE_MILLISECONDS: &str = "trainyard_queue_milliseconds";
+    /// Requests answered each second.
+    pub const REQUESTS_PER_SECOND: &str = "trainyard_requests_per_second";
+}
+
+/// Paths that a pod of an endpoint answers.
+pub mod paths {
+    /// Whether requests are answered, by the Open Inference Protocol. It asks for no token.
+    pub const READY: &str = "/v2/health/ready";
+    /// Whether the server lives, by the Open Inference Protocol. It asks for no token.
+    pub const LIVE: &str = "/v2/health/live";
+    /// [`Serving`](super::Serving), as JSON. It asks for no token.
+    pub const SERVING: &str = "/serving";
+}
+
 /// Names of environment variables.
 pub mod env {
     /// The job that a trainer pod works on: an [`Assignment`](super::Assignment) as JSON.
@@ -97,6 +116,8 @@ pub const PROGRESS_PORT: u16 = 29501;
 pub const SERVE_PORT: u16 = 8080;
 /// Port on which a pod of an endpoint serves gRPC.
 pub const SERVE_GRPC_PORT: u16 = 8081;
+/// Argument with which a pod of an endpoint starts the trainer.
+pub const SERVE_COMMAND: &str = "serve";
 /// Seconds from SIGTERM until the launcher of a pod kills its processes, unless told otherwise.
 pub const STOP_SECONDS: u64 = 30;
 /// Kubernetes' default path of a container's termination message.
