@@ -121,7 +121,7 @@ impl Block {
 }
 
 impl Net for ConvNeXt {
-    fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
+    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let mut features = self.stem.1.forward_channels(&self.stem.0.forward(images)?)?;
         for stage in &self.stages {
             if let Some((norm, conv)) = &stage.halving {
@@ -131,6 +131,10 @@ impl Net for ConvNeXt {
                 features = block.forward(&features, train)?;
             }
         }
+        Ok(features)
+    }
+
+    fn head(&self, features: &Tensor, _train: bool) -> Result<Tensor, TchError> {
         let pooled = self.norm.forward_channels(&features.f_adaptive_avg_pool2d([1, 1])?)?;
         self.head.forward(&pooled.f_flatten(1, -1)?)
     }

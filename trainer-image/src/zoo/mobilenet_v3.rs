@@ -154,12 +154,16 @@ impl Block {
 }
 
 impl Net for MobileNetV3 {
-    fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
+    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let mut features = self.stem.forward(images, train)?;
         for block in &self.blocks {
             features = block.forward(&features, train)?;
         }
-        let features = self.last.forward(&features, train)?.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
+        self.last.forward(&features, train)
+    }
+
+    fn head(&self, features: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        let features = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         let hidden = HS.apply(self.hidden.forward(&features)?)?;
         self.head.forward(&dropout(hidden, DROPOUT, train)?)
     }

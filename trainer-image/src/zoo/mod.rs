@@ -3,6 +3,7 @@
 
 mod convnext;
 mod efficientnet;
+mod heat_map;
 mod init;
 mod layers;
 mod mobilenet_v3;
@@ -15,6 +16,7 @@ mod tests;
 mod vit;
 mod weights;
 
+pub use heat_map::HeatMap;
 pub use state::{Entry, Role, State, host_copy};
 pub use weights::{PickleError, PthError, WeightsError, read_safetensors, read_weights, write_safetensors};
 
@@ -37,8 +39,19 @@ pub struct Model {
 
 /// What a network of the zoo computes. `train` selects batch statistics in batch norms, dropout and stochastic depth.
 trait Net: Send {
+    /// What the head looks at, for images of shape `[batch, 3, height, width]`: the last features that still have a place
+    /// in the image.
+    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, tch::TchError>;
+    /// Logits of shape `[batch, classes]`.
+    fn head(&self, features: &Tensor, train: bool) -> Result<Tensor, tch::TchError>;
+    /// Features as maps of shape `[batch, channels, height, width]`.
+    fn maps(&self, features: &Tensor) -> Result<Tensor, tch::TchError> {
+        Ok(features.shallow_clone())
+    }
     /// Logits of shape `[batch, classes]` for images of shape `[batch, 3, height, width]`.
-    fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, tch::TchError>;
+    fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, tch::TchError> {
+        self.head(&self.features(images, train)?, train)
+    }
     /// Leaves what lies below these name prefixes in evaluation mode: batch norms keep their running statistics and use
     /// them, no block is left out at random.
     fn freeze(&mut self, prefixes: &[String]);

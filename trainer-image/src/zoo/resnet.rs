@@ -116,12 +116,16 @@ impl Block {
 }
 
 impl Net for ResNet {
-    fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
+    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let stem = self.bn1.forward(&self.conv1.forward(images)?, train)?.f_relu_()?;
         let mut features = stem.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {
             features = block.forward(&features, train)?;
         }
+        Ok(features)
+    }
+
+    fn head(&self, features: &Tensor, _train: bool) -> Result<Tensor, TchError> {
         self.fc.forward(&features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
     }
 

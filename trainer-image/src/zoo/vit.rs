@@ -134,16 +134,28 @@ impl Attention {
 }
 
 impl Net for VisionTransformer {
-    fn forward(&self, images: &Tensor, _train: bool) -> Result<Tensor, TchError> {
+    /// The sequence before the last layer, which gathers in the class token what the head looks at.
+    fn features(&self, images: &Tensor, _train: bool) -> Result<Tensor, TchError> {
         let patches = self.conv_proj.forward(images)?;
         let batch = patches.size()[0];
         let patches = patches.f_reshape([batch, HIDDEN, -1])?.f_permute([0, 2, 1])?;
         let token = self.class_token.f_expand([batch, -1, -1], false)?;
         let mut sequence = Tensor::f_cat(&[token, patches], 1)?.f_add(&self.positions)?;
-        for layer in &self.layers {
+        for layer in &self.layers[..LAYERS - 1] {
             sequence = layer.forward(&sequence)?;
         }
+        Ok(sequence)
+    }
+
+    fn head(&self, features: &Tensor, _train: bool) -> Result<Tensor, TchError> {
+        let sequence = self.layers[LAYERS - 1].forward(features)?;
         self.head.forward(&self.norm.forward(&sequence)?.f_select(1, 0)?)
+    }
+
+    fn maps(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        let (batch, length, _) = features.size3()?;
+        let edge = ((length - 1) as f64).sqrt().round() as i64;
+        features.f_slice(1, 1, None, 1)?.f_permute([0, 2, 1])?.f_reshape([batch, HIDDEN, edge, edge])
     }
 
     fn freeze(&mut self, _prefixes: &[String]) {
