@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks
+.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -57,6 +57,9 @@ bench-training: build ## Times training against Python's DistributedDataParallel
 
 gpu-checks: tools ## Packs what tests/gpu/run needs on a machine with a GPU, which has to build nothing
 	@tests/gpu/pack
+
+bench-serving: build ## Times the server under load: rate, waits, batching, start, memory, endurance
+	cargo bench -p trainer --bench serving
 
 bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs on a real control plane
 	@tests/cluster/peers/build.sh

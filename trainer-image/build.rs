@@ -1,8 +1,11 @@
-//! Compiles the C++ shim against libtorch's headers, and tells the linker where libtorch will be when the trainer runs.
+//! Compiles the C++ shim against libtorch's headers and the protocol of the server, and tells the linker where libtorch will be when
+//! the trainer runs.
 
 use std::path::{Path, PathBuf};
 
 const SHIM: &str = "src/torch/shim";
+/// Folder of the protocol that is served by gRPC.
+const PROTOCOL: &str = "src/serve/grpc";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -17,6 +20,18 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:libtorch_lib={}", lib.display());
     compile_shim(&libtorch.join("include"));
+    compile_protocol();
+}
+
+/// In pure Rust: no protoc is needed.
+fn compile_protocol() {
+    println!("cargo:rerun-if-changed={PROTOCOL}/open_inference.proto");
+    let descriptors = protox::compile(["open_inference.proto"], [PROTOCOL]).expect("the protocol is well-formed");
+    tonic_prost_build::configure()
+        .build_client(false)
+        .bytes(".")
+        .compile_fds(descriptors)
+        .expect("the folder for generated code can be written");
 }
 
 fn libtorch() -> PathBuf {

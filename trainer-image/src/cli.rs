@@ -4,13 +4,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use crds::contract::SERVE_COMMAND;
 use tracing_subscriber::EnvFilter;
 
 use crate::fault::{Fault, guard};
 use crate::launcher::{self, Launch, die_with_parent};
-use crate::{preflight, work};
+use crate::{preflight, serve, work};
 
-/// Trains and scores vision models with libtorch: the program inside Trainyard's trainer image.
+/// Trains, scores and serves vision models with libtorch: the program inside Trainyard's trainer image.
 #[derive(Parser)]
 #[command(name = "trainer", version)]
 struct Cli {
@@ -28,6 +29,9 @@ enum Command {
     },
     /// Do the work of one process; what `launch` starts
     Worker,
+    /// Answer requests with trained models: REST and gRPC by the Open Inference Protocol, plain images, a page for people
+    #[command(name = SERVE_COMMAND)]
+    Serve(Box<serve::Options>),
     /// Check driver, CUDA runtime and GPUs, and say what was found
     Preflight {
         /// Print JSON in place of a table
@@ -53,6 +57,7 @@ pub fn run() -> ExitCode {
             die_with_parent()?;
             work::run().map(|()| 0)
         }),
+        Command::Serve(options) => guard(|| serve::run(&options)),
         Command::Preflight { json } => guard(|| preflight::print(json)),
         Command::PreflightRank { gpu } => guard(|| preflight::rank(gpu)),
     };

@@ -51,14 +51,17 @@ impl Input {
     }
 }
 
+/// What a network says of images: one row of logits for each, as 32-bit floats on the device.
+pub fn logits(model: &Model, images: &Tensor, precision: Kind) -> Result<Tensor, Fault> {
+    let _no_grad = tch::no_grad_guard();
+    let _autocast = Autocast::enter(images.device(), precision)?;
+    Ok(model.forward(images, false)?.f_to_kind(Kind::Float)?)
+}
+
 /// What a network says of images: one row of class probabilities for each, in 0 to 1.
 pub fn probabilities(model: &Model, images: &Tensor, precision: Kind) -> Result<Vec<f32>, Fault> {
     let _no_grad = tch::no_grad_guard();
-    let logits = {
-        let _autocast = Autocast::enter(images.device(), precision)?;
-        model.forward(images, false)?
-    };
-    let rows = logits.f_to_kind(Kind::Float)?.f_softmax(-1, Kind::Float)?.f_to(Device::Cpu)?.f_contiguous()?;
+    let rows = logits(model, images, precision)?.f_softmax(-1, Kind::Float)?.f_to(Device::Cpu)?.f_contiguous()?;
     Ok(Vec::try_from(&rows.f_view([-1])?)?)
 }
 

@@ -32,6 +32,7 @@ pub mod preflight;
 pub mod progress;
 pub mod report;
 pub mod score;
+mod serve;
 pub mod storage;
 pub mod tensorboard;
 pub mod torch;

@@ -81,14 +81,14 @@ fn read_assignment() -> Result<Work, Fault> {
 }
 
 /// Refuses what this version can't carry out, by the same table as `trainyard validate`.
-fn check(faults: Vec<crds::fault::Fault>) -> Result<(), Fault> {
+pub(crate) fn check(faults: Vec<crds::fault::Fault>) -> Result<(), Fault> {
     match faults.into_iter().find(crds::fault::Fault::is_error) {
         Some(fault) => Err(Fault::new(Cause::BadSpec, format!("{}: {}", fault.path, fault.message)).hint(fault.hint)),
         None => Ok(()),
     }
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     serde_json::from_str(text).map_err(|error| {
         Fault::new(Cause::BadSpec, format!("the assignment can't be read: {error}"))
             .hint("operator and trainer may be of versions that don't go together")

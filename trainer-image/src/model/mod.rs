@@ -3,6 +3,7 @@
 //! `model.json` names every other file with its digest and is written last: a folder with it is whole.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crds::contract::Cause;
@@ -26,6 +27,8 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const METRICS: &str = "metrics.json";
 /// Name of the file for people.
 pub const REPORT: &str = "report.html";
+/// Largest card that is read: a million classes with long names and a recipe.
+const MAX_CARD_BYTES: u64 = 256 << 20;
 /// Version of the format that this trainer writes.
 const FORMAT: u32 = 1;
 
@@ -136,12 +139,18 @@ pub struct Saved {
 pub fn open(path: &Path) -> Result<Saved, Fault> {
     let (card, digest_of_card) = read_card(path)?;
     let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", path.join(CARD).display()));
+    card.preprocessing.check().map_err(|error| bad(error.to_string()))?;
     if card.preprocessing.hash() != card.preprocessing_hash {
         return Err(bad("its preprocessing is not the one this trainer computes".into())
             .hint("score with the version of the trainer that trained the model, or retrain"));
     }
     let weights = read_file(path, &card, WEIGHTS)?;
     Ok(Saved { weights: read_safetensors(&weights)?, digest: digest_of_card, card })
+}
+
+/// Digest of the `model.json` that lies in a folder now; another one than before means another model.
+pub fn current_digest(path: &Path) -> std::io::Result<String> {
+    Ok(digest(&storage::read_at_most(&path.join(CARD), MAX_CARD_BYTES)?))
 }
 
 /// Reads what a model folder says of the model, and the course and the figures of its training.
@@ -159,11 +168,12 @@ pub fn figures(path: &Path) -> Result<(Card, History), Fault> {
 /// The card and its digest.
 fn read_card(path: &Path) -> Result<(Card, String), Fault> {
     let file = path.join(CARD);
-    let bytes = storage::read(&file).map_err(|error| {
-        Fault::io(format_args!("read the model {}", file.display()), error)
-            .hint("the model folder is complete when model.json is there: has its training succeeded?")
-    })?;
     let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", file.display()));
+    let bytes = storage::read_at_most(&file, MAX_CARD_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => bad(format!("more than {MAX_CARD_BYTES} bytes are no model card")),
+        _ => Fault::io(format_args!("read the model {}", file.display()), error)
+            .hint("the model folder is complete when model.json is there: has its training succeeded?"),
+    })?;
     let card: Card = serde_json::from_slice(&bytes).map_err(|error| bad(format!("not a model card: {error}")))?;
     if card.format > FORMAT {
         return Err(bad(format!("written in format {}, and this trainer reads up to {FORMAT}", card.format))

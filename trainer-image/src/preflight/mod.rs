@@ -89,7 +89,7 @@ pub fn plugin() -> PathBuf {
 }
 
 /// Why GPUs can't work in a precision, if one of them can't: convolutions of bfloat16 need Ampere, compute capability 8.0.
-fn precision_fault(precision: Precision, gpus: &[GpuInfo]) -> Option<Fault> {
+pub(crate) fn precision_fault(precision: Precision, gpus: &[GpuInfo]) -> Option<Fault> {
     let old = gpus.iter().find(|gpu| precision == Precision::BFloat16 && gpu.architecture < sm(8, 0))?;
     let Architecture { major, minor } = old.architecture;
     let message = format!(

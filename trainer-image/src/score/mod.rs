@@ -227,13 +227,16 @@ impl Shard {
     }
 }
 
-/// The most probable class, the first of equals; of two classes the second from the model's threshold on.
-fn predict(probabilities: &[f32], threshold: Option<f32>) -> Prediction {
-    let class = match (threshold, probabilities) {
+/// The class of an image: the most probable one, the first of equals; of two classes the second from the model's threshold on.
+pub(crate) fn decide(probabilities: &[f32], threshold: Option<f32>) -> usize {
+    match (threshold, probabilities) {
         (Some(threshold), [_, second]) => usize::from(*second >= threshold),
         _ => (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0),
-    };
-    Prediction { class, probabilities: probabilities.to_vec() }
+    }
+}
+
+fn predict(probabilities: &[f32], threshold: Option<f32>) -> Prediction {
+    Prediction { class: decide(probabilities, threshold), probabilities: probabilities.to_vec() }
 }
 
 #[cfg(test)]
@@ -251,7 +254,7 @@ mod tests {
             (&[0.2, 0.5, 0.3], Some(0.9), 1),
         ];
         for (probabilities, threshold, class) in table {
-            assert_eq!(predict(probabilities, threshold).class, class, "{probabilities:?} {threshold:?}");
+            assert_eq!(decide(probabilities, threshold), class, "{probabilities:?} {threshold:?}");
         }
     }
 }

@@ -83,6 +83,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// A whole file or object of at most `limit` bytes; larger ones are [`io::ErrorKind::FileTooLarge`].
+pub(crate) fn read_at_most(path: &Path, limit: u64) -> io::Result<Bytes> {
+    match Object::at(path)? {
+        None => read_piece(&Piece { path: path.to_owned(), range: None }, limit),
+        Some(object) => object.get(limit),
+    }
+}
+
 /// A part of a file or object, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {

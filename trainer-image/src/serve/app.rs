@@ -1,0 +1,146 @@
+//! What all requests share: the models, the threads, who may ask, and whether the server answers at all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crds::contract::{CONTRACT_VERSION, Serving};
+
+use tokio::sync::Semaphore;
+
+use super::device::Chosen;
+use super::engine::Engine;
+use super::error::ServeError;
+use super::metrics::Metrics;
+use super::models::{Served, Version};
+use super::settings::Settings;
+use super::token::Token;
+use crate::fault::Fault;
+
+/// Largest bodies that are read at a time; of smaller ones as many more.
+const BODIES: usize = 16;
+
+/// The server.
+pub(super) struct App {
+    pub(super) settings: Settings,
+    pub(super) engine: Engine,
+    pub(super) metrics: Arc<Metrics>,
+    /// Bytes that bodies of requests may take at a time, all together.
+    pub(super) room: Semaphore,
+    models: Vec<Served>,
+    token: Option<Token>,
+    chosen: RwLock<Chosen>,
+    stopping: AtomicBool,
+}
+
+impl App {
+    /// A server whose models are not loaded yet.
+    pub(super) fn new(
+        settings: Settings,
+        token: Option<Token>,
+        chosen: Chosen,
+        engine: Engine,
+        metrics: Arc<Metrics>,
+    ) -> App {
+        let models = settings.models.iter().map(|source| Served::new(source, &settings.batching)).collect();
+        let room = Semaphore::new(BODIES * settings.limits.max_request_bytes as usize);
+        App {
+            settings,
+            engine,
+            metrics,
+            room,
+            models,
+            token,
+            chosen: RwLock::new(chosen),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Loads all models.
+    ///
+    /// # Errors
+    /// A model can't be loaded.
+    pub(super) fn load(&self) -> Result<(), Fault> {
+        self.models.iter().try_for_each(|served| self.load_one(served))
+    }
+
+    /// Loads the version of a model that lies in its folder now. If it is the device that fails and it may be another one,
+    /// it is the CPU from then on.
+    pub(super) fn load_one(&self, served: &Served) -> Result<(), Fault> {
+        use crds::contract::Cause::{GpuMemory, GpuUnsupported, NodeFault};
+        let chosen = self.chosen();
+        let may_fall_back = chosen.device.is_cuda() && self.settings.device == crds::infrastructure::Device::Auto;
+        let version = match served.load(&self.settings, &chosen, &self.engine) {
+            Err(fault) if may_fall_back && matches!(fault.cause(), GpuMemory | GpuUnsupported | NodeFault) => {
+                let chosen = Chosen::fallback(&fault);
+                let version = served.load(&self.settings, &chosen, &self.engine)?;
+                *self.chosen.write().unwrap_or_else(PoisonError::into_inner) = chosen;
+                version
+            }
+            other => other?,
+        };
+        served.put(version);
+        Ok(())
+    }
+
+    pub(super) fn models(&self) -> &[Served] {
+        &self.models
+    }
+
+    /// What computes.
+    pub(super) fn chosen(&self) -> Chosen {
+        self.chosen.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether requests should come here.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.models.iter().all(|served| served.current().is_some())
+    }
+
+    /// From now on the server is not ready; requests that come all the same are answered.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the value of an `Authorization` header lets a request in.
+    pub(super) fn authorize(&self, header: Option<&[u8]>) -> Result<(), ServeError> {
+        match &self.token {
+            Some(token) if !token.allows(header) => Err(ServeError::Unauthorized),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether requests must bear a token.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// A model in its newest version, which must be the one asked for, if one is.
+    pub(super) fn version(&self, model: &str, version: Option<&str>) -> Result<(&Served, Arc<Version>), ServeError> {
+        let served = self.models.iter().find(|served| served.name == model).ok_or_else(|| {
+            let known: Vec<&str> = self.models.iter().map(|served| served.name.as_str()).collect();
+            ServeError::NotFound(format!("there is no model {model:?}: there is {}", known.join(", ")))
+        })?;
+        let current =
+            served.current().ok_or_else(|| ServeError::Unavailable(format!("the model {model} is being loaded")))?;
+        match version {
+            Some(version) if version != current.name => {
+                let text = format!("the model {model} has the version {}, not {version:?}", current.name);
+                Err(ServeError::NotFound(text))
+            }
+            _ => Ok((served, current)),
+        }
+    }
+
+    /// What the operator is told.
+    pub(super) fn serving(&self) -> Serving {
+        let chosen = self.chosen();
+        Serving {
+            contract_version: CONTRACT_VERSION,
+            revision: self.settings.revision,
+            ready: self.is_ready(),
+            device: chosen.name().to_owned(),
+            device_reason: chosen.reason,
+            digest: self.models.first().and_then(Served::current).map(|version| version.digest.clone()),
+        }
+    }
+}

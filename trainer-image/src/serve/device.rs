@@ -1,0 +1,81 @@
+//! What the server computes on, and why: a GPU if there is one that passes every check, otherwise the CPU. Unlike a
+//! training, whose ranks must agree, a server goes on without a GPU that is broken, and says so.
+
+use crds::infrastructure::Device as Wanted;
+use crds::training::Precision;
+use tch::Device;
+
+use crate::fault::Fault;
+use crate::preflight::{self, Host, Requirements};
+
+/// What computes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Chosen {
+    /// Where tensors go.
+    pub(super) device: Device,
+    /// Why, where the choice was not the caller's: a sentence, or empty.
+    pub(super) reason: String,
+}
+
+impl Chosen {
+    /// The contract's word for it.
+    pub(super) fn name(&self) -> &'static str {
+        match self.device {
+            Device::Cuda(_) => "Gpu",
+            _ => "Cpu",
+        }
+    }
+
+    /// The CPU, because a GPU that was there can't be used.
+    pub(super) fn fallback(fault: &Fault) -> Chosen {
+        tracing::warn!("the CPU computes, because the GPU can't: {fault}");
+        Chosen { device: Device::Cpu, reason: fault.to_string() }
+    }
+}
+
+/// Looks at the machine and chooses.
+///
+/// # Errors
+/// A GPU is asked for and can't be used.
+pub(super) fn choose(wanted: Wanted, precision: Precision) -> Result<Chosen, Fault> {
+    if wanted == Wanted::Cpu {
+        return Ok(Chosen { device: Device::Cpu, reason: String::new() });
+    }
+    let verdict = preflight::run(&Host::this_machine(), &Requirements::of_this_build(wanted));
+    let gpu = verdict.device().and_then(|device| {
+        if device == Wanted::Gpu {
+            if let Some(fault) = preflight::precision_fault(precision, &verdict.gpus) {
+                return Err(fault);
+            }
+            crate::torch::load_cuda(&preflight::plugin())?;
+        }
+        Ok(device == Wanted::Gpu)
+    });
+    match gpu {
+        Ok(gpu) => {
+            let reason = if wanted == Wanted::Auto { verdict.reason } else { String::new() };
+            Ok(Chosen { device: if gpu { Device::Cuda(0) } else { Device::Cpu }, reason })
+        }
+        Err(fault) if wanted == Wanted::Auto => Ok(Chosen::fallback(&fault)),
+        Err(fault) => Err(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::contract::Cause;
+
+    use super::*;
+
+    #[test]
+    fn without_a_gpu_the_cpu_computes_and_the_reason_is_told() {
+        if Host::this_machine().has_kernel_driver() {
+            return;
+        }
+        let cpu = |reason: &str| Chosen { device: Device::Cpu, reason: reason.to_owned() };
+        assert_eq!(choose(Wanted::Cpu, Precision::Float32).unwrap(), cpu(""));
+        let chosen = choose(Wanted::Auto, Precision::Float32).unwrap();
+        assert_eq!(chosen, cpu("this machine has no NVIDIA GPU (no /dev/nvidia0, no /dev/dxg)"));
+        assert_eq!(choose(Wanted::Gpu, Precision::Float32).unwrap_err().cause(), Cause::GpuUnsupported);
+    }
+}

@@ -1,0 +1,249 @@
+//! The thread that computes: one for the device, whatever number of models there is, so that models take turns instead of
+//! standing in each other's way. Each model has a lane of its own; the batch whose first image has waited longest goes first.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+use std::{io, mem};
+
+use tokio::sync::oneshot;
+
+use super::admission::Slot;
+use super::queue::{Due, Gathering, Queue};
+use crate::fault::Fault;
+use crate::serve::error::ServeError;
+use crate::serve::metrics::Metrics;
+
+/// What computes the batches of a lane: as many outputs as inputs, in their order.
+pub(in crate::serve) type Compute<I, O> = Box<dyn FnMut(Vec<I>) -> Result<Vec<O>, Fault> + Send>;
+
+/// One image that waits.
+pub(in crate::serve) struct Item<I, O> {
+    pub(in crate::serve) input: I,
+    pub(in crate::serve) reply: oneshot::Sender<Result<O, ServeError>>,
+    /// Its place among those that may wait; it is free as soon as the batch begins.
+    pub(in crate::serve) slot: Slot,
+}
+
+/// A lane as the thread sees it.
+trait Line: Send {
+    fn due(&self, now: Instant) -> Due;
+    /// The next batch, ready to be computed without the lock.
+    fn take(&mut self) -> Box<dyn FnOnce(&Metrics) -> Option<Fault> + Send>;
+    fn is_done(&self) -> bool;
+}
+
+/// A lane: what waits, and what computes it.
+struct Track<I, O> {
+    queue: Queue<Item<I, O>>,
+    compute: Arc<Mutex<Compute<I, O>>>,
+    /// Nobody can ask any more.
+    retired: bool,
+}
+
+type Shared<T> = Arc<Mutex<T>>;
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Shared<dyn Line>>,
+    closed: bool,
+}
+
+struct State {
+    lines: Mutex<Lines>,
+    wake: Condvar,
+}
+
+/// The thread. Dropping it computes what still waits and ends it.
+pub(in crate::serve) struct Executor {
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where images of one model are handed in. Dropping it lets what waits be computed, then drops what computes.
+pub(in crate::serve) struct Lane<I, O> {
+    track: Shared<Track<I, O>>,
+    state: Arc<State>,
+}
+
+/// A panic elsewhere leaves what waits as it is: each step on it is whole.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Executor {
+    /// Starts the thread. `broken` is told a fault after which nothing can be computed any more.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(in crate::serve) fn start(
+        metrics: Arc<Metrics>,
+        broken: impl Fn(Fault) + Send + 'static,
+    ) -> io::Result<Executor> {
+        let state = Arc::new(State { lines: Mutex::default(), wake: Condvar::new() });
+        let shared = Arc::clone(&state);
+        let run = move || {
+            while let Some(batch) = next(&shared) {
+                if let Some(fault) = batch(&metrics) {
+                    broken(fault);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("network".to_owned()).spawn(run)?;
+        Ok(Executor { state, thread: Some(thread) })
+    }
+
+    /// A lane of its own.
+    pub(in crate::serve) fn lane<I: Send + 'static, O: Send + 'static>(
+        &self,
+        gathering: Gathering,
+        compute: Compute<I, O>,
+    ) -> Lane<I, O> {
+        let track = Track { queue: Queue::new(gathering), compute: Arc::new(Mutex::new(compute)), retired: false };
+        let track = Arc::new(Mutex::new(track));
+        let line: Shared<dyn Line> = track.clone();
+        lock(&self.state.lines).lines.push(line);
+        Lane { track, state: Arc::clone(&self.state) }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        lock(&self.state.lines).closed = true;
+        self.state.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been told by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<I, O> Lane<I, O> {
+    /// Hands images in that came together: they go together, as far as they fit in a batch. Nothing is computed for a reply
+    /// whose receiver is gone by the time its batch begins.
+    pub(in crate::serve) fn push(&self, items: Vec<Item<I, O>>) {
+        let mut track = lock(&self.track);
+        let now = Instant::now();
+        for item in items {
+            track.queue.push(now, item);
+        }
+        drop(track);
+        self.wake();
+    }
+
+    /// Drops what nobody waits for any more, to make room.
+    pub(in crate::serve) fn purge(&self) {
+        lock(&self.track).queue.purge(|item| !item.reply.is_closed());
+    }
+
+    fn wake(&self) {
+        // With the lock taken once, the thread is either before its look at the lanes or asleep: no call is lost.
+        drop(lock(&self.state.lines));
+        self.state.wake.notify_one();
+    }
+}
+
+impl<I, O> Drop for Lane<I, O> {
+    fn drop(&mut self) {
+        lock(&self.track).retired = true;
+        self.wake();
+    }
+}
+
+impl<I: Send + 'static, O: Send + 'static> Line for Track<I, O> {
+    fn due(&self, now: Instant) -> Due {
+        match self.queue.due(now) {
+            // Nobody comes any more.
+            Due::At(_) if self.retired => Due::Since(now),
+            due => due,
+        }
+    }
+
+    fn take(&mut self) -> Box<dyn FnOnce(&Metrics) -> Option<Fault> + Send> {
+        let batch = self.queue.take(|item| !item.reply.is_closed());
+        let compute = Arc::clone(&self.compute);
+        Box::new(move |metrics| run(batch, &compute, metrics))
+    }
+
+    fn is_done(&self) -> bool {
+        self.retired && self.queue.is_empty()
+    }
+}
+
+/// Waits for the next batch; none when all is done and nobody asks any more.
+fn next(state: &State) -> Option<Box<dyn FnOnce(&Metrics) -> Option<Fault> + Send>> {
+    let mut lines = lock(&state.lines);
+    loop {
+        let (done, open): (Vec<_>, Vec<_>) =
+            mem::take(&mut lines.lines).into_iter().partition(|line| lock(line).is_done());
+        lines.lines = open;
+        if !done.is_empty() {
+            // A model takes a while to be dropped: not under the lock, for which requests would wait.
+            drop(lines);
+            drop(done);
+            lines = lock(&state.lines);
+            continue;
+        }
+        let now = Instant::now();
+        let mut chosen: Option<(Instant, Shared<dyn Line>)> = None;
+        let mut earliest: Option<Instant> = None;
+        for line in &lines.lines {
+            match lock(line).due(now) {
+                Due::Never => {}
+                Due::At(time) => earliest = Some(earliest.map_or(time, |earliest| earliest.min(time))),
+                Due::Since(since) if chosen.as_ref().is_none_or(|(oldest, _)| since < *oldest) => {
+                    chosen = Some((since, Arc::clone(line)));
+                }
+                Due::Since(_) => {}
+            }
+        }
+        if let Some((_, line)) = chosen {
+            return Some(lock(&line).take());
+        }
+        lines = match earliest {
+            Some(time) => {
+                let wait = time.saturating_duration_since(now);
+                state.wake.wait_timeout(lines, wait).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None if lines.closed => return None,
+            None => state.wake.wait(lines).unwrap_or_else(PoisonError::into_inner),
+        };
+    }
+}
+
+/// Computes a batch and answers; a fault that outlasts the batch is returned.
+fn run<I, O>(batch: Vec<(Instant, Item<I, O>)>, compute: &Mutex<Compute<I, O>>, metrics: &Metrics) -> Option<Fault> {
+    if batch.is_empty() {
+        return None;
+    }
+    let start = Instant::now();
+    let count = batch.len();
+    let (mut inputs, mut replies) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for (since, Item { input, reply, slot }) in batch {
+        metrics.waited(start.saturating_duration_since(since));
+        drop(slot);
+        inputs.push(input);
+        replies.push(reply);
+    }
+    let computed = catch_unwind(AssertUnwindSafe(|| lock(compute)(inputs)))
+        .unwrap_or_else(|payload| Err(Fault::from_panic(payload.as_ref())));
+    metrics.computed(count, start.elapsed());
+    match computed {
+        Ok(outputs) => {
+            for (reply, output) in replies.into_iter().zip(outputs) {
+                // Whoever asked may have left meanwhile.
+                let _ = reply.send(Ok(output));
+            }
+            None
+        }
+        Err(fault) => {
+            let error = ServeError::of_network(&fault, count);
+            tracing::error!(images = count, "a batch failed: {fault}");
+            for reply in replies {
+                let _ = reply.send(Err(error.clone()));
+            }
+            (fault.cause() == crds::contract::Cause::NodeFault).then_some(fault)
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Between gRPC's messages and what all protocols share.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::proto::infer_parameter::ParameterChoice;
+use super::proto::model_infer_request::InferInputTensor;
+use super::proto::model_infer_response::InferOutputTensor;
+use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse};
+use crate::serve::error::ServeError;
+use crate::serve::models::Version;
+use crate::serve::protocol::{self, Content, Data, Described, Output, Request, Tensor, Wanted};
+
+/// What a message asks.
+///
+/// # Errors
+/// A sentence on what can't be read.
+pub(super) fn request(message: ModelInferRequest) -> Result<Request, ServeError> {
+    let (raw, count) = (message.raw_input_contents, message.inputs.len());
+    if !raw.is_empty() && raw.len() != count {
+        let text = format!("there are {count} inputs and {} raw_input_contents: give one for each", raw.len());
+        return Err(ServeError::Request(text));
+    }
+    let mut raw = raw.into_iter();
+    let inputs = message.inputs.into_iter().map(|input| tensor(input, raw.next())).collect::<Result<_, _>>()?;
+    let outputs = message.outputs.into_iter().map(|output| Wanted {
+        classification: number(&output.parameters, "classification"),
+        name: output.name,
+        binary: None,
+    });
+    Ok(Request { id: Some(message.id), inputs, outputs: outputs.collect(), binary_output: false })
+}
+
+/// A parameter that is a count; clients differ in the type they send.
+fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Option<usize> {
+    match parameters.get(name)?.parameter_choice.as_ref()? {
+        ParameterChoice::Int64Param(value) => usize::try_from(*value).ok(),
+        ParameterChoice::Uint64Param(value) => usize::try_from(*value).ok(),
+        _ => None,
+    }
+}
+
+fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ServeError> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    let contents = contents.unwrap_or_default();
+    let content = match (datatype.as_str(), raw) {
+        ("FP32", Some(raw)) => Content::Floats(protocol::floats(&name, &raw)?),
+        ("BYTES", Some(raw)) => Content::Bytes(protocol::byte_elements(&name, &raw)?),
+        ("FP32", None) => Content::Floats(contents.fp32_contents),
+        ("BYTES", None) => Content::Bytes(contents.bytes_contents),
+        _ => {
+            let text = format!("tensor {name}: the datatype {datatype} is not taken: give FP32 or BYTES");
+            return Err(ServeError::Request(text));
+        }
+    };
+    Ok(Tensor { name, datatype, shape, content })
+}
+
+/// An answer, raw if the request was.
+pub(super) fn response(model: &str, version: &str, id: String, outputs: Vec<Output>, raw: bool) -> ModelInferResponse {
+    let mut response = ModelInferResponse {
+        model_name: model.to_owned(),
+        model_version: version.to_owned(),
+        id,
+        ..ModelInferResponse::default()
+    };
+    for Output { name, shape, data, .. } in outputs {
+        let datatype = data.datatype().to_owned();
+        let mut tensor = InferOutputTensor { name: name.to_owned(), datatype, shape, ..InferOutputTensor::default() };
+        if raw {
+            response.raw_output_contents.push(data.to_bytes().into());
+        } else {
+            tensor.contents = Some(contents(data));
+        }
+        response.outputs.push(tensor);
+    }
+    response
+}
+
+fn contents(data: Data) -> InferTensorContents {
+    let empty = InferTensorContents::default();
+    match data {
+        Data::Floats(values) => InferTensorContents { fp32_contents: values, ..empty },
+        Data::Integers(values) => InferTensorContents { int64_contents: values, ..empty },
+        Data::Texts(values) => {
+            InferTensorContents { bytes_contents: values.into_iter().map(Bytes::from).collect(), ..empty }
+        }
+    }
+}
+
+/// What a model takes and gives.
+pub(super) fn metadata(model: &str, version: &Version) -> ModelMetadataResponse {
+    let tensor = |Described { name, datatype, shape }: Described| TensorMetadata {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape,
+    };
+    ModelMetadataResponse {
+        name: model.to_owned(),
+        versions: vec![version.name.clone()],
+        platform: protocol::PLATFORM.to_owned(),
+        inputs: protocol::inputs(version.size()).map(tensor).into(),
+        outputs: protocol::described_outputs(version.card.classes.len()).map(tensor).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+
+    fn input(name: &str, datatype: &str, contents: Option<InferTensorContents>) -> InferInputTensor {
+        InferInputTensor {
+            name: name.into(),
+            datatype: datatype.into(),
+            shape: vec![1],
+            contents,
+            ..InferInputTensor::default()
+        }
+    }
+
+    #[test]
+    fn elements_are_read_from_their_field_or_raw() {
+        let contents = InferTensorContents {
+            fp32_contents: vec![1.5],
+            bytes_contents: vec![Bytes::from_static(b"ab")],
+            ..InferTensorContents::default()
+        };
+        let message = |raw: Vec<Bytes>| ModelInferRequest {
+            id: "7".into(),
+            inputs: vec![input("a", "FP32", Some(contents.clone())), input("b", "BYTES", Some(contents.clone()))],
+            raw_input_contents: raw,
+            ..ModelInferRequest::default()
+        };
+        let raw = vec![Bytes::from_static(b"\0\0\xc0\x3f"), Bytes::from_static(b"\x02\0\0\0ab")];
+        let expected: Vec<Content> = vec![Content::Floats(vec![1.5]), Content::Bytes(vec![Bytes::from_static(b"ab")])];
+        for raw in [vec![], raw] {
+            let request = request(message(raw)).unwrap();
+            assert_eq!(request.inputs.into_iter().map(|tensor| tensor.content).collect::<Vec<_>>(), expected);
+            assert_eq!(request.id.as_deref(), Some("7"));
+        }
+        let error = request(message(vec![Bytes::new()])).unwrap_err().to_string();
+        assert_eq!(error, "there are 2 inputs and 1 raw_input_contents: give one for each");
+        let message = ModelInferRequest { inputs: vec![input("a", "INT8", None)], ..ModelInferRequest::default() };
+        let error = request(message).unwrap_err().to_string();
+        assert_eq!(error, "tensor a: the datatype INT8 is not taken: give FP32 or BYTES");
+    }
+
+    proptest! {
+        /// A message as such, and one whose tensors are nonsense.
+        #[test]
+        fn any_message_is_read_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+            raw in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..3),
+            shape in prop::collection::vec(any::<i64>(), 0..4),
+            (is_image, is_bytes) in any::<(bool, bool)>(),
+        ) {
+            let read = |message| request(message).and_then(|request| protocol::pictures(request.inputs, 2));
+            if let Ok(message) = ModelInferRequest::decode(&bytes[..]) {
+                let _ = read(message);
+            }
+            let name = if is_image { protocol::IMAGE } else { protocol::INPUT };
+            let datatype = if is_bytes { "BYTES" } else { "FP32" };
+            let inputs = vec![InferInputTensor { shape, ..input(name, datatype, None) }];
+            let raw_input_contents = raw.into_iter().map(Bytes::from).collect();
+            let _ = read(ModelInferRequest { inputs, raw_input_contents, ..ModelInferRequest::default() });
+        }
+    }
+
+    #[test]
+    fn an_answer_is_raw_where_the_request_was() {
+        let outputs = || vec![Output { name: "x", shape: vec![1], data: Data::Integers(vec![3]), binary: false }];
+        let raw = response("m", "v", "7".into(), outputs(), true);
+        assert_eq!(
+            (raw.raw_output_contents, raw.outputs[0].contents.clone()),
+            (vec![Bytes::from_static(b"\x03\0\0\0\0\0\0\0")], None)
+        );
+        let typed = response("m", "v", "7".into(), outputs(), false);
+        assert_eq!(
+            (typed.raw_output_contents.len(), typed.outputs[0].contents.clone().unwrap().int64_contents),
+            (0, vec![3])
+        );
+    }
+}

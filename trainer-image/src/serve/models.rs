@@ -1,0 +1,180 @@
+//! The models that are served: each by its name, in its newest version. A version that takes the place of another one gets
+//! all new requests; what the old one has taken in, it still answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use crds::model_endpoint::Batching;
+
+use super::device::Chosen;
+use super::engine::{Admission, Answer, Engine, Explained, Gathering, Lane, Network, ONE_BY_ONE, Picture, Row};
+use super::error::ServeError;
+use super::settings::{Settings, Source};
+use crate::data::View;
+use crate::fault::Fault;
+use crate::model::{self, Card};
+use crate::score::decide;
+
+/// Digits of the digest that make a version's name.
+const VERSION_DIGITS: usize = 12;
+
+/// A model under its name.
+pub(super) struct Served {
+    /// Its name in requests.
+    pub(super) name: String,
+    pub(super) source: Source,
+    admission: Admission,
+    current: RwLock<Option<Arc<Version>>>,
+}
+
+/// One version of a model.
+pub(super) struct Version {
+    /// The first digits of the digest.
+    pub(super) name: String,
+    /// Digest of `model.json`.
+    pub(super) digest: String,
+    pub(super) card: Card,
+    answers: Arc<Lane<(), Answer>>,
+    /// Each image with the class that is to be shown, or the one that is decided for.
+    explanations: Option<Arc<Lane<Option<usize>, Explained>>>,
+}
+
+/// What a model says of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Judged {
+    pub(super) answer: Answer,
+    /// Index of the class that the model decides for: of two by its threshold, else the most probable one.
+    pub(super) class: usize,
+}
+
+impl Served {
+    pub(super) fn new(source: &Source, batching: &Batching) -> Served {
+        Served {
+            name: source.name.clone(),
+            source: source.clone(),
+            admission: Admission::new(batching.max_queue as usize),
+            current: RwLock::new(None),
+        }
+    }
+
+    /// The newest version.
+    pub(super) fn current(&self) -> Option<Arc<Version>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Images on their way to the network.
+    pub(super) fn waiting(&self) -> usize {
+        self.admission.waiting()
+    }
+
+    /// Reads the model folder and makes it ready to answer, without letting requests at it yet.
+    ///
+    /// # Errors
+    /// The folder is not that of a whole model, or memory ran out.
+    pub(super) fn load(&self, settings: &Settings, chosen: &Chosen, engine: &Engine) -> Result<Arc<Version>, Fault> {
+        let saved = model::open(&self.source.folder)?;
+        let network = Network::new(&saved, chosen.device, settings.precision)?;
+        let most = settings.batching.max_batch_size as usize;
+        // On a GPU the largest batch shows whether the memory is enough, and finds the convolutions' algorithms.
+        let sizes: &[usize] = if chosen.device.is_cuda() { &[1, most] } else { &[1] };
+        network.warm_up(sizes)?;
+        let view = Arc::new(View::evaluation(saved.card.preprocessing.clone()));
+        let delay = Duration::from_millis(settings.batching.max_delay_milliseconds.into());
+        // One thread computes both: neither waits for the other's lock.
+        let network = Arc::new(Mutex::new(network));
+        let shared = Arc::clone(&network);
+        let answers = engine.lane(Arc::clone(&view), self.admission.clone(), Gathering { most, delay }, move |asked| {
+            let rows: Vec<Row> = asked.into_iter().map(|(row, ())| row).collect();
+            lock(&shared).answer(&rows)
+        });
+        let threshold = saved.card.threshold.map(|threshold| threshold as f32);
+        let explanations = settings.explain.then(|| {
+            let explain = move |asked: Vec<(Row, Option<usize>)>| {
+                let network = lock(&network);
+                let explain = |(row, class)| network.explain(&row, class, |row| decide(row, threshold));
+                asked.into_iter().map(explain).collect()
+            };
+            Arc::new(engine.lane(view, self.admission.clone(), ONE_BY_ONE, explain))
+        });
+        let digits = saved.digest.trim_start_matches("sha256:");
+        Ok(Arc::new(Version {
+            name: digits.chars().take(VERSION_DIGITS).collect(),
+            digest: saved.digest,
+            card: saved.card,
+            answers: Arc::new(answers),
+            explanations,
+        }))
+    }
+
+    /// Gives all requests that come from now on to this version.
+    pub(super) fn put(&self, version: Arc<Version>) {
+        let classes = version.card.classes.len();
+        tracing::info!(model = self.name, version = version.name, classes, "the model is ready");
+        let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(version);
+        // What it still has to answer holds it; it is dropped here otherwise, outside the lock.
+        drop(old);
+    }
+}
+
+impl Version {
+    /// Judges images, in their order. Dropping the future takes back what has not begun.
+    pub(super) async fn judge(&self, engine: &Engine, pictures: Vec<Picture>) -> Result<Vec<Judged>, ServeError> {
+        let answers = engine.compute(&self.answers, pictures, ()).await?;
+        let threshold = self.card.threshold.map(|threshold| threshold as f32);
+        let judged = answers.into_iter().enumerate().map(|(index, answer)| {
+            check_finite(index, &answer)?;
+            let class = decide(&answer.probabilities, threshold);
+            Ok(Judged { answer, class })
+        });
+        judged.collect()
+    }
+
+    /// Explains one image: a class by name or index, or the one that the model decides for.
+    pub(super) async fn explain(
+        &self,
+        engine: &Engine,
+        picture: Picture,
+        class: Option<&str>,
+    ) -> Result<Explained, ServeError> {
+        let explanations = self.explanations.as_ref().ok_or_else(|| {
+            let text =
+                "heat maps are switched off: start the server with --explain, or set explain in the ModelEndpoint";
+            ServeError::NotFound(text.to_owned())
+        })?;
+        let class = class.map(|class| self.class_of(class)).transpose()?;
+        let mut explained = engine.compute(explanations, vec![picture], class).await?;
+        let explained = explained.swap_remove(0);
+        check_finite(0, &explained.answer)?;
+        Ok(explained)
+    }
+
+    fn class_of(&self, text: &str) -> Result<usize, ServeError> {
+        let classes = &self.card.classes;
+        let by_index = || text.parse().ok().filter(|index| *index < classes.len());
+        classes.iter().position(|class| class == text).or_else(by_index).ok_or_else(|| {
+            ServeError::Request(format!("there is no class {text:?}: the model's metadata lists its {}", classes.len()))
+        })
+    }
+
+    /// Name of a class.
+    pub(super) fn class(&self, index: usize) -> &str {
+        self.card.classes.get(index).map_or("", String::as_str)
+    }
+
+    /// Width and height of the network's images, in pixels.
+    pub(super) fn size(&self) -> usize {
+        self.card.preprocessing.crop_size as usize
+    }
+}
+
+fn check_finite(index: usize, answer: &Answer) -> Result<(), ServeError> {
+    if answer.logits.iter().chain(&answer.probabilities).all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(ServeError::Request(format!("the network's answer to image {} is not finite", index + 1)))
+}
+
+fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
+    // It is not changed by what it computes.
+    network.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,84 @@
+//! The Open Inference Protocol, version 2, as far as REST and gRPC share it: what a request asks, what an answer holds,
+//! and what a model says of itself. Reading is pure: no sockets, no models.
+//!
+//! A model takes one of two tensors: `image`, files of images as BYTES of shape `[n]`; or `input`, preprocessed images as FP32
+//! of shape `[n, 3, size, size]`.
+
+mod binary;
+mod json;
+mod output;
+mod tensor;
+
+pub(super) use binary::{HEADER_LENGTH, split};
+pub(super) use json::read;
+pub(super) use output::{Data, Output, Written, most_first, outputs};
+pub(super) use tensor::{Content, Tensor, byte_elements, floats, pictures};
+
+use serde_json::{Value, json};
+
+/// Name of the tensor of encoded images.
+pub(super) const IMAGE: &str = "image";
+/// Name of the tensor of preprocessed images.
+pub(super) const INPUT: &str = "input";
+/// What the server calls itself.
+pub(super) const SERVER: &str = "trainyard";
+/// The platform of its models.
+pub(super) const PLATFORM: &str = "trainyard_libtorch";
+/// What it knows besides the protocol.
+pub(super) const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "classification"];
+
+/// An output by name, datatype and shape, where -1 is the number of images.
+pub(super) struct Described {
+    pub(super) name: &'static str,
+    pub(super) datatype: &'static str,
+    pub(super) shape: Vec<i64>,
+}
+
+/// The tensors that a model takes: one of them, whichever the client has.
+pub(super) fn inputs(size: usize) -> [Described; 2] {
+    let size = size as i64;
+    [
+        Described { name: IMAGE, datatype: "BYTES", shape: vec![-1] },
+        Described { name: INPUT, datatype: "FP32", shape: vec![-1, 3, size, size] },
+    ]
+}
+
+/// The tensors that it gives.
+pub(super) fn described_outputs(classes: usize) -> [Described; 4] {
+    let classes = classes as i64;
+    [
+        Described { name: output::LABEL, datatype: "BYTES", shape: vec![-1] },
+        Described { name: output::CLASS, datatype: "INT64", shape: vec![-1] },
+        Described { name: output::PROBABILITIES, datatype: "FP32", shape: vec![-1, classes] },
+        Described { name: output::LOGITS, datatype: "FP32", shape: vec![-1, classes] },
+    ]
+}
+
+impl Described {
+    /// As the protocol's JSON has it.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"name": self.name, "datatype": self.datatype, "shape": self.shape})
+    }
+}
+
+/// What a client asks of a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Request {
+    /// Comes back in the answer.
+    pub(super) id: Option<String>,
+    pub(super) inputs: Vec<Tensor>,
+    /// Which outputs; all of them if it is empty.
+    pub(super) outputs: Vec<Wanted>,
+    /// Whether outputs come as binary data, unless they say otherwise themselves.
+    pub(super) binary_output: bool,
+}
+
+/// An output that a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    /// Whether it comes as binary data.
+    pub(super) binary: Option<bool>,
+    /// The most probable classes in place of the tensor: so many.
+    pub(super) classification: Option<usize>,
+}

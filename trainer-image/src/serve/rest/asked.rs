@@ -1,0 +1,126 @@
+//! What `infer` and `explain` have in common: which model, what kind of body, how much of it, and until when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{self, Bounds};
+use super::{Named, NamedPath, named};
+use crate::serve::app::App;
+use crate::serve::error::ServeError;
+use crate::serve::protocol::HEADER_LENGTH;
+
+/// A request that has arrived whole.
+pub(super) struct Asked<'a> {
+    pub(super) app: &'a App,
+    pub(super) named: Named,
+    pub(super) headers: HeaderMap,
+    pub(super) content: Content,
+    pub(super) body: Bytes,
+    pub(super) deadline: Deadline,
+    /// The body's part of the room that all bodies have.
+    _room: SemaphorePermit<'a>,
+}
+
+/// When the answer is due.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    seconds: u64,
+}
+
+/// What a body holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A file of an image.
+    Image,
+    /// An inference request.
+    Protocol,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the rest of a request, once it is known that there is somebody to answer it.
+    pub(super) async fn read(app: &'a Arc<App>, path: NamedPath, request: Request) -> Result<Asked<'a>, ServeError> {
+        let seconds = u64::from(app.settings.limits.timeout_seconds);
+        let deadline = Deadline { at: Instant::now() + Duration::from_secs(seconds), seconds };
+        let named = named(path)?;
+        let (head, body) = request.into_parts();
+        let content = Content::of(&head.headers)?;
+        app.version(&named.model, named.version.as_deref())?;
+        let bounds = Bounds { bytes: app.settings.limits.max_request_bytes as usize, seconds, deadline: deadline.at };
+        let room = app.room.acquire_many(body::most(&head.headers, bounds.bytes));
+        // It is never closed.
+        let room = timeout_at(deadline.at, room).await.map_err(|_| full(seconds))?.map_err(|_| full(seconds))?;
+        let body = body::read(&head.headers, body, bounds).await?;
+        Ok(Asked { app, named, headers: head.headers, content, body, deadline, _room: room })
+    }
+}
+
+fn full(seconds: u64) -> ServeError {
+    ServeError::Unavailable(format!("there was no room for the body within {seconds} seconds: others hold it"))
+}
+
+impl Deadline {
+    /// The answer, if it comes in time.
+    pub(super) async fn within(
+        self,
+        answer: impl Future<Output = Result<Response, ServeError>>,
+    ) -> Result<Response, ServeError> {
+        timeout_at(self.at, answer).await.unwrap_or(Err(ServeError::Timeout(self.seconds)))
+    }
+}
+
+impl Content {
+    /// By the headers. `curl -d` calls everything a form, and the protocol's clients call their JSON nothing.
+    fn of(headers: &HeaderMap) -> Result<Content, ServeError> {
+        if headers.contains_key(HEADER_LENGTH) {
+            return Ok(Content::Protocol);
+        }
+        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Content::Protocol) };
+        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        match text.split(';').next().unwrap_or_default().trim() {
+            "application/json" | "application/x-www-form-urlencoded" => Ok(Content::Protocol),
+            "application/octet-stream" => Ok(Content::Image),
+            other if other.starts_with("image/") => Ok(Content::Image),
+            _ => Err(ServeError::MediaType(format!(
+                "the content type {text:?} is not read: send an image as image/jpeg, image/png and so on, or an inference \
+                 request as application/json"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_headers_say_what_a_body_holds() {
+        let of = |pairs: &[(header::HeaderName, &'static str)]| {
+            let headers = pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            Content::of(&headers.collect()).map_err(|error| error.status().as_u16())
+        };
+        let length = header::HeaderName::from_static(HEADER_LENGTH);
+        let table = [
+            (vec![], Ok(Content::Protocol)),
+            (vec![(header::CONTENT_TYPE, "application/json; charset=utf-8")], Ok(Content::Protocol)),
+            (vec![(header::CONTENT_TYPE, "application/x-www-form-urlencoded")], Ok(Content::Protocol)),
+            (vec![(header::CONTENT_TYPE, "Image/JPEG")], Ok(Content::Image)),
+            (vec![(header::CONTENT_TYPE, "application/octet-stream")], Ok(Content::Image)),
+            (vec![(header::CONTENT_TYPE, "application/octet-stream"), (length, "2")], Ok(Content::Protocol)),
+            (vec![(header::CONTENT_TYPE, "multipart/form-data")], Err(415)),
+            (vec![(header::CONTENT_TYPE, "")], Err(415)),
+        ];
+        for (headers, content) in table {
+            assert_eq!(of(&headers), content, "{headers:?}");
+        }
+    }
+}

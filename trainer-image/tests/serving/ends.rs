@@ -1,0 +1,74 @@
+//! How a server ends, and how a model takes the place of another one.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::Signal;
+
+use crate::client::{get, post_image, request_of, send};
+use crate::model::{copy_of, png, trained};
+use crate::server::{Server, wait_until};
+
+#[test]
+fn what_was_taken_in_is_answered_before_the_end() {
+    let model = trained("first");
+    let arguments = [model.to_str().unwrap(), "--device", "Cpu", "--max-batch-size", "4", "--drain-seconds", "1"];
+    let server = Server::start(&arguments);
+    let body = serde_json::to_vec(&request_of(&vec![png(true, 1); 200])).unwrap();
+    let json = [("Content-Type", "application/json")];
+    let long = send(server.rest, "POST /v2/models/first/infer", &json, &body);
+    wait_until("image that is computed", || server.metric("trainyard_serving_images_total") >= 1.0);
+    server.signal(Signal::SIGTERM);
+    wait_until("server that is not ready", || get(server.rest, "/v2/health/ready").status == 503);
+    // Whoever has not heard of it yet is still answered.
+    assert_eq!(get(server.rest, "/v2/health/live").status, 200);
+    let answer = long.answer();
+    assert_eq!((answer.status, answer.json()["outputs"][1]["data"].as_array().unwrap().len()), (200, 200));
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn a_new_version_takes_the_place_of_the_old_one_without_a_failed_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("live");
+    copy_of("first", &model);
+    let server = Server::start(&[model.to_str().unwrap(), "--device", "Cpu", "--watch-seconds", "1"]);
+    let version = || get(server.rest, "/v2/models/live").json()["versions"][0].as_str().unwrap().to_owned();
+    let old = version();
+    let (done, address) = (Arc::new(AtomicBool::new(false)), server.rest);
+    let clients: Vec<_> = (0..3)
+        .map(|index| {
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let answer = post_image(address, "/v2/models/live/infer", "image/png", &png(true, index));
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    seen.push(answer.json()["model_version"].as_str().unwrap().to_owned());
+                }
+                seen
+            })
+        })
+        .collect();
+    // As a training commits: the card last.
+    for file in ["model.safetensors", "metrics.json", "model.json"] {
+        fs::copy(trained("second").join(file), folder.path().join("staged")).unwrap();
+        fs::rename(folder.path().join("staged"), model.join(file)).unwrap();
+    }
+    wait_until("new version", || version() != old);
+    let new = version();
+    // One that is broken stays outside, and the server stays ready.
+    let card = fs::read_to_string(model.join("model.json")).unwrap().replace("\"right\"", "\"wrong\"");
+    fs::write(model.join("model.json"), card.replace("\"classes\": [", "\"classes\": [\"third\",")).unwrap();
+    wait_until("refusal in the log", || server.log().contains("the new version can't be served, the old one stays"));
+    assert_eq!((version(), get(server.rest, "/v2/health/ready").status), (new.clone(), 200));
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        let seen = client.join().unwrap();
+        assert!(seen.iter().all(|version| *version == old || *version == new), "{seen:?}");
+        let turn = seen.iter().position(|version| *version == new).unwrap_or(seen.len());
+        assert!(seen[turn..].iter().all(|version| *version == new), "there is no way back: {seen:?}");
+    }
+    assert_eq!(server.metric("trainyard_serving_model_swaps_total"), 1.0);
+}
