@@ -1,0 +1,51 @@
+//! The public clients of the protocol, as their documentation says, and a fuzzer that reads the OpenAPI document.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::model::{CLASSES, trained};
+use crate::server::Server;
+
+/// The Python that has the clients.
+fn python() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python.sh");
+    let output = Command::new(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().into()
+}
+
+fn server() -> Server {
+    Server::start(&[trained("first").to_str().unwrap(), "--device", "Cpu", "--explain"])
+}
+
+#[test]
+fn tritonclient_works_over_http_and_grpc() {
+    let server = server();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serving/clients.py");
+    let output = Command::new(python())
+        .arg(script)
+        .args([server.rest.to_string(), server.grpc.to_string(), "first".to_owned()])
+        .arg(trained("images").join("right/002.png"))
+        .args(CLASSES)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "the clients agree\n");
+}
+
+#[test]
+fn whatever_the_openapi_document_allows_makes_no_error_of_the_server() {
+    let server = server();
+    let output = Command::new(python().with_file_name("schemathesis"))
+        .args(["run", &format!("http://{}/openapi.json", server.rest), "--no-color", "--seed", "1"])
+        .args(["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-database", "none"])
+        .args([
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
