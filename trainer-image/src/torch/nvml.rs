@@ -236,7 +236,7 @@ mod tests {
             rows: Some(Rows { remapped: 4, pending: true, failed: false }),
             processes: Some(4),
             mig: Some(true),
-            ..plain.clone()
+            ..plain
         };
         assert_eq!(ask(&library(&folder, LIBRARY, 0)), Ok(vec![plain, cut]));
     }

@@ -25,7 +25,14 @@ use super::metrics::Ended;
 use super::protocol;
 
 /// What the build makes of `open_inference.proto`.
-#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "the code is generated")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "the code is generated"
+)]
 pub(super) mod proto {
     tonic::include_proto!("inference");
 }

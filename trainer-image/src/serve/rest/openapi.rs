@@ -126,7 +126,7 @@ fn body() -> Value {
     })
 }
 
-fn query(name: &str, description: &str, schema: Value) -> Value {
+fn query(name: &str, description: &str, schema: &Value) -> Value {
     json!({"name": name, "in": "query", "description": description, "schema": schema})
 }
 
@@ -157,7 +157,7 @@ fn infer(parameters: &[&str]) -> Value {
     let top = query(
         "top",
         "How many classes of an image are told: 10 if it is left out.",
-        json!({"type": "integer", "minimum": 0}),
+        &json!({"type": "integer", "minimum": 0}),
     );
     with_query(operation("What a model says of images", parameters, answer, &REFUSALS), top, true)
 }
@@ -174,12 +174,12 @@ fn explain(parameters: &[&str]) -> Value {
     let class = query(
         "class",
         "Which class is looked for, by name or index: the decision if it is left out.",
-        json!({"type": "string"}),
+        &json!({"type": "string"}),
     );
     with_query(operation("Where in an image a class is seen", parameters, answer, &REFUSALS), class, true)
 }
 
-fn object(required: &[&str], properties: Value) -> Value {
+fn object(required: &[&str], properties: &Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
@@ -188,12 +188,12 @@ fn schemas() -> Value {
     let whole = json!({"type": "integer"});
     let list = |items: &Value| json!({"type": "array", "items": items});
     let described =
-        object(&["name", "datatype", "shape"], json!({"name": text, "datatype": text, "shape": list(&whole)}));
+        object(&["name", "datatype", "shape"], &json!({"name": text, "datatype": text, "shape": list(&whole)}));
     let class =
-        object(&["label", "class", "probability"], json!({"label": text, "class": whole, "probability": number}));
+        object(&["label", "class", "probability"], &json!({"label": text, "class": whole, "probability": number}));
     let output = object(
         &["name", "datatype", "shape"],
-        json!({"name": text, "datatype": text, "shape": list(&whole), "data": {"type": "array"}, "parameters": {"type": "object"}}),
+        &json!({"name": text, "datatype": text, "shape": list(&whole), "data": {"type": "array"}, "parameters": {"type": "object"}}),
     );
     let answered = json!({"model_name": text, "model_version": text, "id": text, "outputs": list(&output)});
     let mut explained = answered.clone();
@@ -201,56 +201,56 @@ fn schemas() -> Value {
         explained[name] = schema.clone();
     }
     json!({
-        "Error": object(&["error"], json!({"error": text})),
+        "Error": object(&["error"], &json!({"error": text})),
         "Server": object(
             &["name", "version", "extensions"],
-            json!({"name": text, "version": text, "extensions": list(&text), "models": list(&text), "device": text,
+            &json!({"name": text, "version": text, "extensions": list(&text), "models": list(&text), "device": text,
                    "device_reason": text}),
         ),
-        "Live": object(&["live"], json!({"live": flag})),
-        "Ready": object(&["ready"], json!({"ready": flag})),
-        "ModelReady": object(&["name", "ready"], json!({"name": text, "ready": flag})),
+        "Live": object(&["live"], &json!({"live": flag})),
+        "Ready": object(&["ready"], &json!({"ready": flag})),
+        "ModelReady": object(&["name", "ready"], &json!({"name": text, "ready": flag})),
         "Serving": object(
             &["contractVersion", "revision", "ready", "device"],
-            json!({"contractVersion": whole, "revision": whole, "ready": flag, "device": text, "deviceReason": text,
+            &json!({"contractVersion": whole, "revision": whole, "ready": flag, "device": text, "deviceReason": text,
                    "digest": text}),
         ),
         "Model": object(
             &["name", "versions", "platform", "inputs", "outputs"],
-            json!({"name": text, "versions": list(&text), "platform": text, "inputs": list(&described),
+            &json!({"name": text, "versions": list(&text), "platform": text, "inputs": list(&described),
                    "outputs": list(&described), "classes": list(&text), "threshold": number, "digest": text,
                    "architecture": text, "device": text, "explain": flag}),
         ),
         "ImageAnswer": object(
             &["model_name", "model_version", "label", "class", "probability", "classes"],
-            json!({"model_name": text, "model_version": text, "label": text, "class": whole, "probability": number,
+            &json!({"model_name": text, "model_version": text, "label": text, "class": whole, "probability": number,
                    "threshold": number, "classes": list(&class)}),
         ),
         "InferenceRequest": object(
             &["inputs"],
-            json!({
+            &json!({
                 "id": text,
                 "inputs": list(&object(
                     &["name", "datatype", "shape"],
-                    json!({
+                    &json!({
                         "name": {"enum": ["image", "input"]}, "datatype": {"enum": ["BYTES", "FP32"]},
                         "shape": list(&json!({"type": "integer", "format": "int64", "minimum": 1})),
                         "data": {"type": "array", "description": "Numbers, or images as base64; nested or flat."},
-                        "parameters": object(&[], json!({"binary_data_size": {"type": "integer", "minimum": 0}})),
+                        "parameters": object(&[], &json!({"binary_data_size": {"type": "integer", "minimum": 0}})),
                     }),
                 )),
                 "outputs": list(&object(
                     &["name"],
-                    json!({
+                    &json!({
                         "name": {"enum": ["label", "class", "probabilities", "logits"]},
-                        "parameters": object(&[], json!({"binary_data": flag,
+                        "parameters": object(&[], &json!({"binary_data": flag,
                                                          "classification": {"type": "integer", "minimum": 0}})),
                     }),
                 )),
-                "parameters": object(&[], json!({"binary_data_output": flag})),
+                "parameters": object(&[], &json!({"binary_data_output": flag})),
             }),
         ),
-        "InferenceAnswer": object(&["model_name", "model_version", "outputs"], answered),
-        "Explanation": object(&["model_name", "model_version", "label", "class", "probability", "outputs"], explained),
+        "InferenceAnswer": object(&["model_name", "model_version", "outputs"], &answered),
+        "Explanation": object(&["model_name", "model_version", "label", "class", "probability", "outputs"], &explained),
     })
 }
