@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving
+.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,7 +19,7 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 	$(bin)/trainyard run -f crds/examples/digits-training.yaml
 	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
 
-test: build cluster storage ## Runs every test
+test: build cluster storage checkers ## Runs every test
 	cargo test --workspace
 
 lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
@@ -42,6 +42,9 @@ cluster: # The Kubernetes control plane that tests run against, from Go modules,
 
 storage: # The servers that tests read from and write to, from Go modules, once
 	@tests/storage/build.sh
+
+checkers: # Helm and what else the chart and the workflows are checked with, from Go modules, once
+	@tests/checkers/build.sh
 
 libtorch: # libtorch for CPUs, from PyPI, once
 	@trainer-image/libtorch.sh

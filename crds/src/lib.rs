@@ -14,7 +14,7 @@
 //!
 //! check ─► structural, CEL ─► a Resource        a manifest, read as the API server would
 //! meaning  support  fault                       what schema and CEL can't say, as faults for people
-//! manifest                                      the definitions as YAML
+//! manifest  reference                           the definitions as YAML, and their fields as a page
 //! ```
 //!
 //! The feature `kube` has what checks manifests and writes YAML; the trainer does without it.
@@ -38,6 +38,8 @@ pub mod model_endpoint;
 pub mod optimizer;
 pub mod pod;
 pub mod reasons;
+#[cfg(feature = "kube")]
+pub mod reference;
 mod rules;
 pub mod run_policy;
 pub mod schedule;

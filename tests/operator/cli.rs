@@ -1,12 +1,12 @@
 //! What a person types at a cluster, with the real program: status, suspend, resume, retrain, top, logs, the support bundle.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crds::TrainingJob;
 use crds::status::Phase;
 use serde_json::{Value, json};
 use tests::cluster::Cluster;
+use tests::program::trainyard;
 
 use crate::yard::{Yard, said, trained};
 
@@ -18,21 +18,10 @@ struct Ran {
     err: String,
 }
 
-/// The program that `make test` builds beside this one.
-fn program() -> PathBuf {
-    if let Some(given) = std::env::var_os("TRAINYARD_PROGRAM") {
-        return given.into();
-    }
-    let beside = std::env::current_exe().expect("a path");
-    let built = beside.parent().and_then(Path::parent).expect("a folder").join("trainyard");
-    assert!(built.is_file(), "{} is missing: cargo build -p operator", built.display());
-    built
-}
-
 impl Yard {
     /// Runs the program in this test's namespace, without a terminal.
     async fn typed(&self, arguments: &[&str]) -> Ran {
-        let mut command = Command::new(program());
+        let mut command = Command::new(trainyard());
         command.args(arguments).args(["-n", self.namespace.name()]);
         command.env("KUBECONFIG", Cluster::shared().await.kubeconfig()).env("NO_COLOR", "1").stdin(Stdio::null());
         ran(command).await
@@ -191,7 +180,7 @@ async fn what_is_not_there_is_told_in_a_sentence_and_an_exit_code() {
 
     // Somebody who may do nothing, and a cluster that is not there.
     let user = yard.namespace.user("nobody", &[], &[]).await;
-    let mut command = Command::new(program());
+    let mut command = Command::new(trainyard());
     command.args(["status", "--kubeconfig"]).arg(user.kubeconfig()).args(["-n", yard.namespace.name()]);
     let refused = ran(command).await;
     let text = format!("you may not list trainingjobs in the namespace {}", yard.namespace.name());
@@ -204,7 +193,7 @@ async fn what_is_not_there_is_told_in_a_sentence_and_an_exit_code() {
     });
     let path = folder.path().join("config");
     std::fs::write(&path, nowhere.to_string()).expect("a file");
-    let mut command = Command::new(program());
+    let mut command = Command::new(trainyard());
     command.args(["status", "--kubeconfig"]).arg(&path);
     let unreachable = ran(command).await;
     assert!(unreachable.code == 3 && unreachable.err.starts_with("the cluster can't be reached"), "{unreachable:?}");

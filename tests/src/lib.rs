@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! cluster    a Kubernetes control plane of a test binary's own, with nodes that are played
+//! chart      the Helm chart as Helm renders it
+//! program    the operator's program as a child process
 //! storage    an S3 server of a test binary's own, over a folder; Google's storage; a web server
 //! bin/digits the images that the examples train on
 //! ```
 
+pub mod chart;
 pub mod cluster;
+pub mod program;
 pub mod storage;

@@ -11,6 +11,8 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use crds::contract::Cause;
+use crds::{ScoringJob, TrainingJob};
+use kube::Resource;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -83,8 +85,14 @@ impl Default for Telemetry {
         registry.register("reconciles", "Looks at a job, by kind and result", reconciles.clone());
         let jobs = Family::default();
         registry.register("jobs", "Jobs, by kind and phase", jobs.clone());
-        let attempts = Family::default();
+        let attempts = Family::<Ended, Counter>::default();
         registry.register("attempts_ended", "Attempts that ended, by kind and cause", attempts.clone());
+        // From 0 on: to an alert, a counter that appears with its first count has not increased.
+        for kind in [TrainingJob::kind(&()), ScoringJob::kind(&())] {
+            for (_, cause) in Cause::CODES {
+                drop(attempts.get_or_create(&Ended { kind: kind.to_string(), cause: format!("{cause:?}") }));
+            }
+        }
         let seconds_to_running = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         let help = "Time from the start of an attempt until all of its pods run";
         registry.register_with_unit("attempt_start", help, Unit::Seconds, seconds_to_running.clone());

@@ -18,19 +18,27 @@ impl Cluster {
     /// # Panics
     /// Where the API server refuses one; the text is the server's.
     pub async fn definitions(&self) -> Vec<CustomResourceDefinition> {
-        let api = Api::<CustomResourceDefinition>::all(self.client().await);
         let mut served = Vec::new();
         for file in ["modelendpoints.yaml", "scoringjobs.yaml", "trainingjobs.yaml"] {
             let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")).join(file);
             let text = fs::read_to_string(&path).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
-            let definition: CustomResourceDefinition =
-                serde_saphyr::from_str(&text).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
-            let name = definition.name_any();
-            let how = PatchParams::apply("tests").force();
-            let applied = api.patch(&name, &how, &Patch::Apply(&definition)).await;
-            applied.unwrap_or_else(|fault| panic!("the API server refuses {file}: {fault}"));
-            served.extend(wait(api.clone(), &name, is_crd_established()).await);
+            served.extend(self.definition(&text).await);
         }
         served
+    }
+
+    /// Applies a definition, and returns it once it is served.
+    ///
+    /// # Panics
+    /// Where the API server refuses it; the text is the server's.
+    pub async fn definition(&self, yaml: &str) -> Option<CustomResourceDefinition> {
+        let api = Api::<CustomResourceDefinition>::all(self.client().await);
+        let definition: CustomResourceDefinition =
+            serde_saphyr::from_str(yaml).unwrap_or_else(|fault| panic!("no definition: {fault}"));
+        let name = definition.name_any();
+        let how = PatchParams::apply("tests").force();
+        let applied = api.patch(&name, &how, &Patch::Apply(&definition)).await;
+        applied.unwrap_or_else(|fault| panic!("the API server refuses {name}: {fault}"));
+        wait(api.clone(), &name, is_crd_established()).await
     }
 }

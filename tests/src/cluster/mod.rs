@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use control_plane::{Cluster, Ports, Settings};
 pub use leaders::Leader;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, dynamic};
 pub use nodes::{OWNER_LABEL, templates};
 pub use pods::Pods;
 pub use user::User;

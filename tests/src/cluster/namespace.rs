@@ -9,12 +9,12 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::core::Request;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, Request, TypeMeta};
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Api, Client, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Cluster, OWNER_LABEL, PATIENCE, Pods};
@@ -107,6 +107,25 @@ impl Drop for Namespace<'_> {
         });
         let _ = thread.join();
     }
+}
+
+/// The way to an object of whatever kind, by its manifest: its API and its name. Where the manifest has no namespace, that
+/// given is meant, if its kind has one.
+///
+/// # Panics
+/// Where the manifest has no kind or name.
+pub fn dynamic(client: &Client, namespace: &str, manifest: &Value) -> (Api<DynamicObject>, String) {
+    let types: TypeMeta = TypeMeta::deserialize(manifest).unwrap_or_else(|fault| panic!("{manifest}: {fault}"));
+    let kind = GroupVersionKind::try_from(&types).unwrap_or_else(|fault| panic!("{manifest}: {fault}"));
+    let resource = ApiResource::from_gvk(&kind);
+    let has_none = kind.kind.starts_with("Cluster") || kind.kind == "CustomResourceDefinition";
+    let api = match manifest["metadata"]["namespace"].as_str() {
+        Some(own) => Api::namespaced_with(client.clone(), own, &resource),
+        None if has_none => Api::all_with(client.clone(), &resource),
+        None => Api::namespaced_with(client.clone(), namespace, &resource),
+    };
+    let name = manifest["metadata"]["name"].as_str().unwrap_or_else(|| panic!("{manifest} has no name"));
+    (api, name.to_owned())
 }
 
 /// Creates an object from a manifest, as it stands there: what it leaves out is left out.

@@ -59,6 +59,16 @@ impl Process {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
+    /// Its process number, if it was started.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.wait().ok())
+    }
+
     /// The last lines of its log.
     pub(crate) fn last_words(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();

@@ -1,0 +1,68 @@
+{{/*
+What the operator may do where it works. Each rule names the code that needs it. A test lets the operator work with these
+rights and no others, and compares them with the requests that it made (tests/operator/rights.rs).
+*/}}
+{{- define "trainyard.rules" -}}
+# operator/src/cluster/mod.rs watches jobs; act.rs reads one whose status write was not answered, and deletes one that is
+# finished when its time is over.
+- apiGroups: [trainyard.dev]
+  resources: [trainingjobs, scoringjobs]
+  verbs: [get, list, watch, delete]
+# operator/src/cluster/mod.rs watches endpoints.
+- apiGroups: [trainyard.dev]
+  resources: [modelendpoints]
+  verbs: [get, list, watch]
+# operator/src/cluster/act.rs applies the one status of each.
+- apiGroups: [trainyard.dev]
+  resources: [trainingjobs/status, scoringjobs/status, modelendpoints/status]
+  verbs: [patch]
+# operator/src/cluster/mod.rs watches the pods of jobs, reconcile.rs lists those of a job before its next attempt; act.rs
+# creates and deletes them, and reads one whose name is taken.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete]
+# operator/src/cluster/act.rs applies the Service by which the pods of a gang find each other; an apply that makes one needs
+# create.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, patch]
+# operator/src/cluster/act.rs applies the disruption budget of a gang.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [create, patch]
+# operator/src/cluster/act.rs publishes events, and counts one up that it has published before.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+# operator/src/cluster/mod.rs watches the Deployment of an endpoint; act.rs applies it, and deletes it with the endpoint's
+# wish for it.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# operator/src/cluster/act.rs applies the autoscaler of an endpoint that asks for one, and deletes it when it no longer does.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+
+{{/* What the operator may do with its lease. */}}
+{{- define "trainyard.leaseRules" -}}
+# operator/src/cluster/lease.rs makes the lease where there is none yet. A right to create can't name what is created.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+# operator/src/cluster/lease.rs reads the lease, takes it, renews it and gives it back.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [trainyard-operator]
+  verbs: [get, update]
+{{- end }}
+
+{{/* What the operator may do with what has no namespace. */}}
+{{- define "trainyard.clusterRules" -}}
+# operator/src/cluster/mod.rs watches the nodes: jobs are placed by their GPUs and drivers, and restarted elsewhere when one
+# is lost.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+{{- end }}
