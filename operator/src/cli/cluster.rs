@@ -98,6 +98,9 @@ pub(super) struct Why {
     access: Access,
 }
 
+/// Threads of the operator at most.
+const THREADS: usize = 4;
+
 impl Operator {
     /// Runs the operator; the exit code.
     pub(super) fn run(&self) -> u8 {
@@ -123,7 +126,9 @@ fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
     let catalogue = typed.catalogue.read()?;
     let _traces = typed.log.start()?;
     encrypt();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // It waits for the API server most of the time: on a large machine more threads would only take more memory.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(THREADS));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let stop = async move {

@@ -9,7 +9,7 @@ mod tests;
 use crds::contract::{Cause, TerminationMessage};
 use crds::xid::Xid;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
 
 use super::xid::blame;
 use super::{End, Member, MemberId, MemberState};
@@ -68,92 +68,152 @@ pub struct PodFacts {
     pub is_gone: bool,
     /// End of the grace period, and its length in seconds, if it is being deleted.
     deletion: Option<(Timestamp, i64)>,
-    status: Box<PodStatus>,
+    stage: Stage,
+    /// When its node took it.
+    started: Option<Timestamp>,
+    /// What is not routine about it.
+    news: Option<Box<News>>,
+}
+
+/// Where a pod stands, by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+/// What a pod's status tells beyond its stage. Of ten thousand pods that run, none has any.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct News {
+    reason: Option<String>,
+    message: Option<String>,
+    /// Why the scheduler finds no node for it.
+    unplaced: Option<String>,
+    /// Why the cluster takes its place away.
+    disrupted: Option<String>,
+    /// Reason and message of what its container waits for.
+    waits: Option<(String, String)>,
+    /// How its container ended.
+    terminated: Option<ContainerStateTerminated>,
 }
 
 impl PodFacts {
     /// The facts of a pod; `None` if its labels don't say which member it is.
     pub fn of(pod: &Pod) -> Option<PodFacts> {
-        let status = pod.status.clone().unwrap_or_default();
-        let conditions = status.conditions.into_iter().flatten();
-        let telling = |kind: &str, holds: &str| (kind == "DisruptionTarget") == (holds == "True");
-        let conditions = conditions.filter(|condition| {
-            ["PodScheduled", "DisruptionTarget"].contains(&condition.type_.as_str())
-                && telling(&condition.type_, &condition.status)
-        });
-        let containers = status.container_statuses.into_iter().flatten().filter(|one| one.name == CONTAINER);
-        let trimmed = PodStatus {
-            phase: status.phase,
-            reason: status.reason,
-            message: status.message,
-            start_time: status.start_time,
-            conditions: Some(conditions.collect()),
-            container_statuses: Some(
-                containers
-                    .map(|one| ContainerStatus { name: one.name, state: one.state, ..ContainerStatus::default() })
-                    .collect(),
-            ),
-            ..PodStatus::default()
+        let status = pod.status.as_ref();
+        let stage = match status.and_then(|status| status.phase.as_deref()) {
+            Some("Running") => Stage::Running,
+            Some("Succeeded") => Stage::Succeeded,
+            Some("Failed") => Stage::Failed,
+            _ => Stage::Pending,
         };
         Some(PodFacts {
             id: member_of(pod.metadata.labels.as_ref()?)?,
             uid: pod.metadata.uid.clone()?,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            address: status.pod_ip,
+            address: status.and_then(|status| status.pod_ip.clone()),
             is_gone: false,
             deletion: pod
                 .metadata
                 .deletion_timestamp
                 .as_ref()
                 .map(|end| (end.0, pod.metadata.deletion_grace_period_seconds.unwrap_or(0))),
-            status: Box::new(trimmed),
+            stage,
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            news: status.map(News::of).filter(|news| *news != News::default()).map(Box::new),
         })
     }
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        end(&self.status, Timestamp::UNIX_EPOCH).is_some()
+        self.end(Timestamp::UNIX_EPOCH).is_some()
     }
 
     /// The member that it is, on a node that is known by this.
     pub fn member(&self, node: NodeState, now: Timestamp) -> Member {
         // The timestamp of a deletion is the end of the grace period.
         let overdue = self.deletion.is_some_and(|(end, _)| now.as_second() > end.as_second() + LOST_SECONDS);
-        let (state, waiting) = match end(&self.status, now) {
+        let (state, waiting) = match self.end(now) {
             Some(end) => (MemberState::Ended(blame(end, node.xid)), String::new()),
             None if node.is_lost || overdue => (MemberState::Unreachable, String::new()),
-            None => alive(&self.status, now),
+            None => self.alive(now),
         };
         let stopping_since =
             self.deletion.map(|(end, grace)| end.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(end));
         Member { id: self.id, uid: self.uid.clone(), state, stopping_since, node: self.node.clone(), waiting }
     }
-}
 
-/// How a pod ended, if it has.
-fn end(status: &PodStatus, now: Timestamp) -> Option<End> {
-    let disrupted = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True");
-    let trainer = trainer(status).and_then(|container| container.state.as_ref()?.terminated.as_ref());
-    let mut end = match (trainer, status.phase.as_deref()) {
-        (Some(terminated), _) => exited(terminated, now),
-        (None, Some("Succeeded")) => End::from_exit(0, None, now),
-        (None, Some("Failed")) => refused(status, now),
-        _ => return None,
-    };
-    if let Some(condition) = disrupted.filter(|_| end.cause.is_retryable()) {
-        end.cause = Cause::Preempted;
-        let why = condition.message.clone().or_else(|| condition.reason.clone()).unwrap_or_default();
-        end.message = format!("the cluster took its place: {why}");
+    /// How it ended, if it has.
+    fn end(&self, now: Timestamp) -> Option<End> {
+        let news = self.news.as_deref();
+        let mut end = match (news.and_then(|news| news.terminated.as_ref()), self.stage) {
+            (Some(terminated), _) => exited(terminated, now),
+            (None, Stage::Succeeded) => End::from_exit(0, None, now),
+            (None, Stage::Failed) => refused(news, now),
+            (None, Stage::Pending | Stage::Running) => return None,
+        };
+        if let Some(why) = news.and_then(|news| news.disrupted.as_ref()).filter(|_| end.cause.is_retryable()) {
+            end.cause = Cause::Preempted;
+            end.message = format!("the cluster took its place: {why}");
+        }
+        Some(end)
     }
-    Some(end)
+
+    /// A pod that has not ended: whether it runs, and why not.
+    fn alive(&self, now: Timestamp) -> (MemberState, String) {
+        let news = self.news.as_deref();
+        if let Some((reason, said)) = news.and_then(|news| news.waits.as_ref()) {
+            let text = if said.is_empty() { reason.clone() } else { format!("{reason}: {said}") };
+            let started = self.started.unwrap_or(now);
+            let patience = now.as_second() - started.as_second() < STUCK_SECONDS;
+            let cause = match STUCK.iter().find(|(name, _)| name == reason) {
+                _ if NEVER.contains(&reason.as_str()) => Some(Cause::BadSpec),
+                Some((_, cause)) if !patience => Some(*cause),
+                _ => None,
+            };
+            let routine = matches!(reason.as_str(), "ContainerCreating" | "PodInitializing" | "");
+            return match cause {
+                Some(cause) => {
+                    let end = End { cause, exit_code: None, message: text, ..End::from_exit(255, None, now) };
+                    (MemberState::Stuck(end), String::new())
+                }
+                None => (MemberState::Pending, if routine { String::new() } else { text }),
+            };
+        }
+        match self.stage {
+            Stage::Running => (MemberState::Running, String::new()),
+            _ => (MemberState::Pending, news.and_then(|news| news.unplaced.clone()).unwrap_or_default()),
+        }
+    }
 }
 
-fn trainer(status: &PodStatus) -> Option<&ContainerStatus> {
-    status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER)
+impl News {
+    fn of(status: &PodStatus) -> News {
+        let condition = |kind: &str, holds: &str| {
+            status.conditions.iter().flatten().find(|condition| condition.type_ == kind && condition.status == holds)
+        };
+        let said = |condition: &PodCondition| {
+            let reason = condition.reason.as_deref().unwrap_or_default();
+            format!("{reason}: {}", condition.message.as_deref().unwrap_or_default())
+        };
+        let why = |condition: &PodCondition| condition.message.clone().or_else(|| condition.reason.clone());
+        let mut containers = status.container_statuses.iter().flatten();
+        let trainer = containers.find(|container| container.name == CONTAINER).and_then(|one| one.state.as_ref());
+        let waits = |state: &ContainerState| {
+            let waits = state.waiting.as_ref()?;
+            Some((waits.reason.clone().unwrap_or_default(), waits.message.clone().unwrap_or_default()))
+        };
+        News {
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+            unplaced: condition("PodScheduled", "False").map(said),
+            disrupted: condition("DisruptionTarget", "True").map(|it| why(it).unwrap_or_default()),
+            waits: trainer.and_then(waits),
+            terminated: trainer.and_then(|state| state.terminated.clone()),
+        }
+    }
 }
 
 fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
@@ -175,9 +235,9 @@ fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
 }
 
 /// The end of a pod whose container never ran to an exit code.
-fn refused(status: &PodStatus, now: Timestamp) -> End {
-    let reason = status.reason.as_deref().unwrap_or("Failed");
-    let said = status.message.as_deref().unwrap_or_default();
+fn refused(news: Option<&News>, now: Timestamp) -> End {
+    let reason = news.and_then(|news| news.reason.as_deref()).unwrap_or("Failed");
+    let said = news.and_then(|news| news.message.as_deref()).unwrap_or_default();
     let known = REASONS.iter().find(|(name, _, _)| *name == reason);
     let (cause, what) = known.map_or((Cause::OtherRetryable, ""), |(_, cause, what)| (*cause, *what));
     let message = [what, said].iter().filter(|text| !text.is_empty()).copied().collect::<Vec<_>>().join(": ");
@@ -187,42 +247,4 @@ fn refused(status: &PodStatus, now: Timestamp) -> End {
         message: if message.is_empty() { format!("its pod failed: {reason}") } else { message },
         ..End::from_exit(255, None, now)
     }
-}
-
-/// A pod that has not ended: whether it runs, and why not.
-fn alive(status: &PodStatus, now: Timestamp) -> (MemberState, String) {
-    if let Some(waits) = trainer(status).and_then(|container| container.state.as_ref()?.waiting.as_ref()) {
-        let reason = waits.reason.as_deref().unwrap_or_default();
-        let said = waits.message.as_deref().unwrap_or_default();
-        let text = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") };
-        let started = status.start_time.as_ref().map_or(now, |time| time.0);
-        let patience = now.as_second() - started.as_second() < STUCK_SECONDS;
-        let cause = match STUCK.iter().find(|(name, _)| *name == reason) {
-            _ if NEVER.contains(&reason) => Some(Cause::BadSpec),
-            Some((_, cause)) if !patience => Some(*cause),
-            _ => None,
-        };
-        let routine = matches!(reason, "ContainerCreating" | "PodInitializing" | "");
-        return match cause {
-            Some(cause) => {
-                let end = End { cause, exit_code: None, message: text, ..End::from_exit(255, None, now) };
-                (MemberState::Stuck(end), String::new())
-            }
-            None => (MemberState::Pending, if routine { String::new() } else { text }),
-        };
-    }
-    if status.phase.as_deref() == Some("Running") {
-        return (MemberState::Running, String::new());
-    }
-    let unplaced = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    let why = unplaced.map(|condition| {
-        let reason = condition.reason.as_deref().unwrap_or_default();
-        let said = condition.message.as_deref().unwrap_or_default();
-        format!("{reason}: {said}")
-    });
-    (MemberState::Pending, why.unwrap_or_default())
 }
