@@ -197,9 +197,8 @@ impl Context {
                 .any(|old| (old.number, old.start, old.end) == (attempt.number, attempt.start, attempt.end))
         };
         for attempt in after.attempts.iter().filter(|attempt| !known(attempt)) {
-            let seconds = attempt.end.as_second() - attempt.start.as_second();
-            let gpu_seconds = of_gang * seconds.max(0) as f64;
-            self.telemetry.ended(&owner.kind, &owner.namespace, attempt.failure.cause, gpu_seconds);
+            let saved = self.polls.saved(&owner.uid, attempt.number);
+            self.telemetry.ended(&owner.kind, &owner.namespace, attempt, of_gang, saved);
         }
         for (number, gang) in &after.gangs {
             let ran = before.gangs.get(number).is_some_and(|old| old.stage == Stage::Running);

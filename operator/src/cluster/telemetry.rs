@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use crds::contract::Cause;
 use crds::{ScoringJob, TrainingJob};
+use jiff::Timestamp;
 use kube::Resource;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +20,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::observe::Attempt;
 
 /// A write by what it was and what came of it.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -55,6 +58,29 @@ struct Spent {
     outcome: &'static str,
 }
 
+/// Time of attempts by what came of it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Came {
+    kind: String,
+    outcome: &'static str,
+}
+
+/// What came of the seconds of an attempt: each with its outcome.
+///
+/// `completed` of an attempt that was done. Of one that was interrupted, what a checkpoint saved is `kept`, and the rest is
+/// `lost`: it is done again. One that ended by SIGTERM has saved all.
+fn outcomes(attempt: &Attempt, saved: Option<Timestamp>) -> [(&'static str, f64); 3] {
+    let between = |from: Timestamp, to: Timestamp| (to.as_second() - from.as_second()).max(0) as f64;
+    let all = between(attempt.start, attempt.end);
+    let preempted = Cause::Preempted.exit_code();
+    let kept = match (attempt.failure.cause, attempt.failure.exit_code) {
+        (Cause::Completed, _) => return [("completed", all), ("kept", 0.0), ("lost", 0.0)],
+        (Cause::Preempted, Some(code)) if code == preempted => all,
+        _ => saved.map_or(0.0, |saved| between(attempt.start, saved).min(all)),
+    };
+    [("completed", 0.0), ("kept", kept), ("lost", all - kept)]
+}
+
 /// The operator's own figures.
 #[derive(Debug)]
 pub(super) struct Telemetry {
@@ -67,6 +93,7 @@ pub(super) struct Telemetry {
     attempts: Family<Ended, Counter>,
     seconds_to_running: Histogram,
     phase_seconds: Family<Standing, Counter<f64, AtomicU64>>,
+    attempt_seconds: Family<Came, Counter<f64, AtomicU64>>,
     gpu_seconds: Family<Spent, Counter<f64, AtomicU64>>,
 }
 
@@ -99,8 +126,11 @@ impl Default for Telemetry {
         let phase_seconds = Family::default();
         let help = "Time that jobs were in a phase which they have left, by kind and phase";
         registry.register_with_unit("phase_time", help, Unit::Seconds, phase_seconds.clone());
+        let attempt_seconds = Family::default();
+        let help = "Time of attempts that have ended, by kind and whether it completed a job, was kept by a checkpoint, or lost";
+        registry.register_with_unit("attempt_time", help, Unit::Seconds, attempt_seconds.clone());
         let gpu_seconds = Family::default();
-        let help = "GPU time of attempts that have ended, by namespace and whether they completed or were interrupted";
+        let help = "The same times the GPUs of the attempt, by namespace";
         registry.register_with_unit("gpu_time", help, Unit::Seconds, gpu_seconds.clone());
         Telemetry {
             registry,
@@ -112,6 +142,7 @@ impl Default for Telemetry {
             attempts,
             seconds_to_running,
             phase_seconds,
+            attempt_seconds,
             gpu_seconds,
         }
     }
@@ -146,11 +177,15 @@ impl Telemetry {
         self.phase_seconds.get_or_create(&Standing { kind: kind.to_owned(), phase }).inc_by(seconds);
     }
 
-    /// An attempt of a job in that namespace has ended after so many seconds, times the GPUs it had.
-    pub(super) fn ended(&self, kind: &str, namespace: &str, cause: Cause, gpu_seconds: f64) {
-        let outcome = if cause == Cause::Completed { "completed" } else { "interrupted" };
+    /// An attempt of a job in that namespace, with so many GPUs, has ended; `saved` is when it last told of a checkpoint.
+    pub(super) fn ended(&self, kind: &str, namespace: &str, attempt: &Attempt, gpus: f64, saved: Option<Timestamp>) {
+        let cause = attempt.failure.cause;
         self.attempts.get_or_create(&Ended { kind: kind.to_owned(), cause: format!("{cause:?}") }).inc();
-        self.gpu_seconds.get_or_create(&Spent { namespace: namespace.to_owned(), outcome }).inc_by(gpu_seconds);
+        for (outcome, seconds) in outcomes(attempt, saved).into_iter().filter(|(_, seconds)| *seconds > 0.0) {
+            self.attempt_seconds.get_or_create(&Came { kind: kind.to_owned(), outcome }).inc_by(seconds);
+            let spent = Spent { namespace: namespace.to_owned(), outcome };
+            self.gpu_seconds.get_or_create(&spent).inc_by(seconds * gpus);
+        }
     }
 
     /// All pods of an attempt run, so many seconds after it was started.
@@ -191,4 +226,39 @@ pub(super) async fn serve(
         .route("/readyz", get(readyz));
     let listener = tokio::net::TcpListener::bind(address).await?;
     axum::serve(listener, router).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Failure;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn of_an_attempt_that_was_interrupted_what_a_checkpoint_saved_is_kept() {
+        let attempt = |cause, exit_code| Attempt {
+            number: 1,
+            start: at(100),
+            end: at(160),
+            failure: Failure { cause, exit_code, ..Failure::of_job() },
+        };
+        for (attempt, saved, expected) in [
+            (attempt(Cause::Completed, Some(0)), Some(at(150)), [60.0, 0.0, 0.0]),
+            (attempt(Cause::Storage, Some(162)), None, [0.0, 0.0, 60.0]),
+            (attempt(Cause::Storage, Some(162)), Some(at(145)), [0.0, 45.0, 15.0]),
+            (attempt(Cause::Preempted, Some(143)), None, [0.0, 60.0, 0.0]),
+            // Evicted without a word.
+            (attempt(Cause::Preempted, None), Some(at(130)), [0.0, 30.0, 30.0]),
+            // Clocks differ.
+            (attempt(Cause::NodeFault, None), Some(at(170)), [0.0, 60.0, 0.0]),
+            (attempt(Cause::NodeFault, None), Some(at(90)), [0.0, 0.0, 60.0]),
+        ] {
+            let outcomes = outcomes(&attempt, saved);
+            assert_eq!(outcomes.map(|(outcome, _)| outcome), ["completed", "kept", "lost"]);
+            assert_eq!(outcomes.map(|(_, seconds)| seconds), expected, "{attempt:?}, saved {saved:?}");
+        }
+    }
 }
