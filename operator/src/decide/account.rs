@@ -169,8 +169,12 @@ impl Draft<'_> {
 
     fn phase(&self) -> Phase {
         let any = |wanted: fn(&Stage) -> bool| self.ledger.gangs.values().any(|gang| wanted(&gang.stage));
+        let before = self.world.ledger.phase;
         if self.world.job.suspend && self.is_quiet() {
             Phase::Suspended
+        } else if self.world.job.suspend && matches!(before, Phase::Starting | Phase::Running) {
+            // What is being stopped does not restart.
+            before
         } else if any(|stage| *stage == Stage::Running) {
             Phase::Running
         } else if self.ledger.failures > 0 && !any(|stage| *stage == Stage::Starting) && !self.ledger.gangs.is_empty() {
@@ -194,6 +198,7 @@ impl Draft<'_> {
                 ledger.obstacle.as_ref().map(|obstacle| obstacle.message.clone()).unwrap_or_default()
             }
             Phase::Pending => "Waits to be started".to_owned(),
+            Phase::Starting if self.world.job.suspend => "Is stopped before it runs".to_owned(),
             Phase::Starting => match self.world.members.iter().find(|member| !member.waiting.is_empty()) {
                 Some(member) => format!("Attempt {attempt} starts: {}", member.waiting),
                 None => format!("Attempt {attempt} starts"),

@@ -5,3 +5,4 @@ mod failures;
 mod histories;
 mod interleavings;
 mod tables;
+mod words;
