@@ -234,8 +234,13 @@ fn job() -> impl Strategy<Value = World> {
     })
 }
 
+/// Histories of each property, unless PROPTEST_CASES says how many.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(1_000, |_| ProptestConfig::default().cases)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn invariants_hold_in_every_history(world in job(), happenings in prop::collection::vec(happening(), 0..60)) {

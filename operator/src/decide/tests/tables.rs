@@ -33,6 +33,23 @@ fn a_gang_runs_when_all_of_it_does() {
 }
 
 #[test]
+fn a_gang_is_connected_before_the_status_says_that_its_attempt_begins() {
+    let made = training(2).member_of(1, 0, pending()).member_of(1, 1, pending());
+    let again = training(2).gang(0, 1, waiting(0)).member(0, ended(162));
+    for (world, connects) in [
+        (training(2), true),
+        (training(1), false),
+        (scoring(2, 2), false),
+        (made, true),
+        (again, true),
+        (training(2).running_attempt(1).member(0, running()).member(1, running()), false),
+    ] {
+        assert_eq!(world.decided(0).connect, connects, "{:?}", world.members);
+        assert!(!world.clone().then(&world.decided(0)).decided(0).connect);
+    }
+}
+
+#[test]
 fn members_made_before_a_crash_are_adopted() {
     let first = training(2).member_of(1, 0, running());
     let plan = first.decided(1);

@@ -2,8 +2,9 @@
 
 use super::super::builders::*;
 use super::super::histories::through_status;
-use super::server::{Server, is_older};
-use super::{Broken, Dice, Lived, promise};
+use super::Lived;
+use super::dice::Dice;
+use super::server::{Broken, Server, is_older, promise};
 use crate::decide::{Plan, decide};
 use crate::observe::{End, Member, MemberId, MemberState, Obstacle, Phase, Stage, World};
 

@@ -7,62 +7,28 @@
 //! mod      the million; a history that breaks a promise is made as short as it can be
 //! history  what happens, and the operator that looks in between
 //! server   pods and status as the API server has them, and the promises that each write is held to
+//! dice     random numbers
 //! ```
 //!
 //! Each step of a history follows from the seed and the step's number alone, so that steps can be left out:
 //! `TRAINYARD_HISTORY=17:3,8,20` plays these steps of history 17 again.
 
+mod dice;
 mod history;
 mod server;
 
+use dice::Dice;
 use history::History;
+use server::Broken;
 
-/// Decisions of the whole test.
+use super::builders::{at, pending};
+use crate::decide::How;
+use crate::observe::{End, Job, Ledger, Member, MemberId, MemberState};
+
+/// Decisions of the whole test, unless TRAINYARD_DECISIONS says how many.
 const DECISIONS: u64 = 1_000_000;
 /// Steps of a history.
 const STEPS: u64 = 150;
-
-/// A promise that was broken, in a sentence.
-type Broken = String;
-
-/// Returns from the function with a sentence unless a promise holds.
-macro_rules! promise {
-    ($holds:expr, $($sentence:tt)+) => {
-        if !$holds {
-            return Err(format!($($sentence)+));
-        }
-    };
-}
-use promise;
-
-/// Random numbers by SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>).
-struct Dice(u64);
-
-impl Dice {
-    fn of_step(seed: u64, step: u64) -> Dice {
-        Dice(Dice(seed).next() ^ step.wrapping_mul(0xd134_2543_de82_ef95))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.next().is_multiple_of(count)
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        if from.is_empty() { None } else { Some(from[self.below(from.len())]) }
-    }
-}
 
 /// What a history was made of.
 #[derive(Default)]
@@ -117,8 +83,10 @@ fn a_million_decisions_keep_what_was_promised() {
         let lived = live(seed.parse().expect("a seed"), &steps);
         return assert_eq!(lived.err(), None);
     }
+    let asked = std::env::var("TRAINYARD_DECISIONS");
+    let decisions = asked.map_or(DECISIONS, |count| count.parse().expect("a number of decisions"));
     let (mut all, mut seed) = (Lived::default(), 0);
-    while all.decisions < DECISIONS {
+    while all.decisions < decisions {
         let steps: Vec<u64> = (1..=STEPS).collect();
         match live(seed, &steps) {
             Ok(lived) => {

@@ -1,12 +1,25 @@
 //! The API server of a history: pods by name, the status, and what its watch has yet to tell. Each write is held to what was
-//! promised of it. What it takes for granted is held against the real one in `tests/operator/premises.rs`.
+//! promised of it.
+//!
+//! `tests/operator/model.rs` has this very file, and plays the same random writes to it and to a real API server. So all that it
+//! uses comes from the module above it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::builders::{at, pending};
-use super::{Broken, promise};
-use crate::decide::How;
-use crate::observe::{End, Job, Ledger, Member, MemberId, MemberState};
+use super::{End, How, Job, Ledger, Member, MemberId, MemberState, at, pending};
+
+/// A promise that was broken, in a sentence.
+pub(super) type Broken = String;
+
+/// Returns from the function with a sentence unless a promise holds.
+macro_rules! promise {
+    ($holds:expr, $($sentence:tt)+) => {
+        if !$holds {
+            return Err(format!($($sentence)+));
+        }
+    };
+}
+pub(super) use promise;
 
 /// Pods by name, the status, and what the watch has yet to tell of each pod.
 #[derive(Default)]
@@ -103,8 +116,9 @@ impl Server {
     pub(super) fn stop(&mut self, id: MemberId, uid: &str, how: How, seconds: i64) {
         let Some(pod) = self.pods.get_mut(&id).filter(|pod| pod.uid == uid) else { return };
         match how {
-            How::Gracefully => drop(pod.stopping_since.get_or_insert(at(seconds))),
-            How::Clear | How::ByForce => drop(self.pods.remove(&id)),
+            // What has ended has nothing to wait for.
+            How::Gracefully if pod.end().is_none() => drop(pod.stopping_since.get_or_insert(at(seconds))),
+            How::Gracefully | How::Clear | How::ByForce => drop(self.pods.remove(&id)),
         }
         self.changed(id);
     }
