@@ -1,25 +1,29 @@
-//! Carries a plan out, in this order: objects, deletions, one status write, events. A crash between any two of these leads
-//! to the same end, since names are deterministic, deletions have preconditions, and events are only said of what is written.
+//! Carries a plan out, in this order: objects, deletions, one status write. A crash between any two of these leads to the same
+//! end, since names are deterministic and deletions have preconditions. Events come after it ([`news`](super::news)).
 
 use std::future::Future;
 use std::time::Duration;
 
 use futures::stream::{self, TryStreamExt};
 use http::HeaderValue;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ObjectMeta, PartialObjectMeta, Request, Status};
-use kube::runtime::events::{Event as Published, EventType, Recorder};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::{PartialObjectMeta, Request, Status};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use tracing::Instrument;
 
 use super::context::Written;
 use super::kind::Kind;
+use super::lanes::Lanes;
 use super::lease::Fence;
 use super::pods::{Owner, Pods};
 use super::telemetry::Telemetry;
@@ -99,7 +103,7 @@ impl ActError {
     }
 
     /// Whether the namespace is being deleted.
-    fn is_namespace_going(&self) -> bool {
+    pub(super) fn is_namespace_going(&self) -> bool {
         let details = self.answer().and_then(|status| status.details.as_ref());
         details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
     }
@@ -125,7 +129,7 @@ impl ActError {
 pub(super) struct Actor<'a> {
     pub(super) client: &'a Client,
     pub(super) pods: &'a Pods,
-    pub(super) recorder: &'a Recorder,
+    pub(super) lanes: &'a Lanes,
     pub(super) fence: &'a Fence,
     pub(super) telemetry: &'a Telemetry,
 }
@@ -142,7 +146,6 @@ impl Actor<'_> {
         owner: &Owner,
     ) -> Result<(), ActError> {
         if let (Some(template), false) = (template, plan.start.is_empty()) {
-            self.connect(template).await?;
             // The first one alone: if it is refused, so will the others be.
             if let Some((first, rest)) = plan.start.split_first() {
                 self.create(template, *first).await?;
@@ -165,7 +168,8 @@ impl Actor<'_> {
                         ..DeleteParams::default()
                     };
                     let doing = format!("delete pod {name}");
-                    let deleted = self.write("delete_pod", &doing, api.delete(&name, &parameters)).await;
+                    let delete = Request::new(api.resource_url()).delete(&name, &parameters);
+                    let deleted = self.write("delete_pod", &doing, self.brief::<IgnoredAny>(delete)).await;
                     match deleted {
                         Ok(_) => Ok(()),
                         // It is gone, or another one has its name: either way this one is no more.
@@ -180,13 +184,18 @@ impl Actor<'_> {
             .await
     }
 
-    /// The Service of a gang of several pods.
-    async fn connect(&self, template: &Template<'_>) -> Result<(), ActError> {
-        let job = template.job;
-        if job.gang_size == 1 {
-            return Ok(());
+    /// The Service of a gang of several pods. It comes after the burst of pods, which look for each other once they run, and
+    /// before the status that says that they start.
+    pub(super) async fn connect(&self, job: &Job, owner: &OwnerReference, attempt: u32) -> Result<(), ActError> {
+        let service = gang::service(job, owner);
+        if attempt == 1 {
+            let create = self.post(&job.namespace, &service);
+            match self.write("create_service", "create the Service", create).await {
+                // It was made before a crash; or it is that of an earlier job of this name, and would go with its owner.
+                Err(error) if error.is_code(409) => {}
+                created => return created.map(drop),
+            }
         }
-        let service = gang::service(job, template.owner);
         let (name, apply) = (names::service(job), PatchParams::apply(FIELD_MANAGER).force());
         let api: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
         let patch = Patch::Apply(&service);
@@ -208,20 +217,15 @@ impl Actor<'_> {
     async fn create(&self, template: &Template<'_>, id: MemberId) -> Result<(), ActError> {
         let pod = template.pod(id);
         let name = names::pod(template.job, id);
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &template.job.namespace);
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let doing = format!("create pod {name}");
-        let call = async {
-            let body = serde_json::to_vec(&pod).map_err(kube::Error::SerdeError)?;
-            self.brief::<Pod>(Request::new(api.resource_url()).create(&parameters, body)).await
-        };
-        match self.write("create_pod", &doing, call).await {
-            Ok(metadata) => {
+        match self.write("create_pod", &doing, self.post(&template.job.namespace, &pod)).await {
+            Ok(PartialObjectMeta { metadata, .. }) => {
                 self.pods.learn(&Pod { metadata, ..Pod::default() });
                 Ok(())
             }
             // Made before a crash, or by a retry of the client whose first try got through.
             Err(error) if error.is_code(409) => {
+                let api: Api<Pod> = Api::namespaced(self.client.clone(), &template.job.namespace);
                 let there = self.write("get_pod", &format!("read pod {name}"), api.get_opt(&name)).await?;
                 match there.filter(|pod| Owner::of(pod).is_some_and(|owner| owner.uid == template.job.uid)) {
                     Some(ours) => {
@@ -262,30 +266,16 @@ impl Actor<'_> {
             "status": status,
         });
         let (apply, body) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        let write =
-            self.brief::<K>(Request::new(api.resource_url()).patch_subresource("status", &owner.name, &apply, &body));
+        let patch = Request::new(api.resource_url()).patch_subresource("status", &owner.name, &apply, &body);
+        let write = self.brief::<PartialObjectMeta<K>>(patch);
         let written = self.write("patch_status", "write the status", write).await?;
-        Ok(Written { conditions, version: written.resource_version })
+        Ok(Written { conditions, version: written.metadata.resource_version })
     }
 
-    /// Tells what a plan has to tell. What can't be told is logged: it changes nothing.
-    pub(super) async fn events(&self, plan: &Plan, regarding: &ObjectReference) {
-        for event in &plan.events {
-            let published = Published {
-                type_: if event.warning { EventType::Warning } else { EventType::Normal },
-                reason: event.reason.clone(),
-                note: Some(crds::status::bounded(&event.note)),
-                action: event.reason.clone(),
-                secondary: None,
-            };
-            let doing = "publish an event";
-            match self.write("publish_event", doing, self.recorder.publish(&published, regarding)).await {
-                Ok(()) => {}
-                // Whoever deletes a namespace doesn't want to be told of what was in it.
-                Err(error) if error.is_namespace_going() => tracing::debug!(%error, reason = event.reason, "not told"),
-                Err(error) => tracing::warn!(%error, reason = event.reason, "an event was not published"),
-            }
-        }
+    /// Publishes an event.
+    pub(super) async fn publish(&self, event: &Event) -> Result<(), ActError> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
+        self.write("publish_event", "publish an event", self.post(namespace, event)).await.map(drop)
     }
 
     /// Deletes a finished job whose time is over.
@@ -301,15 +291,28 @@ impl Actor<'_> {
         }
     }
 
+    /// Creates an object.
+    async fn post<K>(&self, namespace: &str, object: &K) -> kube::Result<PartialObjectMeta<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize,
+    {
+        let path = K::url_path(&(), Some(namespace));
+        // What we write has types: to look for fields that are unknown or there twice would cost time for nothing.
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Ignore");
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let request = http::Request::post(path).header(CONTENT_TYPE, "application/json").body(body);
+        self.brief(request.map_err(kube::core::request::Error::BuildRequest)).await
+    }
+
     /// Sends a write whose answer is the metadata of what was written. Nothing else of it is read, and to write the whole
     /// object out costs the API server as much time as the rest of a write.
-    async fn brief<K>(
+    async fn brief<T: DeserializeOwned>(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> kube::Result<ObjectMeta> {
+    ) -> kube::Result<T> {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ALONE));
-        Ok(self.client.request::<PartialObjectMeta<K>>(request).await?.metadata)
+        self.client.request(request).await
     }
 
     /// One write of the operator that leads: bounded in time, timed, counted.
@@ -319,6 +322,7 @@ impl Actor<'_> {
         doing: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ActError> {
+        let _room = self.lanes.enter(verb).await;
         let start = std::time::Instant::now();
         let doing = || doing.to_owned();
         let result = match self.fence.left().map(|left| PATIENCE.min(left)) {

@@ -9,14 +9,15 @@ use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::Settings;
 use super::act::Actor;
 use super::kind::Kind;
+use super::lanes::Lanes;
 use super::lease::Fence;
-use super::nodes::Nodes;
+use super::news::News;
+use super::nodes::{Concerns, Nodes};
 use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
@@ -26,7 +27,8 @@ use crate::observe::{Job, Ledger, Stage};
 /// What all looks at jobs share.
 pub(super) struct Context {
     pub(super) client: Client,
-    pub(super) recorder: Recorder,
+    pub(super) news: News,
+    pub(super) lanes: Lanes,
     /// Closed while another operator leads.
     pub(super) fence: Fence,
     pub(super) settings: Settings,
@@ -96,7 +98,7 @@ impl Context {
         Actor {
             client: &self.client,
             pods: &self.pods,
-            recorder: &self.recorder,
+            lanes: &self.lanes,
             fence: &self.fence,
             telemetry: &self.telemetry,
         }
@@ -232,13 +234,16 @@ impl Context {
         };
     }
 
-    /// The jobs that a change of the nodes may concern: those without a place, and all while a node is silent.
-    pub(super) fn woken_by_nodes(&self) -> Vec<Owner> {
-        lock(&self.unplaced)
-            .iter()
-            .cloned()
-            .chain(self.pods.owners().into_iter().filter(|_| self.any_silent()))
-            .collect()
+    /// The jobs that a change of the nodes may concern: those without a place; and all that have pods where a node may be
+    /// gone, and while one is silent.
+    pub(super) fn woken_by_nodes(&self, concerns: Concerns) -> Vec<Owner> {
+        let everybody = match concerns {
+            Concerns::Nobody => return Vec::new(),
+            Concerns::Unplaced => self.any_silent(),
+            Concerns::Everybody => true,
+        };
+        let with_pods = if everybody { self.pods.owners() } else { Vec::new() };
+        lock(&self.unplaced).iter().cloned().chain(with_pods).collect()
     }
 
     /// What is known of a node; nothing where nodes are not read.

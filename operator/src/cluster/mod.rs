@@ -12,7 +12,9 @@ mod act;
 mod ask;
 mod context;
 mod kind;
+mod lanes;
 mod lease;
+mod news;
 mod nodes;
 mod pods;
 mod progress;
@@ -20,6 +22,7 @@ mod reconcile;
 mod telemetry;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,19 +31,20 @@ use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::{self, Controller};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 
 pub use self::ask::{nodes, why};
 use self::context::Context;
 use self::kind::Kind;
+use self::lanes::Lanes;
 pub(crate) use self::lease::NAME as LEASE;
 use self::lease::{Candidate, Fence};
 pub use self::lease::{Leadership, identity};
+use self::news::{News, Told};
 use self::nodes::Nodes;
 use self::pods::{Owner, Pods};
 use self::progress::Polls;
@@ -48,6 +52,11 @@ use self::telemetry::Telemetry;
 use crate::observe::Backoff;
 use crate::placement::Catalogue;
 
+/// A store of jobs and what fills it.
+type Cache<K> = (Store<K>, Writer<K>);
+
+/// Time for the events that are still to be published when the operator is told to stop.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Jobs of one kind that are looked at at the same time.
 const CONCURRENCY: u16 = 64;
 
@@ -142,9 +151,10 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     let (moved, moves) = mpsc::unbounded_channel::<Owner>();
     let (trainings, training_writer) = reflector::store::<TrainingJob>();
     let (scorings, scoring_writer) = reflector::store::<ScoringJob>();
-    let reporter = Reporter { controller: crds::contract::MANAGER.into(), instance: std::env::var("HOSTNAME").ok() };
+    let (news, to_tell) = News::new();
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        news,
+        lanes: Lanes::default(),
         fence: settings.leadership.as_ref().map_or_else(Fence::open, |_| Fence::closed()),
         pods: Pods::default(),
         nodes: settings.reads_nodes.then(Nodes::default),
@@ -160,7 +170,8 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     let seeing = Arc::clone(&context);
     let served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), move || seeing.readiness());
     // On the heap: it holds both controllers, and stacks are small.
-    let work = Box::pin(work(&context, (trainings, training_writer), (scorings, scoring_writer), moves, stop.clone()));
+    let stores = ((trainings, training_writer), (scorings, scoring_writer));
+    let work = Box::pin(work(&context, stores, moves, to_tell, stop.clone()));
     let lead = async {
         let Some(leadership) = &settings.leadership else { return work.await };
         let mut candidate = Candidate::new(&client, leadership, &context.fence);
@@ -187,9 +198,9 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
 /// Watches, decides and writes until `stop` ends and what was begun is done.
 async fn work(
     context: &Arc<Context>,
-    (trainings, training_writer): (Store<TrainingJob>, Writer<TrainingJob>),
-    (scorings, scoring_writer): (Store<ScoringJob>, Writer<ScoringJob>),
+    ((trainings, training_writer), (scorings, scoring_writer)): (Cache<TrainingJob>, Cache<ScoringJob>),
     mut moves: UnboundedReceiver<Owner>,
+    to_tell: Receiver<Told>,
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
     let (training, training_wakes) = mpsc::unbounded_channel();
@@ -201,8 +212,16 @@ async fn work(
             control(context, scorings, scoring_writer, scoring_wakes, stop.clone()),
         )
     };
+    let mut telling = pin!(news::tell(context, to_tell));
     tokio::select! {
-        ended = controllers => ended.map(|_| ()),
+        ended = controllers => {
+            ended?;
+            // What was written is told, as far as there is time.
+            context.news.close();
+            let _ = tokio::time::timeout(LAST_WORDS, telling).await;
+            Ok(())
+        }
+        () = &mut telling => Err(OperatorError::Lost("the publishing of events")),
         () = watch_pods(context, &wakes) => Err(OperatorError::Lost("the watch of pods")),
         () = watch_nodes(context, &wakes) => Err(OperatorError::Lost("the watch of nodes")),
         () = async { while let Some(owner) = moves.recv().await { wakes.wake(&owner); } } => {
@@ -289,9 +308,8 @@ async fn watch_nodes(context: &Context, wakes: &Wakes) {
         .for_each(|event| async {
             match event {
                 Ok(event) => {
-                    if nodes.hear(event) {
-                        context.woken_by_nodes().iter().for_each(|owner| wakes.wake(owner));
-                    }
+                    let concerns = nodes.hear(event);
+                    context.woken_by_nodes(concerns).iter().for_each(|owner| wakes.wake(owner));
                 }
                 Err(error) => tracing::warn!(%error, "the watch of nodes"),
             }

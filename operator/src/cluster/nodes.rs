@@ -14,6 +14,17 @@ use crate::observe::pod::NodeState;
 /// says that a node is.
 const LOST_SECONDS: i64 = 20;
 
+/// Whom a change of the nodes may concern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Concerns {
+    /// Nobody: nothing that placement or a job looks at has changed.
+    Nobody,
+    /// The jobs that wait for a place.
+    Unplaced,
+    /// All jobs: a node may be gone, and with it their pods.
+    Everybody,
+}
+
 /// What has become known of the nodes.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Mutex<State>);
@@ -35,37 +46,45 @@ struct Known {
 }
 
 impl Nodes {
-    /// Takes in what the watch says; tells whether it changes where a job may be placed.
-    pub(super) fn hear(&self, event: Event<Node>) -> bool {
+    /// Takes in what the watch says; tells whom it concerns.
+    pub(super) fn hear(&self, event: Event<Node>) -> Concerns {
         let mut state = self.lock();
-        let changed = match event {
+        let concerns = match event {
             Event::Init => {
                 state.listed.clear();
-                false
+                Concerns::Nobody
             }
             Event::InitApply(node) => {
                 let known = Known::of(&node);
                 state.listed.insert(known.facts.name.clone(), known);
-                false
+                Concerns::Nobody
             }
             Event::InitDone => {
-                state.known = std::mem::take(&mut state.listed);
+                let listed = std::mem::take(&mut state.listed);
+                let before = std::mem::replace(&mut state.known, listed);
                 state.ready = true;
-                true
+                match before.keys().all(|name| state.known.contains_key(name)) {
+                    true => Concerns::Unplaced,
+                    false => Concerns::Everybody,
+                }
             }
             Event::Apply(node) => {
                 let known = Known::of(&node);
                 let before = state.known.insert(known.facts.name.clone(), known.clone());
-                before.is_none_or(|before| {
+                let changed = before.is_none_or(|before| {
                     before.facts != known.facts || before.silent_since.is_some() != known.silent_since.is_some()
-                })
+                });
+                if changed { Concerns::Unplaced } else { Concerns::Nobody }
             }
-            Event::Delete(node) => state.known.remove(&node.metadata.name.unwrap_or_default()).is_some(),
+            Event::Delete(node) => {
+                state.known.remove(&node.metadata.name.unwrap_or_default());
+                Concerns::Everybody
+            }
         };
-        if changed {
+        if concerns != Concerns::Nobody {
             state.all = None;
         }
-        changed
+        concerns
     }
 
     /// The facts of all nodes.

@@ -131,7 +131,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);
     context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
-    actor.events(&plan, &job.object_ref(&())).await;
+    context.news.spread(&plan, &job.object_ref(&()));
     follow(context, owner, &world.job, &ledger);
     context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());
     if ledger.phase.is_terminal() {
@@ -245,8 +245,15 @@ async fn act<K: Kind>(
     if plan.protect {
         actor.protect(wished, &reference).await?;
     }
+    let connect = async {
+        match &plan.ledger {
+            Some(ledger) if plan.connect => actor.connect(wished, &reference, ledger.attempt).await,
+            _ => Ok(()),
+        }
+    };
     let (Some(place), false) = (place, plan.start.is_empty()) else {
-        return actor.members(plan, None, owner).await;
+        actor.members(plan, None, owner).await?;
+        return connect.await;
     };
     let spec = job.spec_json();
     let mut claims = Claim::of(&spec);
@@ -265,7 +272,8 @@ async fn act<K: Kind>(
         claims: &claims,
         owner: &reference,
     };
-    actor.members(plan, Some(&template), owner).await
+    actor.members(plan, Some(&template), owner).await?;
+    connect.await
 }
 
 /// Asks the leaders of the gangs that run how far they are.

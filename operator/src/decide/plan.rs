@@ -1,4 +1,5 @@
-//! What is to be done: data that `act` carries out in this order - protection, starts, stops, the one status write, events.
+//! What is to be done: data that `act` carries out in this order - protection, starts, stops, connection, the one status write,
+//! events.
 
 use jiff::Timestamp;
 
@@ -9,6 +10,8 @@ use crate::observe::{Ledger, MemberId};
 pub struct Plan {
     /// Members to start. One that exists already is fine: names are deterministic.
     pub start: Vec<MemberId>,
+    /// Whether an attempt of a gang of several begins: its members have to find each other.
+    pub connect: bool,
     /// Whether the gang has come to run: from now on the loss of one member costs all of them what they did.
     pub protect: bool,
     /// Members to stop or to clear away, each under the precondition of its UID.
