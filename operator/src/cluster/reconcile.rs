@@ -134,7 +134,8 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     context.news.spread(&plan, &job.object_ref(&()));
     follow(context, owner, &world.job, &ledger);
     context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());
-    if ledger.phase.is_terminal() {
+    // One that has just come to its end is looked at once more: what lives of it is stopped then.
+    if ledger.phase.is_terminal() && plan.wake.is_none() {
         return expire(job, &actor, owner, ledger.completion_time, now).await;
     }
     let for_model = ledger.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == reason::WAITING_FOR_MODEL);

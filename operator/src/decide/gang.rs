@@ -95,7 +95,7 @@ impl Draft<'_> {
             .members_of(gang)
             .filter(|index| members.iter().all(|member| member.id.index != *index))
             .collect();
-        // While the job is suspended it is we who delete, and may not remember it.
+        // While the job is suspended nothing is lost: it was to be stopped.
         let lost = record.stage == Stage::Running && !self.world.job.suspend;
         let failure = members
             .iter()
@@ -119,12 +119,17 @@ impl Draft<'_> {
 
     /// Stops what is left of a gang, and accounts for the attempt once nothing is.
     fn tear_down(&mut self, gang: u32, record: &Gang, members: &[&Member], failure: Failure) {
-        if members.iter().any(|member| member.is_live()) {
-            members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member));
-            self.restage(gang, record, Stage::Failing { failure });
-        } else {
-            self.close(gang, record, failure);
+        if !members.iter().any(|member| member.is_live()) {
+            return self.close(gang, record, failure);
         }
+        // First it is written down: who dies in between must not take what we stopped for lost, and count that as a failure.
+        let known = self.world.ledger.gangs.get(&gang).filter(|known| known.attempt == record.attempt);
+        if known.is_some_and(|known| matches!(known.stage, Stage::Failing { .. })) {
+            members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member));
+        } else {
+            self.wake_at(self.now);
+        }
+        self.restage(gang, record, Stage::Failing { failure });
     }
 
     /// Accounts for an attempt that has ended: the one place where failures are counted.

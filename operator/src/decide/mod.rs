@@ -11,7 +11,8 @@
 //! - a member's attempt is at most one ahead of the ledger's, and is then adopted: only we make members;
 //! - an end counts when the ledger closes the attempt, once for each attempt of each gang;
 //! - a gang's next attempt starts when no member of an older one lives; one that can't be reached is fenced off by its number;
-//! - a terminal phase is a latch: what still lives is stopped, nothing else ever changes.
+//! - a terminal phase is a latch: what still lives is stopped, nothing else ever changes;
+//! - what lives is stopped once the ledger says why: after a crash in between it would be taken for lost.
 
 mod account;
 mod backoff;
@@ -47,7 +48,7 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
     draft.check_place();
     draft.conclude();
     if draft.ledger.phase.is_terminal() {
-        draft.clear_away();
+        draft.latch();
     } else if !world.job.suspend {
         draft.launch();
     }
@@ -103,6 +104,14 @@ impl<'a> Draft<'a> {
     fn clear_away(&mut self) {
         for member in self.world.members.iter().filter(|member| member.is_live()) {
             self.stop(member);
+        }
+    }
+
+    /// The job has come to its end just now: that is written down before anything that lives is stopped for it.
+    fn latch(&mut self) {
+        self.plan.stop.retain(|stop| stop.how == How::Clear);
+        if self.world.members.iter().any(Member::is_live) {
+            self.wake_at(self.now);
         }
     }
 

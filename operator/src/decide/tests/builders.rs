@@ -110,6 +110,16 @@ impl World {
         self
     }
 
+    /// The world once the decision to stop something is written down, which comes first; and what is decided on it.
+    pub(super) fn decided_twice(&self, seconds: i64) -> (World, Plan) {
+        let plan = self.decided(seconds);
+        assert_eq!(plan.stop.iter().find(|stop| stop.how != How::Clear), None, "why is not written down yet");
+        assert_eq!(plan.wake, Some(at(seconds)), "it goes on at once");
+        let world = self.clone().then(&plan);
+        let then = world.decided(seconds);
+        (world, then)
+    }
+
     /// What is decided so many seconds after noon.
     pub(super) fn decided(&self, seconds: i64) -> Plan {
         decide(self, at(seconds))

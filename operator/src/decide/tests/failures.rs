@@ -45,7 +45,7 @@ fn a_preempted_gang_starts_again_at_once() {
 #[test]
 fn when_one_member_fails_the_rest_is_stopped_and_the_most_telling_cause_counts() {
     let world = training(3).running_attempt(1).member(0, ended(161)).member(1, running()).member(2, ended(161));
-    let plan = world.decided(5);
+    let (world, plan) = world.decided_twice(5);
     assert_eq!(stops(&plan), ["1/1 gracefully"]);
     assert_eq!(stands(&world, &plan), (Phase::Restarting, 1, 0, 0), "nothing counts before all of it has ended");
 
@@ -70,7 +70,7 @@ fn a_member_that_we_stop_does_not_make_a_failure_free_of_charge() {
 #[test]
 fn a_member_that_vanishes_fails_its_gang_once_it_had_run() {
     let world = training(2).running_attempt(1).member(0, running());
-    let plan = world.decided(5);
+    let (world, plan) = world.decided_twice(5);
     assert_eq!(stops(&plan), ["1/0 gracefully"]);
     assert!(starts(&plan).is_empty());
     assert_eq!(stands(&world, &plan).0, Phase::Restarting);

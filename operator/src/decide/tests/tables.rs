@@ -79,8 +79,7 @@ fn a_gang_is_done_when_its_leader_has_completed_and_nothing_lives() {
 #[test]
 fn a_suspended_job_stops_keeps_its_budget_and_goes_on_with_the_next_attempt() {
     let world = training(2).running_attempt(1).member(0, running()).member(1, running()).at_step(40);
-    let suspended = world.wishing(|job| job.suspend = true);
-    let plan = suspended.decided(10);
+    let (suspended, plan) = world.wishing(|job| job.suspend = true).decided_twice(10);
     assert_eq!(stops(&plan), ["1/0 gracefully", "1/1 gracefully"]);
 
     let mut stopped = suspended.then(&plan);
@@ -117,7 +116,7 @@ fn the_deadline_counts_time_not_suspended_and_does_not_start_anew() {
     let plan = world.decided(40);
     let ledger = plan.ledger.as_ref().expect("the end is written down");
     assert_eq!(ledger.failure.as_ref().map(|(why, _)| *why), Some(FinalReason::DeadlineExceeded));
-    assert_eq!(stops(&plan), ["2/0 gracefully"]);
+    assert_eq!(stops(&world.decided_twice(40).1), ["2/0 gracefully"]);
 }
 
 #[test]
@@ -134,10 +133,9 @@ fn a_gang_that_stands_still_is_restarted() {
     let plan = world.decided(0);
     let seen = world.then(&plan);
     assert_eq!((stops(&seen.decided(59)), seen.decided(59).wake), (vec![], Some(at(60))));
-    let plan = seen.decided(60);
+    let (stalled, plan) = seen.decided_twice(60);
     assert_eq!(stops(&plan), ["1/0 gracefully"]);
-    assert_eq!(stands(&seen, &plan).0, Phase::Restarting);
-    let stalled = seen.clone().then(&plan);
+    assert_eq!(stands(&stalled, &plan).0, Phase::Restarting);
     assert!(stalled.ledger.stalled);
     let moved = stalled.at_step(8);
     let plan = moved.decided(70);

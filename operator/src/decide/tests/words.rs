@@ -212,7 +212,8 @@ fn a_plan_is_empty_when_nothing_at_all_is_to_be_done() {
     assert!(!only(|plan, full| plan.ledger = full.ledger));
     assert!(!only(|plan, full| plan.events = full.events));
     assert!(only(|plan, _| plan.wake = Some(noon())));
-    let stop = training(1).running_attempt(1).member(0, running()).wishing(|job| job.suspend = true).decided(0);
+    let suspended = training(1).running_attempt(1).member(0, running()).wishing(|job| job.suspend = true);
+    let (_, stop) = suspended.decided_twice(0);
     assert!(!crate::decide::Plan { stop: stop.stop, ..Default::default() }.is_empty());
 }
 
