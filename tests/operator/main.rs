@@ -2,13 +2,16 @@
 //! operator itself is killed. Pods are played: a test says how each ends.
 
 mod asked;
+mod chronicle;
 mod cli;
 mod crashes;
 mod faults;
 mod late;
 mod leading;
 mod lives;
+mod model;
 mod plays;
+mod pods;
 mod premises;
 mod progress;
 mod refusals;
