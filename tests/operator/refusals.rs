@@ -10,12 +10,15 @@ use futures::stream::{self, StreamExt};
 use http::{Method, Request, StatusCode};
 use kube::client::Body;
 
-use crate::plays::{End, restarted, shards, suspended};
+use crate::chronicle::Chronicle;
+use crate::plays::{End, PLAYS, Play};
 use crate::wire::Fate;
 use crate::yard::Yard;
 
 /// Lives of each play, each with other faults.
-const LIVES: u64 = 4;
+const LIVES: u64 = 3;
+/// Lives that are lived at the same time.
+const AT_ONCE: usize = 8;
 /// Of so many requests, one fails.
 const ONE_IN: u64 = 6;
 /// Times in a row that requests of one path fail: what never lets up is no passing fault.
@@ -50,8 +53,9 @@ impl Schedule {
     }
 }
 
-async fn live(name: &str, seed: Option<u64>, play: impl AsyncFn(&Yard) -> End) -> End {
-    let mut yard = Yard::idle(name, &["cpu"]).await;
+async fn live(play: &Play, seed: Option<u64>) -> End {
+    let mut yard = Yard::idle(play.name, play.nodes).await;
+    let chronicle = Chronicle::begin(&yard).await;
     match seed {
         Some(seed) => {
             let schedule = Schedule { seed, requests: AtomicU64::new(0), in_a_row: Mutex::default() };
@@ -59,32 +63,23 @@ async fn live(name: &str, seed: Option<u64>, play: impl AsyncFn(&Yard) -> End) -
         }
         None => yard.start_operator(),
     }
-    play(&yard).await
+    let end = (play.act)(&yard).await;
+    chronicle.keeps_what_was_promised(&yard).await;
+    yard.leave();
+    end
 }
 
-async fn every_schedule(name: &str, play: impl AsyncFn(&Yard) -> End) {
-    let calm = live(name, None, &play).await;
-    let lives = stream::iter(0..LIVES).map(|seed| {
-        let play = &play;
-        async move { (seed, live(name, Some(seed), play).await) }
-    });
-    let ends: Vec<(u64, End)> = lives.buffer_unordered(4).collect().await;
-    for (seed, end) in ends {
-        assert_eq!(end, calm, "with the faults of seed {seed}");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_life_survives_an_api_server_that_refuses() {
+    let seeds = || [None].into_iter().chain((0..LIVES).map(Some));
+    let lives: Vec<_> = PLAYS.iter().flat_map(|play| seeds().map(move |seed| (play, seed))).collect();
+    let lives = stream::iter(lives).map(|(play, seed)| async move { (play.name, seed, live(play, seed).await) });
+    let ends: Vec<(&str, Option<u64>, End)> = lives.buffered(AT_ONCE).collect().await;
+    let mut calm = None;
+    for (name, seed, end) in ends {
+        match seed {
+            None => calm = Some(end),
+            Some(seed) => assert_eq!(Some(end), calm, "{name} with the faults of seed {seed}"),
+        }
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gang_that_restarts_survives_an_api_server_that_refuses() {
-    every_schedule("refused-gang", restarted).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_is_suspended_survives_an_api_server_that_refuses() {
-    every_schedule("refused-suspend", suspended).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shards_survive_an_api_server_that_refuses() {
-    every_schedule("refused-shards", shards).await;
 }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use crds::status::{JobStatus, ModelStatus, Phase};
 use crds::{ScoringJob, TrainingJob};
 use http::Request;
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
+use kube::core::Status;
 use kube::{Api, Client};
 use operator::cluster::{self, Settings};
 use operator::observe::Backoff;
 use operator::placement::Catalogue;
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace};
+use tests::cluster::{Cluster, Namespace, OWNER_LABEL};
 use tokio::task::JoinHandle;
 
 use crate::wire::{self, Fate};
@@ -170,6 +171,61 @@ impl Yard {
         self.namespace.api::<K>().patch(name, &PatchParams::default(), &patch).await.expect("a change");
     }
 
+    /// Suspends a TrainingJob or lets it go on, and waits until the operator has said that it knows.
+    pub(crate) async fn suspend(&self, name: &str, suspend: bool) {
+        self.change_policy(name, json!({"suspend": suspend})).await;
+    }
+
+    /// Changes the run policy of a TrainingJob, and waits until the operator has said that it knows.
+    pub(crate) async fn change_policy(&self, name: &str, change: Value) {
+        self.change::<TrainingJob>(name, json!({"runPolicy": change})).await;
+        let job: TrainingJob = self.namespace.api().get(name).await.expect("a job");
+        let generation = job.metadata.generation.unwrap_or_default();
+        self.until(name, move |status| status.observed_generation >= generation).await;
+    }
+
+    /// Puts a pod that no scheduler takes on a node of this test's.
+    pub(crate) async fn place(&self, pod: &str) {
+        self.namespace.wait(pod, |pod: Option<&Pod>| pod.is_some()).await;
+        let own = ListParams::default().labels(&format!("{OWNER_LABEL}={}", self.namespace.name()));
+        let nodes = Api::<Node>::all(self.namespace.client()).list(&own).await.expect("a list of nodes");
+        let node = nodes.items.into_iter().find_map(|node| node.metadata.name).expect("a node");
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let pods = self.namespace.api::<Pod>();
+        let bound: Result<Status, _> = pods.create_subresource("binding", pod, &PostParams::default(), &binding).await;
+        bound.expect("a binding");
+    }
+
+    /// Keeps a pod from going when it is stopped, until it is let go.
+    pub(crate) async fn hold(&self, pod: &str) {
+        self.hold_by(pod, json!(["example.org/held"])).await;
+    }
+
+    pub(crate) async fn let_go(&self, pod: &str) {
+        self.hold_by(pod, Value::Null).await;
+    }
+
+    async fn hold_by(&self, pod: &str, finalizers: Value) {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+        self.namespace.api::<Pod>().patch(pod, &PatchParams::default(), &patch).await.expect("a pod");
+    }
+
+    /// Waits until a pod is being stopped.
+    pub(crate) async fn stopping(&self, pod: &str) {
+        let stops = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+        self.namespace.wait(pod, stops).await;
+    }
+
+    /// Deletes a job, and waits until it is gone. Its pods go later.
+    pub(crate) async fn delete(&self, name: &str) {
+        let jobs = self.namespace.api::<TrainingJob>();
+        jobs.delete(name, &DeleteParams::default()).await.expect("a job");
+        self.namespace.wait(name, |job: Option<&TrainingJob>| job.is_none()).await;
+    }
+
     /// Waits for what takes longer than the patience of a single wait.
     pub(crate) async fn patiently(&self, holds: impl AsyncFn() -> bool) {
         for _ in 0..300 {
@@ -192,6 +248,11 @@ impl Yard {
     pub(crate) async fn pods(&self) -> BTreeSet<String> {
         let pods = self.namespace.api::<Pod>().list(&ListParams::default()).await.expect("a list of pods");
         pods.items.into_iter().filter_map(|pod| pod.metadata.name).collect()
+    }
+
+    /// Ends, and lets what was made be cleared away while other lives go on.
+    pub(crate) fn leave(self) {
+        tokio::task::spawn_blocking(move || drop(self));
     }
 
     /// Reasons of the events that were published.

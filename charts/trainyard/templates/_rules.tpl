@@ -30,10 +30,10 @@ rights and no others, and compares them with the requests that it made (tests/op
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [create, patch]
-# operator/src/cluster/act.rs publishes events, and counts one up that it has published before.
+# operator/src/cluster/act.rs publishes events.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 # operator/src/cluster/mod.rs watches the Deployment of an endpoint; act.rs applies it, and deletes it with the endpoint's
 # wish for it.
 - apiGroups: [apps]
