@@ -64,7 +64,7 @@ gpu-checks: tools ## Packs what tests/gpu/run needs on a machine with a GPU, whi
 bench-serving: build ## Times the server under load: rate, waits, batching, start, memory, endurance
 	cargo bench -p trainer --bench serving
 
-bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs on a real control plane
+bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs; PART="large restarts": these alone
 	@tests/cluster/peers/build.sh
 	cargo build --release -p operator
-	cargo bench -p tests --bench operator
+	cargo bench -p tests --bench operator -- $(PART)

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use crds::TrainingJob;
+use crds::{ScoringJob, TrainingJob};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -19,6 +19,8 @@ use tests::cluster::{Cluster, Namespace};
 
 use crate::timed;
 
+/// Time for the clearing away after a measurement.
+const CLEARING: Duration = Duration::from_secs(300);
 /// Connections that create at the same time.
 pub(crate) const CONNECTIONS: usize = 32;
 
@@ -137,6 +139,7 @@ impl<'a> Load<'a> {
         let background = DeleteParams::background();
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
         delete_all(&namespace.api::<TrainingJob>(), &background).await?;
+        delete_all(&namespace.api::<ScoringJob>(), &background).await?;
         delete_all(&namespace.api::<Job>(), &background).await?;
         delete_all(&namespace.api::<Pod>(), &now).await
     }
@@ -147,15 +150,20 @@ pub(crate) async fn delete_all<K>(api: &Api<K>, parameters: &DeleteParams) -> Re
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
-    while !api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty() {
-        match api.delete_collection(parameters, &ListParams::default()).await {
-            // The API server cuts off a call that takes a minute. What it has deleted until then is deleted.
-            Err(kube::Error::Service(_)) => {}
-            deleted => drop(deleted?),
+    let start = Instant::now();
+    loop {
+        let fault = match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(left) if left.items.is_empty() => return Ok(()),
+            // The API server cuts off a call that takes a minute, or has too much to do. What it has deleted is deleted.
+            Ok(_) => api.delete_collection(parameters, &ListParams::default()).await.err(),
+            Err(fault) => Some(fault),
+        };
+        if start.elapsed() > CLEARING {
+            let why = fault.map_or_else(String::new, |fault| format!(": {fault}"));
+            return Err(format!("{} is not empty after {} s{why}", api.resource_url(), CLEARING.as_secs()).into());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Ok(())
 }
 
 /// Creates so many objects.

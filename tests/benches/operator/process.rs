@@ -33,6 +33,13 @@ impl Running {
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
+    /// Ends it, and waits until it has.
+    pub(crate) fn end(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
     /// Whether it has ended.
     pub(crate) fn ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
@@ -41,9 +48,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 
@@ -62,11 +67,18 @@ impl Operator {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let process = Running::start(&program, |command| {
             command
-                .args(["operator", "--backoff-seconds", "1", "--listen", &address.to_string()])
+                .args(["operator", "--no-lease", "--backoff-seconds", "1", "--listen", &address.to_string()])
                 .env("KUBECONFIG", kubeconfig)
                 .env("RUST_LOG", "warn");
         })?;
         Ok(Operator { process, metrics: format!("http://{address}/metrics") })
+    }
+
+    /// Takes its place by a fresh one.
+    pub(crate) fn restart(&mut self, root: &Path, kubeconfig: &Path) -> Result<(), Box<dyn Error>> {
+        self.process.end();
+        *self = Operator::start(root, kubeconfig)?;
+        Ok(())
     }
 
     /// Writes to the API server so far.
