@@ -67,9 +67,12 @@ fn walk(block: &Value, path: &str, name: &'static str, told: &mut Told, rows: &m
         };
         // What has no text of its own is a part of Kubernetes' own types.
         let meaning = schema.get("description").map_or("As in Kubernetes.".to_owned(), text);
-        let known = told.get(&below).filter(|(before, _)| before == schema && has_fields(schema)).map(|(_, kind)| *kind);
-        let more = known.map(|kind| format!(" Its fields are those of [{kind}](#{}{}).", kind.to_lowercase(), part(path)));
-        let _ = writeln!(rows, "| `{below}` | {} | {default} | {meaning}{} |", kind_of(schema), more.unwrap_or_default());
+        let known =
+            told.get(&below).filter(|(before, _)| before == schema && has_fields(schema)).map(|(_, kind)| *kind);
+        let more =
+            known.map(|kind| format!(" Its fields are those of [{kind}](#{}{}).", kind.to_lowercase(), part(path)));
+        let _ =
+            writeln!(rows, "| `{below}` | {} | {default} | {meaning}{} |", kind_of(schema), more.unwrap_or_default());
         if known.is_none() {
             told.insert(below.clone(), (schema.clone(), name));
             inside(schema, &below, name, told, rows, rules);

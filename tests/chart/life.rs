@@ -107,7 +107,10 @@ async fn start_jobs(release: &Release<'_>) {
             "data": {"uri": "file:///data/images"}, "infrastructure": {"device": "Cpu"},
             "output": {"uri": format!("file:///data/{number}")},
         });
-        release.namespace.create::<TrainingJob>(json!({"metadata": {"name": format!("job-{number}")}, "spec": spec})).await;
+        release
+            .namespace
+            .create::<TrainingJob>(json!({"metadata": {"name": format!("job-{number}")}, "spec": spec}))
+            .await;
     }
     until("all jobs run", async || release.count(Phase::Running).await == JOBS).await;
 }
@@ -184,9 +187,12 @@ async fn an_upgrade_restarts_no_pod_and_what_is_uninstalled_leaves_jobs_behind()
     assert_eq!(attempts.max(), Some(1));
 
     test(&release, &user).await;
-    for (role, verb, expected) in
-        [("view", "list", true), ("view", "create", false), ("edit", "create", true), ("admin", "deletecollection", true)]
-    {
+    for (role, verb, expected) in [
+        ("view", "list", true),
+        ("view", "create", false),
+        ("edit", "create", true),
+        ("admin", "deletecollection", true),
+    ] {
         until(&format!("{role}: {verb}"), async || may(&release, role, verb).await == expected).await;
     }
     finish_jobs(&release).await;

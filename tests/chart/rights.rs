@@ -22,7 +22,8 @@ fn no_role_has_wildcards_secrets_or_a_way_to_more_rights() {
                 let resources: Vec<String> = rule.resources.unwrap_or_default();
                 let words = rule.verbs.iter().chain(&resources).chain(rule.api_groups.iter().flatten());
                 for word in words {
-                    let is_bad = ["*", "secrets", "bind", "escalate", "impersonate", "pods/exec"].contains(&word.as_str());
+                    let is_bad =
+                        ["*", "secrets", "bind", "escalate", "impersonate", "pods/exec"].contains(&word.as_str());
                     assert!(!is_bad && !word.starts_with("role"), "{set}: {kind} has {word}");
                 }
                 assert_eq!(rule.non_resource_urls, None);

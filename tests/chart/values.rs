@@ -121,7 +121,10 @@ fn wrong_values_are_refused_by_name() {
 #[test]
 fn versions_and_catalogue_are_those_of_the_code() {
     let chart: Value = serde_saphyr::from_str(&read("Chart.yaml")).unwrap();
-    assert_eq!((&chart["version"], &chart["appVersion"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(
+        (&chart["version"], &chart["appVersion"]),
+        (&json!(env!("CARGO_PKG_VERSION")), &json!(env!("CARGO_PKG_VERSION")))
+    );
 
     for (set, names) in [("default", vec!["cuda-13.0"]), ("production", vec!["cuda-13.0", "cuda-12.8", "cpu"])] {
         let objects = chart::objects(&crate::golden::rendered(set, "trainyard", &[]));

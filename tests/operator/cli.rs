@@ -97,11 +97,8 @@ async fn doctor_finds_what_is_there_and_what_is_missing() {
     assert_eq!(of("trainer").expect("trainer")["result"], "Noted", "{told:?}");
     assert_eq!(told.code, 0, "{told:?}");
 
-    let mut lost = Command::new(program());
-    lost.args(["doctor", "--kubeconfig"])
-        .arg(Path::new("/nowhere/kubeconfig"))
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
+    let mut lost = Command::new(trainyard());
+    lost.args(["doctor", "--kubeconfig", "/nowhere/kubeconfig"]).env("NO_COLOR", "1").stdin(Stdio::null());
     let lost = ran(lost).await;
     assert!(lost.out.contains("can't find a cluster") && lost.out.contains("trainyard run -f job.yaml"), "{lost:?}");
 }

@@ -131,10 +131,11 @@ async fn poll(
     let share = u32::try_from(offset % 997).unwrap_or(0);
     tokio::time::sleep(every * share / 997).await;
     loop {
-        if let Some(heard) = ask(&http, &uri).await {
-            if lock(&state).hear(&owner.uid, gang, heard, Timestamp::now()) && wake.send(owner.clone()).is_err() {
-                return;
-            }
+        if let Some(heard) = ask(&http, &uri).await
+            && lock(&state).hear(&owner.uid, gang, heard, Timestamp::now())
+            && wake.send(owner.clone()).is_err()
+        {
+            return;
         }
         tokio::time::sleep(every).await;
     }
