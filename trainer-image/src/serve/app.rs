@@ -93,7 +93,12 @@ impl App {
 
     /// Whether requests should come here.
     pub(super) fn is_ready(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.models.iter().all(|served| served.current().is_some())
+        !self.is_stopping() && self.models.iter().all(|served| served.current().is_some())
+    }
+
+    /// Whether it was told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// From now on the server is not ready; requests that come all the same are answered.

@@ -21,8 +21,10 @@ fn what_was_taken_in_is_answered_before_the_end() {
     wait_until("image that is computed", || server.metric("trainyard_serving_images_total") >= 1.0);
     server.signal(Signal::SIGTERM);
     wait_until("server that is not ready", || get(server.rest, "/v2/health/ready").status == 503);
-    // Whoever has not heard of it yet is still answered.
-    assert_eq!(get(server.rest, "/v2/health/live").status, 200);
+    // Whoever has not heard of it yet is still answered, and asked to go elsewhere.
+    let agent = ureq::Agent::new_with_defaults();
+    let answer = agent.get(format!("http://{}/v2/health/live", server.rest)).call().unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["connection"].to_str().unwrap()), (200, "close"));
     let answer = long.answer();
     assert_eq!((answer.status, answer.json()["outputs"][1]["data"].as_array().unwrap().len()), (200, 200));
     assert_eq!(server.end(), Some(0));

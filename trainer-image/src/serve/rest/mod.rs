@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -50,6 +50,16 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .fallback(async |uri: Uri| ServeError::NotFound(format!("there is nothing at {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method| ServeError::Method(method.to_string()))
         .with_state(Arc::clone(app))
+        .layer(middleware::map_response_with_state(Arc::clone(app), part))
+}
+
+/// Before the server ends it asks clients to connect anew, elsewhere: a connection that is kept until then may break off under
+/// a request.
+async fn part(State(app): State<Arc<App>>, mut response: Response) -> Response {
+    if app.is_stopping() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Lets only those in who bear the token.

@@ -1,0 +1,26 @@
+"""Asks a server that wants a token over gRPC, with and without it.
+
+bearer.py GRPC MODEL TOKEN
+"""
+
+import sys
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+GRPC, MODEL, TOKEN = sys.argv[1:]
+
+with tritonclient.grpc.InferenceServerClient(GRPC) as client:
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(MODEL)
+    for headers in ({}, {"authorization": "Bearer " + TOKEN + "x"}):
+        for ask in (
+            lambda: client.get_model_metadata(MODEL, headers=headers),
+            lambda: client.infer(MODEL, [], headers=headers),
+        ):
+            try:
+                ask()
+                raise AssertionError("let in")
+            except InferenceServerException as error:
+                assert error.status() == "StatusCode.UNAUTHENTICATED", error
+    assert client.get_model_metadata(MODEL, headers={"authorization": "Bearer " + TOKEN}).name == MODEL
+print("only those who bear it")
