@@ -1,6 +1,6 @@
 //! What a server bounds: bytes, pixels, images that wait, time, and what it does for clients who have left.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -104,6 +104,13 @@ fn clients_that_dawdle_hold_nobody_up() {
         let _ = dawdler.read_to_end(&mut rest);
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&rest));
     }
+    // So it is with gRPC.
+    let mut silent = TcpStream::connect(server.grpc).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    silent.write_all(b"PRI * HTTP").unwrap();
+    let mut rest = Vec::new();
+    let ended = silent.read_to_end(&mut rest).map_err(|error| error.kind());
+    assert!(ended.is_ok() || ended == Err(ErrorKind::ConnectionReset), "{ended:?}");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end(), Some(0));
 }

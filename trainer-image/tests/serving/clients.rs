@@ -35,10 +35,24 @@ fn tritonclient_works_over_http_and_grpc() {
 }
 
 #[test]
+fn grpc_asks_for_the_token_and_its_health_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "secret").unwrap();
+    let server = Server::start(&[trained("first").to_str().unwrap(), "--token-file", token.to_str().unwrap()]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serving/bearer.py");
+    let output =
+        Command::new(python()).arg(script).args([&server.grpc.to_string(), "first", "secret"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "only those who bear it\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn whatever_the_openapi_document_allows_makes_no_error_of_the_server() {
     let server = server();
     let output = Command::new(python().with_file_name("schemathesis"))
         .args(["run", &format!("http://{}/openapi.json", server.rest), "--no-color", "--seed", "1"])
+        .current_dir(std::env!("CARGO_TARGET_TMPDIR"))
         .args(["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-database", "none"])
         .args([
             "--checks",

@@ -218,7 +218,7 @@ mod tests {
         let request = vec![values(0.0), Picture::Encoded(Bytes::from_static(b"no image"))];
         let error = block_on(engine.compute(&lane, request, ())).unwrap_err();
         assert_eq!(error, ServeError::Image { index: 1, fault: ImageFault::Unknown });
-        assert_eq!(*seen.lock().unwrap(), []);
+        assert!(seen.lock().unwrap().is_empty());
         assert_eq!(lane.admission.waiting(), 0);
     }
 

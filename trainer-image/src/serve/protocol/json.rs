@@ -231,7 +231,7 @@ mod tests {
             (input(json!({"data": ["x"]})), "tensor a is of datatype FP32: its data are numbers"),
             (input(json!({"data": [1], "datatype": "BYTES"})), "tensor a is of datatype BYTES: its data are strings"),
             (
-                input(json!({"data": ["?"], "datatype": "BYTES"})),
+                input(json!({"data": ["????"], "datatype": "BYTES"})),
                 "tensor a: its element 0 is not base64: Invalid symbol 63, offset 0.",
             ),
             (
