@@ -70,6 +70,9 @@ pub mod env {
     pub const DATA_CACHE_BYTES: &str = "TRAINYARD_DATA_CACHE_BYTES";
     /// File with the bearer token that requests to an endpoint must bear; no token is asked for without it.
     pub const TOKEN_FILE: &str = "TRAINYARD_TOKEN_FILE";
+    /// `1`: scoring and serving compute a network in the order of operations of training's validation, to the same bits,
+    /// at a lower rate.
+    pub const EXACT: &str = "TRAINYARD_EXACT";
     /// Name of the node a pod runs on, for messages.
     pub const NODE_NAME: &str = "TRAINYARD_NODE_NAME";
 

@@ -51,18 +51,23 @@ impl Input {
     }
 }
 
-/// What a network says of images: one row of logits for each, as 32-bit floats on the device.
+/// Logits of shape `[images, classes]`, as floats on the device, of a network as it is trained, in evaluation.
 pub fn logits(model: &Model, images: &Tensor, precision: Kind) -> Result<Tensor, Fault> {
     let _no_grad = tch::no_grad_guard();
     let _autocast = Autocast::enter(images.device(), precision)?;
     Ok(model.forward(images, false)?.f_to_kind(Kind::Float)?)
 }
 
+/// Logits as probabilities: one row of them for each image, in 0 to 1.
+pub fn rows(logits: &Tensor) -> Result<Vec<f32>, Fault> {
+    let _no_grad = tch::no_grad_guard();
+    let rows = logits.f_softmax(-1, Kind::Float)?.f_to(Device::Cpu)?.f_contiguous()?;
+    Ok(Vec::try_from(&rows.f_view([-1])?)?)
+}
+
 /// What a network says of images: one row of class probabilities for each, in 0 to 1.
 pub fn probabilities(model: &Model, images: &Tensor, precision: Kind) -> Result<Vec<f32>, Fault> {
-    let _no_grad = tch::no_grad_guard();
-    let rows = logits(model, images, precision)?.f_softmax(-1, Kind::Float)?.f_to(Device::Cpu)?.f_contiguous()?;
-    Ok(Vec::try_from(&rows.f_view([-1])?)?)
+    rows(&logits(model, images, precision)?)
 }
 
 /// Runs the network over all batches of a loader; `each` gets a batch with its probabilities, row by row, and says

@@ -6,6 +6,7 @@
 //!
 //!  data      files to bytes of pixels            ddp    one replica per process, gradients averaged
 //!  input     bytes to tensors to probabilities   torch  what tch lacks of libtorch: the only unsafe code
+//!  inference a model as scoring and serving use it
 //!  zoo       torchvision's networks              optim  optimizers and learning rates
 //!  loss      what a training minimises           folder the output: claimed, written whole or not at all
 //!  metrics   figures that add up over ranks      causes what each module's errors mean for the end
@@ -21,6 +22,7 @@ pub mod data;
 pub mod ddp;
 pub mod fault;
 pub mod folder;
+pub mod inference;
 pub mod input;
 pub mod launcher;
 pub mod loss;

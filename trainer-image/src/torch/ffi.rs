@@ -51,6 +51,14 @@ pub(super) struct Autocast {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConvShape {
+    pub(super) padding: i64,
+    pub(super) stride: i64,
+    pub(super) groups: i64,
+}
+
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Sgd {
     pub(super) learning_rate: f64,
@@ -150,6 +158,10 @@ unsafe extern "C" {
     pub(super) fn ty_autocast_leave(device_type: i32, before: Autocast) -> Status;
     pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
+    pub(super) fn ty_packs(kind: i32, out: *mut bool) -> Status;
+    pub(super) fn ty_pack_conv(weight: *mut C_tensor, shape: ConvShape, input_size: *const i64, out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_packed_conv(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_packed_conv_add(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, sum: *mut C_tensor, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_fused_sgd(parameters: Tensors, buffers: Tensors, count: usize, options: Sgd) -> Status;
     pub(super) fn ty_fused_adam(parameters: Tensors, means: Tensors, squares: Tensors, max_squares: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
     pub(super) fn ty_fused_adagrad(parameters: Tensors, sums: Tensors, steps: Tensors, count: usize, options: Adagrad) -> Status;

@@ -1,5 +1,5 @@
 //! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast,
-//! optimizer steps and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
+//! optimizer steps, packed convolutions and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
 //!
 //! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
 #![expect(unsafe_code, reason = "calls C++; each block says why it is sound")]
@@ -11,6 +11,7 @@ mod error;
 mod ffi;
 pub mod nvml;
 mod optim;
+mod packed;
 mod process_group;
 pub(crate) mod reducer;
 mod sync_norm;
@@ -24,6 +25,7 @@ pub use optim::{
     AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients, clip_gradients,
     fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
 };
+pub use packed::{ConvShape, Fused, PackedConv, packs};
 pub use process_group::{Endpoint, ProcessGroup};
 pub use sync_norm::{NormRanks, SyncNorm};
 pub(crate) use tensor::end_process;

@@ -6,11 +6,12 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
+use super::conv::{Conv2d, Kernel};
 use super::init::Init;
-use super::layers::{BatchNorm2d, Conv2d, Kernel, LayerNorm, Linear};
+use super::layers::{BatchNorm2d, LayerNorm, Linear};
 use super::noise::stochastic_depth;
 use super::state::{State, is_below};
-use super::{Built, Net};
+use super::{Built, Folding, Net};
 
 /// Channels and blocks of the four stages.
 pub(super) struct Shape {
@@ -52,7 +53,8 @@ struct Stage {
 /// A residual block: convolve each channel, norm, two linear layers over the channels.
 struct Block {
     name: String,
-    layer_scale: Tensor,
+    /// None once it is part of `narrow`.
+    layer_scale: Option<Tensor>,
     conv: Conv2d,
     norm: LayerNorm,
     widen: Linear,
@@ -102,7 +104,7 @@ pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> Built {
 impl Block {
     fn new(state: &mut State, name: &str, channels: i64, left_out: f64) -> Block {
         Block {
-            layer_scale: state.draw(format!("{name}.layer_scale"), &[channels, 1, 1], LAYER_SCALE),
+            layer_scale: Some(state.draw(format!("{name}.layer_scale"), &[channels, 1, 1], LAYER_SCALE)),
             conv: Conv2d::with_bias(state, &format!("{name}.block.0"), Kernel::depthwise(channels, 7), WEIGHT),
             norm: LayerNorm::new(state, &format!("{name}.block.2"), channels),
             widen: Linear::new(state, &format!("{name}.block.3"), (channels, 4 * channels), WEIGHT, ZERO),
@@ -115,7 +117,11 @@ impl Block {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let channels_last = self.norm.forward(&self.conv.forward(input)?.f_permute([0, 2, 3, 1])?)?;
         let output = self.narrow.forward(&self.widen.forward(&channels_last)?.f_gelu("none")?)?;
-        let output = self.layer_scale.f_mul(&output.f_permute([0, 3, 1, 2])?)?;
+        let output = output.f_permute([0, 3, 1, 2])?;
+        let output = match &self.layer_scale {
+            Some(layer_scale) => layer_scale.f_mul(&output)?,
+            None => output,
+        };
         stochastic_depth(output, self.left_out, train)?.f_add_(input)
     }
 }
@@ -149,5 +155,21 @@ impl Net for ConvNeXt {
 
     fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
         Vec::new()
+    }
+
+    fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        self.stem.0.fold(None, folding)?;
+        for stage in &mut self.stages {
+            if let Some((_, conv)) = &mut stage.halving {
+                conv.fold(None, folding)?;
+            }
+            for block in &mut stage.blocks {
+                block.conv.fold(None, folding)?;
+                if let Some(layer_scale) = block.layer_scale.take() {
+                    block.narrow.fold(&layer_scale, folding)?;
+                }
+            }
+        }
+        Ok(())
     }
 }

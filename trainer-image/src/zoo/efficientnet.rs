@@ -6,13 +6,12 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
+use super::conv::{ConvNorm, Kernel};
 use super::init::Init;
-use super::layers::{
-    Activation, BatchNorm2d, ConvNorm, Gate, Kernel, Linear, NormConstants, SqueezeExcitation, multiple_of_8,
-};
+use super::layers::{Activation, BatchNorm2d, Gate, Linear, NormConstants, SqueezeExcitation, multiple_of_8};
 use super::noise::{dropout, stochastic_depth};
 use super::state::{State, is_below};
-use super::{Built, Net};
+use super::{Built, Folding, Net};
 
 /// What differs between B0 and B7.
 pub(super) struct Shape {
@@ -150,11 +149,21 @@ impl Block {
             None => input.shallow_clone(),
         };
         let convolved = self.depthwise.forward(&widened, train)?;
-        let output = self.narrow.forward(&self.squeeze.forward(&convolved)?, train)?;
+        let scaled = self.squeeze.forward(&convolved)?;
         match self.residual {
-            Some(left_out) => stochastic_depth(output, left_out, train)?.f_add_(input),
-            None => Ok(output),
+            Some(_) if self.narrow.is_folded() => self.narrow.add_to(&scaled, input, Activation::None),
+            Some(left_out) => stochastic_depth(self.narrow.forward(&scaled, train)?, left_out, train)?.f_add_(input),
+            None => self.narrow.forward(&scaled, train),
         }
+    }
+}
+
+impl EfficientNet {
+    fn units(&mut self) -> impl Iterator<Item = &mut ConvNorm> {
+        let EfficientNet { stem, blocks, last, .. } = self;
+        let in_blocks =
+            blocks.iter_mut().flat_map(|block| block.widen.iter_mut().chain([&mut block.depthwise, &mut block.narrow]));
+        in_blocks.chain([stem, last])
     }
 }
 
@@ -182,9 +191,13 @@ impl Net for EfficientNet {
     }
 
     fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
-        let EfficientNet { stem, blocks, last, .. } = self;
-        let in_blocks =
-            blocks.iter_mut().flat_map(|block| block.widen.iter_mut().chain([&mut block.depthwise, &mut block.narrow]));
-        in_blocks.chain([stem, last]).map(ConvNorm::norm).collect()
+        self.units().filter_map(ConvNorm::norm).collect()
+    }
+
+    fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        for block in &mut self.blocks {
+            block.squeeze.fold(folding)?;
+        }
+        self.units().try_for_each(|unit| unit.fold(folding))
     }
 }

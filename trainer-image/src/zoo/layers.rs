@@ -1,11 +1,13 @@
-//! The layers of the zoo, as `torch.nn` computes them: convolution, batch norm, layer norm, linear; and the
-//! squeeze-and-excitation and convolution-norm-activation blocks of `torchvision.ops`.
+//! The layers of the zoo besides convolutions, as `torch.nn` computes them: batch norm, layer norm, linear; and the
+//! squeeze-and-excitation block of `torchvision.ops`.
 
 use tch::{Kind, TchError, Tensor};
 
+use super::Folding;
+use super::conv::{Conv2d, Kernel};
 use super::init::Init;
 use super::state::{State, is_below};
-use crate::torch::{NormRanks, SyncNorm, TorchError};
+use crate::torch::{Fused, NormRanks, SyncNorm, TorchError};
 
 /// What follows a layer, in place where torchvision does it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,70 +27,15 @@ impl Activation {
             Activation::HardSwish => input.f_hardswish_(),
         }
     }
-}
 
-/// Shape of a square convolution.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel {
-    inputs: i64,
-    outputs: i64,
-    edge: i64,
-    stride: i64,
-    padding: i64,
-    groups: i64,
-}
-
-impl Kernel {
-    /// With stride 1 and the padding that keeps the image's size.
-    pub(super) fn square(inputs: i64, outputs: i64, edge: i64) -> Kernel {
-        Kernel { inputs, outputs, edge, stride: 1, padding: (edge - 1) / 2, groups: 1 }
-    }
-
-    /// As [`square`](Self::square) for each channel by itself.
-    pub(super) fn depthwise(channels: i64, edge: i64) -> Kernel {
-        Kernel { groups: channels, ..Kernel::square(channels, channels, edge) }
-    }
-
-    /// Without overlap or padding: each patch of `edge` pixels gives one.
-    pub(super) fn patches(inputs: i64, outputs: i64, edge: i64) -> Kernel {
-        Kernel { stride: edge, padding: 0, ..Kernel::square(inputs, outputs, edge) }
-    }
-
-    /// The same with another stride.
-    pub(super) fn stride(self, stride: i64) -> Kernel {
-        Kernel { stride, ..self }
-    }
-
-    /// He's distribution for it.
-    pub(super) fn he(self) -> Init {
-        Init::he(self.outputs, self.edge)
-    }
-}
-
-/// `torch.nn.Conv2d`.
-pub(super) struct Conv2d {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    kernel: Kernel,
-}
-
-impl Conv2d {
-    /// Without bias.
-    pub(super) fn new(state: &mut State, name: &str, kernel: Kernel, init: Init) -> Conv2d {
-        let size = [kernel.outputs, kernel.inputs / kernel.groups, kernel.edge, kernel.edge];
-        Conv2d { weight: state.draw(format!("{name}.weight"), &size, init), bias: None, kernel }
-    }
-
-    /// With a bias, which starts at 0.
-    pub(super) fn with_bias(state: &mut State, name: &str, kernel: Kernel, init: Init) -> Conv2d {
-        let conv = Conv2d::new(state, name, kernel, init);
-        let bias = state.draw(format!("{name}.bias"), &[kernel.outputs], Init::Constant(0.0));
-        Conv2d { bias: Some(bias), ..conv }
-    }
-
-    pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        let Kernel { stride, padding, groups, .. } = self.kernel;
-        input.f_conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1, 1], groups)
+    /// The same within a packed convolution.
+    pub(super) fn fused(self) -> Fused {
+        match self {
+            Activation::None => Fused::Nothing,
+            Activation::Relu => Fused::Relu,
+            Activation::Silu => Fused::Silu,
+            Activation::HardSwish => Fused::HardSwish,
+        }
     }
 }
 
@@ -143,6 +90,15 @@ impl BatchNorm2d {
 
     pub(super) fn synchronise(&mut self, ranks: &NormRanks) {
         self.ranks = Some(ranks.clone());
+    }
+
+    /// What each channel is multiplied by in evaluation, and what is added to it then, as doubles.
+    pub(super) fn factors(&self) -> Result<(Tensor, Tensor), TchError> {
+        let double = |tensor: &Tensor| tensor.f_to_kind(Kind::Double);
+        let deviation = double(&self.running_var)?.f_add_scalar(self.constants.epsilon)?.f_sqrt()?;
+        let factor = double(&self.weight)?.f_div(&deviation)?;
+        let offset = double(&self.bias)?.f_sub(&double(&self.running_mean)?.f_mul(&factor)?)?;
+        Ok((factor, offset))
     }
 
     pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
@@ -229,35 +185,14 @@ impl Linear {
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
         input.f_linear(&self.weight, Some(&self.bias))
     }
-}
 
-/// `torchvision.ops.Conv2dNormActivation`: a convolution `NAME.0`, a batch norm `NAME.1`, an activation.
-pub(super) struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm2d,
-    activation: Activation,
-}
-
-impl ConvNorm {
-    /// Initialised by He.
-    pub(super) fn new(
-        state: &mut State,
-        name: &str,
-        kernel: Kernel,
-        constants: NormConstants,
-        activation: Activation,
-    ) -> ConvNorm {
-        let conv = Conv2d::new(state, &format!("{name}.0"), kernel, kernel.he());
-        let norm = BatchNorm2d::new(state, &format!("{name}.1"), kernel.outputs, constants);
-        ConvNorm { conv, norm, activation }
-    }
-
-    pub(super) fn norm(&mut self) -> &mut BatchNorm2d {
-        &mut self.norm
-    }
-
-    pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
-        self.activation.apply(self.norm.forward(&self.conv.forward(input)?, train)?)
+    /// Takes a factor of each output into the weights.
+    pub(super) fn fold(&mut self, factors: &Tensor, folding: Folding) -> Result<(), TchError> {
+        let factors = factors.f_to_kind(Kind::Double)?.f_flatten(0, -1)?;
+        let weight = self.weight.f_to_kind(Kind::Double)?.f_mul(&factors.f_unsqueeze(1)?)?;
+        let bias = self.bias.f_to_kind(Kind::Double)?.f_mul(&factors)?;
+        (self.weight, self.bias) = (weight.f_to_kind(folding.kind)?, bias.f_to_kind(folding.kind)?);
+        Ok(())
     }
 }
 
@@ -294,8 +229,14 @@ impl SqueezeExcitation {
         }
     }
 
+    /// Prepares both convolutions for inference.
+    pub(super) fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        self.fc1.fold(None, folding)?;
+        self.fc2.fold(None, folding)
+    }
+
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
-        let squeezed = self.activation.apply(self.fc1.forward(&input.f_adaptive_avg_pool2d([1, 1])?)?)?;
+        let squeezed = self.fc1.forward_then(&input.f_adaptive_avg_pool2d([1, 1])?, self.activation)?;
         let excited = self.fc2.forward(&squeezed)?;
         let scale = match self.gate {
             Gate::Sigmoid => excited.f_sigmoid()?,

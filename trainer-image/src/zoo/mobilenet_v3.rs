@@ -6,13 +6,12 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
+use super::conv::{ConvNorm, Kernel};
 use super::init::Init;
-use super::layers::{
-    Activation, BatchNorm2d, ConvNorm, Gate, Kernel, Linear, NormConstants, SqueezeExcitation, multiple_of_8,
-};
+use super::layers::{Activation, BatchNorm2d, Gate, Linear, NormConstants, SqueezeExcitation, multiple_of_8};
 use super::noise::dropout;
 use super::state::State;
-use super::{Built, Net};
+use super::{Built, Folding, Net};
 
 /// A block: inputs, kernel, widened channels, outputs, whether it squeezes and excites, activation, stride.
 type Row = (i64, i64, i64, i64, bool, Activation, i64);
@@ -148,8 +147,20 @@ impl Block {
         if let Some(squeeze) = &self.squeeze {
             output = squeeze.forward(&output)?;
         }
-        output = self.narrow.forward(&output, train)?;
-        if self.residual { output.f_add_(input) } else { Ok(output) }
+        match self.residual {
+            true if self.narrow.is_folded() => self.narrow.add_to(&output, input, Activation::None),
+            true => self.narrow.forward(&output, train)?.f_add_(input),
+            false => self.narrow.forward(&output, train),
+        }
+    }
+}
+
+impl MobileNetV3 {
+    fn units(&mut self) -> impl Iterator<Item = &mut ConvNorm> {
+        let MobileNetV3 { stem, blocks, last, .. } = self;
+        let in_blocks =
+            blocks.iter_mut().flat_map(|block| block.widen.iter_mut().chain([&mut block.depthwise, &mut block.narrow]));
+        in_blocks.chain([stem, last])
     }
 }
 
@@ -175,9 +186,15 @@ impl Net for MobileNetV3 {
     }
 
     fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
-        let MobileNetV3 { stem, blocks, last, .. } = self;
-        let in_blocks =
-            blocks.iter_mut().flat_map(|block| block.widen.iter_mut().chain([&mut block.depthwise, &mut block.narrow]));
-        in_blocks.chain([stem, last]).map(ConvNorm::norm).collect()
+        self.units().filter_map(ConvNorm::norm).collect()
+    }
+
+    fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        for block in &mut self.blocks {
+            if let Some(squeeze) = &mut block.squeeze {
+                squeeze.fold(folding)?;
+            }
+        }
+        self.units().try_for_each(|unit| unit.fold(folding))
     }
 }

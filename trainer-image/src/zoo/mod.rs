@@ -1,8 +1,10 @@
 //! The model zoo: torchvision's image classifiers by torchvision's names, with its parameter names, constants and
 //! initial distributions, so that weights travel both ways.
 
+mod conv;
 mod convnext;
 mod efficientnet;
+mod folded;
 mod heat_map;
 mod init;
 mod layers;
@@ -16,6 +18,7 @@ mod tests;
 mod vit;
 mod weights;
 
+pub use folded::{FoldedModel, Folding};
 pub use heat_map::HeatMap;
 pub use state::{Entry, Role, State, host_copy};
 pub use weights::{PickleError, PthError, WeightsError, read_safetensors, read_weights, write_safetensors};
@@ -57,6 +60,8 @@ trait Net: Send {
     fn freeze(&mut self, prefixes: &[String]);
     /// All batch norms.
     fn norms(&mut self) -> Vec<&mut BatchNorm2d>;
+    /// Prepares all convolutions for inference, with the batch norms after them.
+    fn fold(&mut self, folding: Folding) -> Result<(), tch::TchError>;
 }
 
 /// A network, and its stages from the input to the head: the names of the layers of each.

@@ -3,10 +3,11 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
+use super::conv::{ConvNorm, Kernel};
 use super::init::Init;
-use super::layers::{BatchNorm2d, Conv2d, Kernel, Linear, NormConstants};
+use super::layers::{Activation, BatchNorm2d, Linear, NormConstants};
 use super::state::State;
-use super::{Built, Net};
+use super::{Built, Folding, Net};
 
 /// Which blocks, and how many in each of the four stages.
 pub(super) struct Shape {
@@ -30,23 +31,22 @@ impl Shape {
 }
 
 struct ResNet {
-    conv1: Conv2d,
-    bn1: BatchNorm2d,
+    stem: ConvNorm,
     blocks: Vec<Block>,
     fc: Linear,
 }
 
 /// A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 (bottleneck).
 struct Block {
-    layers: Vec<(Conv2d, BatchNorm2d)>,
-    downsample: Option<(Conv2d, BatchNorm2d)>,
+    layers: Vec<ConvNorm>,
+    downsample: Option<ConvNorm>,
 }
 
 /// Builds the network and names its stages: stem, four stages, head.
 pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> Built {
-    let stem = Kernel::square(3, 64, 7).stride(2);
-    let conv1 = Conv2d::new(state, "conv1", stem, stem.he());
-    let bn1 = BatchNorm2d::new(state, "bn1", 64, NormConstants::DEFAULT);
+    let names = ["conv1".to_owned(), "bn1".to_owned()];
+    let kernel = Kernel::square(3, 64, 7).stride(2);
+    let stem = ConvNorm::named(state, names.clone(), kernel, NormConstants::DEFAULT, Activation::Relu);
     let expansion = if shape.bottleneck { 4 } else { 1 };
     let mut inputs = 64;
     let mut blocks = Vec::new();
@@ -62,62 +62,75 @@ pub(super) fn build(shape: &Shape, classes: i64, state: &mut State) -> Built {
     // PyTorch's default for a linear layer.
     let uniform = Init::Uniform(1.0 / (inputs as f64).sqrt());
     let fc = Linear::new(state, "fc", (inputs, classes), uniform, uniform);
-    let mut stages = vec![vec!["conv1".to_owned(), "bn1".to_owned()]];
+    let mut stages = vec![names.to_vec()];
     stages.extend((1..=4).map(|stage| vec![format!("layer{stage}")]));
     stages.push(vec!["fc".to_owned()]);
-    (Box::new(ResNet { conv1, bn1, blocks, fc }), stages)
+    (Box::new(ResNet { stem, blocks, fc }), stages)
 }
 
 impl Block {
     fn new(state: &mut State, name: &str, inputs: i64, width: i64, stride: i64, bottleneck: bool) -> Block {
-        let mut layer = |index: usize, inputs, outputs, kernel, stride| {
-            let kernel = Kernel::square(inputs, outputs, kernel).stride(stride);
-            let conv = Conv2d::new(state, &format!("{name}.conv{index}"), kernel, kernel.he());
-            (conv, BatchNorm2d::new(state, &format!("{name}.bn{index}"), outputs, NormConstants::DEFAULT))
+        let mut layer = |index: usize, kernel: Kernel, activation| {
+            let names = [format!("{name}.conv{index}"), format!("{name}.bn{index}")];
+            ConvNorm::named(state, names, kernel, NormConstants::DEFAULT, activation)
         };
         let (layers, outputs) = if bottleneck {
             let layers = vec![
-                layer(1, inputs, width, 1, 1),
-                layer(2, width, width, 3, stride),
-                layer(3, width, width * 4, 1, 1),
+                layer(1, Kernel::square(inputs, width, 1), Activation::Relu),
+                layer(2, Kernel::square(width, width, 3).stride(stride), Activation::Relu),
+                layer(3, Kernel::square(width, width * 4, 1), Activation::None),
             ];
             (layers, width * 4)
         } else {
-            (vec![layer(1, inputs, width, 3, stride), layer(2, width, width, 3, 1)], width)
+            let layers = vec![
+                layer(1, Kernel::square(inputs, width, 3).stride(stride), Activation::Relu),
+                layer(2, Kernel::square(width, width, 3), Activation::None),
+            ];
+            (layers, width)
         };
         let downsample = (stride != 1 || inputs != outputs).then(|| {
             let kernel = Kernel::square(inputs, outputs, 1).stride(stride);
-            let conv = Conv2d::new(state, &format!("{name}.downsample.0"), kernel, kernel.he());
-            (conv, BatchNorm2d::new(state, &format!("{name}.downsample.1"), outputs, NormConstants::DEFAULT))
+            ConvNorm::new(state, &format!("{name}.downsample"), kernel, NormConstants::DEFAULT, Activation::None)
         });
         Block { layers, downsample }
     }
 
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        let (last, others) = self.layers.split_last().expect("a block has two or three layers");
         let mut output = input.shallow_clone();
-        for (index, (conv, norm)) in self.layers.iter().enumerate() {
-            output = norm.forward(&conv.forward(&output)?, train)?;
-            if index + 1 < self.layers.len() {
-                output = output.f_relu_()?;
-            }
+        for layer in others {
+            output = layer.forward(&output, train)?;
         }
+        if last.is_folded() {
+            return last.add_to(&output, &self.identity(input, train)?, Activation::Relu);
+        }
+        output = last.forward(&output, train)?;
         // After the layers, as torchvision does: the order in which gradients come decides which share a bucket, and with
         // it the order of their sums over more than two ranks.
-        let identity = match &self.downsample {
-            Some((conv, norm)) => norm.forward(&conv.forward(input)?, train)?,
-            None => input.shallow_clone(),
-        };
-        output.f_add_(&identity)?.f_relu_()
+        output.f_add_(&self.identity(input, train)?)?.f_relu_()
     }
 
-    fn norms(&mut self) -> impl Iterator<Item = &mut BatchNorm2d> {
-        self.layers.iter_mut().chain(self.downsample.as_mut()).map(|(_, norm)| norm)
+    fn identity(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
+        match &self.downsample {
+            Some(downsample) => downsample.forward(input, train),
+            None => Ok(input.shallow_clone()),
+        }
+    }
+
+    fn units(&mut self) -> impl Iterator<Item = &mut ConvNorm> {
+        self.layers.iter_mut().chain(self.downsample.as_mut())
+    }
+}
+
+impl ResNet {
+    fn units(&mut self) -> impl Iterator<Item = &mut ConvNorm> {
+        std::iter::once(&mut self.stem).chain(self.blocks.iter_mut().flat_map(Block::units))
     }
 }
 
 impl Net for ResNet {
     fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, TchError> {
-        let stem = self.bn1.forward(&self.conv1.forward(images)?, train)?.f_relu_()?;
+        let stem = self.stem.forward(images, train)?;
         let mut features = stem.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         for block in &self.blocks {
             features = block.forward(&features, train)?;
@@ -136,6 +149,10 @@ impl Net for ResNet {
     }
 
     fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
-        std::iter::once(&mut self.bn1).chain(self.blocks.iter_mut().flat_map(Block::norms)).collect()
+        self.units().filter_map(ConvNorm::norm).collect()
+    }
+
+    fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        self.units().try_for_each(|unit| unit.fold(folding))
     }
 }

@@ -66,6 +66,10 @@ impl State {
         &self.entries
     }
 
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
     /// The parameters that are learned, by name.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         self.with_role(Role::Parameter)

@@ -6,10 +6,11 @@
 use crds::model::Architecture;
 use tch::{TchError, Tensor};
 
+use super::conv::{Conv2d, Kernel};
 use super::init::Init;
-use super::layers::{BatchNorm2d, Conv2d, Kernel, LayerNorm, Linear};
+use super::layers::{BatchNorm2d, LayerNorm, Linear};
 use super::state::State;
-use super::{Built, Net};
+use super::{Built, Folding, Net};
 
 /// Name of the tensor whose length depends on the image size, of shape `[1, patches + 1, 768]`.
 pub(super) const POSITIONS: &str = "encoder.pos_embedding";
@@ -164,6 +165,10 @@ impl Net for VisionTransformer {
 
     fn norms(&mut self) -> Vec<&mut BatchNorm2d> {
         Vec::new()
+    }
+
+    fn fold(&mut self, folding: Folding) -> Result<(), TchError> {
+        self.conv_proj.fold(None, folding)
     }
 }
 

@@ -137,6 +137,24 @@ ty_status ty_autocast_leave(int device_type, ty_autocast before);
 ty_status ty_rng_state(ty_tensor** out);
 ty_status ty_set_rng_state(ty_tensor* state);
 
+// ---- convolutions prepared for inference on CPUs (packed.cpp) ----
+
+// Square, without dilation.
+typedef struct ty_conv_shape {
+  int64_t padding, stride, groups;
+} ty_conv_shape;
+
+// Whether this CPU computes packed convolutions of this c10::ScalarType.
+ty_status ty_packs(int kind, bool* out);
+// A weight as oneDNN computes with it for images of this size, [batch, channels, height, width]; the caller owns it.
+ty_status ty_pack_conv(ty_tensor* weight, ty_conv_shape shape, const int64_t* input_size, ty_tensor** out);
+// `weight` is packed, `bias` may be null. Activations: `none`, `relu`, `swish`, `hardswish`, `gelu`.
+ty_status ty_packed_conv(ty_tensor* images, ty_tensor* weight, ty_tensor* bias, ty_conv_shape shape,
+                         const char* activation, ty_tensor** out);
+// Adds the result to `sum` in place. `activation` is null or `relu`.
+ty_status ty_packed_conv_add(ty_tensor* images, ty_tensor* weight, ty_tensor* bias, ty_conv_shape shape,
+                             const char* activation, ty_tensor* sum, ty_tensor** out);
+
 // ---- optimizers (optim.cpp): fused kernels, or foreach operations; parameters without a gradient are left out ----
 
 typedef struct ty_sgd {
