@@ -227,7 +227,15 @@ impl Writer {
         if self.finished.is_some() {
             return None;
         }
-        plan::next_missing(&self.range, self.frozen.header.part_rows, |number| self.parts.contains_key(&number))
+        plan::missing(&self.range, self.frozen.header.part_rows, |number| self.parts.contains_key(&number)).next()
+    }
+
+    /// All ranges that [`next_missing`](Self::next_missing) will give, one after the other.
+    pub fn missing(&self) -> Vec<Range<usize>> {
+        if self.finished.is_some() {
+            return Vec::new();
+        }
+        plan::missing(&self.range, self.frozen.header.part_rows, |number| self.parts.contains_key(&number)).collect()
     }
 
     /// Commits the rows of a range that [`next_missing`](Self::next_missing) gave, in the order of its inputs. After this

@@ -30,15 +30,15 @@ pub(super) fn part_number(shard: &Range<usize>, part_rows: usize, start: usize) 
     (start - shard.start) / part_rows
 }
 
-/// The first part of a shard that is not there.
-pub(super) fn next_missing(
+/// The parts of a shard that are not there, in their order.
+pub(super) fn missing(
     shard: &Range<usize>,
     part_rows: usize,
     is_there: impl Fn(usize) -> bool,
-) -> Option<Range<usize>> {
+) -> impl Iterator<Item = Range<usize>> {
     (0..shard.len().div_ceil(part_rows))
-        .find(|number| !is_there(*number))
-        .and_then(|number| part_range(shard, part_rows, number))
+        .filter(move |number| !is_there(*number))
+        .filter_map(move |number| part_range(shard, part_rows, number))
 }
 
 /// The folder of a shard's parts, and the beginning of its file's name.
@@ -82,7 +82,7 @@ mod tests {
                 for number in 0.. {
                     let Some(part) = part_range(&range, rows, number) else { break };
                     assert_eq!(part_number(&range, rows, part.start), number);
-                    assert_eq!(next_missing(&range, rows, |there| there < number), Some(part.clone()));
+                    assert_eq!(missing(&range, rows, |there| there < number).next(), Some(part.clone()));
                     covered.extend(part);
                 }
             }
@@ -92,12 +92,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_comes_in_order_and_nothing_is_missing_when_all_parts_are_there() {
-        let missing = |there: &[usize]| next_missing(&(10..35), 10, |number| there.contains(&number));
-        assert_eq!(missing(&[]), Some(10..20));
-        assert_eq!(missing(&[0, 2]), Some(20..30));
-        assert_eq!(missing(&[0, 1]), Some(30..35));
-        assert_eq!(missing(&[0, 1, 2]), None);
-        assert_eq!(next_missing(&(3..3), 10, |_| false), None);
+        let missing = |there: &[usize]| -> Vec<Range<usize>> {
+            missing(&(10..35), 10, |number| there.contains(&number)).collect()
+        };
+        assert_eq!(missing(&[]), [10..20, 20..30, 30..35]);
+        assert_eq!(missing(&[0, 2]), [20..30]);
+        assert_eq!(missing(&[0, 1]), [30..35]);
+        assert_eq!(missing(&[0, 1, 2]), []);
+        assert_eq!(super::missing(&(3..3), 10, |_| false).count(), 0);
     }
 
     #[test]

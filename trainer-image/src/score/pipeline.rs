@@ -1,0 +1,233 @@
+//! The images of a shard on their way to rows. Loading, the network and writing go on at the same time, each at its own
+//! pace, with bounded queues between: the network waits for neither the writer nor the end of a part.
+//!
+//! ```text
+//!  loader's threads ─► batches ─► network (this thread) ─► parts ─► writer's thread: note, commit
+//! ```
+//!
+//! A batch has images of one part alone. Which images go through the network together is then the same after a kill as
+//! without one, and with it each bit of the rows.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Instant;
+
+use tch::{Device, Tensor};
+
+use super::judge::Judge;
+use super::output::{Prediction, Row, Writer};
+use crate::data::{DataError, Failures, Images, Loader, Options, Request};
+use crate::fault::Fault;
+use crate::inference::Classifier;
+use crate::input::rows;
+use crate::progress::{Meter, ProgressHandle};
+
+/// Parts that wait for the writer at most.
+const PARTS: usize = 2;
+/// Batches whose logits are read from a GPU together: the GPU has the next ones to compute meanwhile.
+const UNREAD: usize = 8;
+
+/// Rows of a range of inputs, in their order.
+type PartRows = (Range<usize>, Vec<Row>);
+
+/// What scores the images of a shard.
+pub(super) struct Pipeline {
+    pub(super) classifier: Classifier,
+    pub(super) images: Arc<Images>,
+    pub(super) batch_size: usize,
+    /// Threads that load images.
+    pub(super) threads: usize,
+    pub(super) progress: Option<ProgressHandle>,
+}
+
+/// Rows that are scored, on their way into parts.
+struct Scored<'a> {
+    /// Ranges that are still to be filled, the first one with `rows`.
+    due: VecDeque<Range<usize>>,
+    rows: Vec<Row>,
+    parts: &'a SyncSender<PartRows>,
+}
+
+/// A batch whose logits are not read yet.
+struct Unread {
+    logits: Tensor,
+    images: usize,
+    failures: Vec<(usize, DataError)>,
+}
+
+/// How far the shard is.
+struct Course<'a> {
+    done: u64,
+    total: u64,
+    meter: Meter,
+    progress: Option<&'a ProgressHandle>,
+}
+
+impl Pipeline {
+    /// Scores what is missing and commits it, part by part.
+    pub(super) fn run(&self, writer: &mut Writer, judge: Option<&Judge>) -> Result<(), Fault> {
+        let due: VecDeque<Range<usize>> = writer.missing().into();
+        let done = writer.rows_done() as u64;
+        let mut course = Course {
+            done,
+            total: writer.range().len() as u64,
+            meter: Meter::new(done),
+            progress: self.progress.as_ref(),
+        };
+        thread::scope(|scope| {
+            let (parts, scored) = sync_channel(PARTS);
+            let images = &*self.images;
+            let writing = scope.spawn(move || write(writer, judge, images, scored));
+            let computed = self.compute(Scored { due, rows: Vec::new(), parts: &parts }, &mut course);
+            drop(parts);
+            let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // Why a writer has ended says more than that it has.
+            written.and(computed)
+        })
+    }
+
+    /// Takes batches from the loader through the network.
+    fn compute(&self, mut scored: Scored<'_>, course: &mut Course<'_>) -> Result<(), Fault> {
+        let options = Options { failures: Failures::Report, ..Options::new(self.threads) };
+        let requests = requests(scored.due.clone(), self.batch_size);
+        let mut loader = Loader::start(self.images.clone(), requests, options)?;
+        let at_once = if self.classifier.device() == Device::Cpu { 1 } else { UNREAD };
+        let mut unread = Vec::new();
+        while let Some(batch) = loader.next() {
+            let mut batch = batch?;
+            unread.push(Unread {
+                logits: self.classifier.logits(&self.classifier.tensor(&batch.pixels)?)?,
+                images: batch.labels.len(),
+                failures: std::mem::take(&mut batch.failures),
+            });
+            loader.recycle(batch);
+            if unread.len() == at_once && !self.read(&mut unread, &mut scored, course)? {
+                // The writer has ended, and says why.
+                return Ok(());
+            }
+        }
+        self.read(&mut unread, &mut scored, course).map(drop)
+    }
+
+    /// Turns logits into rows. Tells whether there is somebody to write them.
+    fn read(&self, unread: &mut Vec<Unread>, scored: &mut Scored<'_>, course: &mut Course<'_>) -> Result<bool, Fault> {
+        if unread.is_empty() {
+            return Ok(true);
+        }
+        let logits: Vec<&Tensor> = unread.iter().map(|batch| &batch.logits).collect();
+        let probabilities = rows(&Tensor::f_cat(&logits, 0)?)?;
+        let threshold = self.classifier.card().threshold.map(|threshold| threshold as f32);
+        let mut predictions =
+            probabilities.chunks_exact(self.classifier.classes().len()).map(|row| Ok(predict(row, threshold)));
+        for batch in unread.drain(..) {
+            let mut rows: Vec<Row> = predictions.by_ref().take(batch.images).collect();
+            for (place, error) in &batch.failures {
+                rows[*place] = Err(error.to_string());
+            }
+            course.add(batch.images as u64);
+            if !scored.add(rows) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Commits parts as they come.
+fn write(writer: &mut Writer, judge: Option<&Judge>, images: &Images, scored: Receiver<PartRows>) -> Result<(), Fault> {
+    let total = writer.range().len();
+    let mut last = Instant::now();
+    for (range, rows) in scored {
+        if let Some(judge) = judge {
+            // Before the rows: a part that is there has been judged.
+            judge.note(&range, &rows, &images.dataset().samples[range.clone()])?;
+        }
+        let count = range.len();
+        writer.commit(range, &rows)?;
+        let images_per_second = count as f64 / last.elapsed().as_secs_f64();
+        last = Instant::now();
+        tracing::info!(rows = writer.rows_done(), total, images_per_second, "rows committed");
+    }
+    Ok(())
+}
+
+impl Scored<'_> {
+    /// Takes the next rows, and hands a part over that is full. Tells whether there is somebody to take it.
+    fn add(&mut self, rows: Vec<Row>) -> bool {
+        self.rows.extend(rows);
+        match self.due.pop_front_if(|range| range.len() == self.rows.len()) {
+            Some(range) => self.parts.send((range, std::mem::take(&mut self.rows))).is_ok(),
+            None => true,
+        }
+    }
+}
+
+impl Course<'_> {
+    fn add(&mut self, images: u64) {
+        self.done += images;
+        let (done, total, meter) = (self.done, self.total, &mut self.meter);
+        meter.add(done, images);
+        if let Some(handle) = self.progress {
+            handle.update(|progress| {
+                "Scoring".clone_into(&mut progress.stage);
+                progress.step = done;
+                progress.total_steps = total;
+                progress.images_per_second = meter.images_per_second();
+                progress.eta_seconds = meter.eta_seconds(done, total);
+            });
+        }
+    }
+}
+
+/// The batches of some ranges, one range after the other.
+fn requests(ranges: VecDeque<Range<usize>>, batch_size: usize) -> impl Iterator<Item = Request> + Send + 'static {
+    ranges.into_iter().flat_map(move |range| {
+        let end = range.end;
+        range
+            .step_by(batch_size)
+            .map(move |first| Request { epoch: 0, samples: (first..(first + batch_size).min(end)).collect() })
+    })
+}
+
+/// The most probable class, the first of equals; of two classes the second from the model's threshold on.
+fn predict(probabilities: &[f32], threshold: Option<f32>) -> Prediction {
+    let class = match (threshold, probabilities) {
+        (Some(threshold), [_, second]) => usize::from(*second >= threshold),
+        _ => (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0),
+    };
+    Prediction { class, probabilities: probabilities.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_is_the_most_probable_one_or_the_one_beyond_the_threshold() {
+        let table: [(&[f32], Option<f32>, usize); 6] = [
+            (&[0.2, 0.5, 0.3], None, 1),
+            (&[0.4, 0.4, 0.2], None, 0),
+            (&[0.6, 0.4], None, 0),
+            (&[0.6, 0.4], Some(0.3), 1),
+            (&[0.6, 0.4], Some(0.5), 0),
+            (&[0.2, 0.5, 0.3], Some(0.9), 1),
+        ];
+        for (probabilities, threshold, class) in table {
+            assert_eq!(predict(probabilities, threshold).class, class, "{probabilities:?} {threshold:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_ends_with_its_part_whatever_was_scored_before() {
+        let samples = |ranges: &[Range<usize>]| -> Vec<Vec<usize>> {
+            requests(ranges.iter().cloned().collect(), 3).map(|request| request.samples).collect()
+        };
+        let second = [vec![4, 5, 6], vec![7]];
+        assert_eq!(samples(&[0..4, 4..8]), [&[vec![0, 1, 2], vec![3]], &second[..]].concat());
+        assert_eq!(samples(&[4..8]), second);
+    }
+}
