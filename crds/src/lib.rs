@@ -7,6 +7,7 @@
 //! status  reasons                               what the operator says about them
 //! contract                                      what operator and trainer say to each other
 //! causes                                        what each cause of an end means, for people
+//! evaluation                                    the history of a model's evaluations
 //! cuda                                          which driver runs which CUDA, which GPU runs which code
 //! xid                                           what the driver says of broken GPUs
 //! uri                                           where data, models and outputs are
@@ -28,6 +29,7 @@ pub mod check;
 pub mod contract;
 pub mod cuda;
 pub mod data;
+pub mod evaluation;
 pub mod fault;
 pub mod infrastructure;
 #[cfg(feature = "kube")]

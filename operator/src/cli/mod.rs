@@ -26,6 +26,7 @@ use crate::plugin::about::{self, Nodes, Version};
 use crate::plugin::bundle::SupportBundle;
 use crate::plugin::change::{Suspend, Wait};
 use crate::plugin::doctor::Doctor;
+use crate::plugin::evaluations::Evaluations;
 use crate::plugin::events::Events;
 use crate::plugin::logs::Logs;
 use crate::plugin::report::Report;
@@ -88,6 +89,8 @@ enum Command {
     Top(Top),
     /// Say where a training's report is, and open it if it is on this machine.
     Report(Report),
+    /// Show how a model has done over time: the evaluations in its folder.
+    Evaluations(Evaluations),
     /// Gather what somebody else needs to understand a namespace, without anything secret.
     SupportBundle(SupportBundle),
     /// Look for what is missing on this machine and in the cluster: trainer, driver, GPUs, definitions, rights, operator.
@@ -187,6 +190,7 @@ pub fn main() -> ExitCode {
         Command::Wait(typed) => typed.run(),
         Command::Top(typed) => typed.run(),
         Command::Report(typed) => typed.run(),
+        Command::Evaluations(typed) => typed.run(),
         Command::SupportBundle(typed) => typed.run(),
         Command::Doctor(typed) => typed.run(),
         Command::Version(typed) => typed.run(),
@@ -305,7 +309,8 @@ fn signals() -> Result<Receiver<i32>, RunError> {
     Ok(receiver)
 }
 
-fn volume(text: &str) -> Result<(String, PathBuf), String> {
+/// A claim and its folder on this machine, as `--volume` takes them.
+pub(crate) fn volume(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((claim, folder)) if !claim.is_empty() && !folder.is_empty() => Ok((claim.to_owned(), folder.into())),
         _ => Err("write the claim and its folder: images=/data/images".to_owned()),

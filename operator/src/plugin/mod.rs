@@ -8,7 +8,7 @@
 //! - `job`, `member`: a job and its pods, whatever its kind.
 //! - `tree`, `lines`, `redact`, `advice`, `paint`: pure, from data to text.
 //! - One file for each command, or for a few short ones: `status`, `logs`, `events`, `change` (suspend, resume, wait),
-//!   `retrain`, `top`, `report`, `bundle`, `about` (version, nodes, why), `doctor`.
+//!   `retrain`, `top`, `report`, `evaluations`, `bundle`, `about` (version, nodes, why), `doctor`.
 //!
 //! Exit codes: 0 done, 1 the job failed or is not there, 2 mistyped, 3 no way to the cluster, 124 the time is over.
 
@@ -19,6 +19,7 @@ pub(crate) mod bundle;
 pub(crate) mod change;
 pub(crate) mod doctor;
 mod error;
+pub(crate) mod evaluations;
 pub(crate) mod events;
 mod job;
 mod lines;
