@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers
+.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers bench-scoring
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -57,6 +57,9 @@ bench-loading: build ## Times loading of images against torchvision's recipe
 
 bench-training: build ## Times training against Python's DistributedDataParallel, and how fast it starts and stops
 	cargo bench -p trainer --bench training
+
+bench-scoring: build ## Times scoring against Python's best, from JPEGs to rows, and kills jobs at fifty moments
+	cargo bench -p trainer --bench scoring
 
 gpu-checks: tools ## Packs what tests/gpu/run needs on a machine with a GPU, which has to build nothing
 	@tests/gpu/pack
