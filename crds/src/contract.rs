@@ -298,6 +298,9 @@ pub struct JobResult {
     /// Rows that carry an error instead of probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_failed: Option<u64>,
+    /// What a person should know although the job is done: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What rank 0 answers to `GET /progress`.

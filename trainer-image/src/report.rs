@@ -2,7 +2,7 @@
 //! mailed, kept for years and opened on a phone without a network.
 //!
 //! ```text
-//!  Report ─► page ─┬─ figures      accuracy and its interval, loss, F1, comparison with the model before
+//!  Report ─► page ─┬─ figures      accuracy and its interval, loss, F1, comparison with the model before, or with training
 //!                  ├─ findings     what was found in the data before training
 //!                  ├─ curves ──────┐
 //!                  ├─ roc ─────────┼─ plot   SVG that stretches, labels in HTML that don't
@@ -29,7 +29,7 @@ mod text;
 mod time;
 mod wrong;
 
-use crate::metrics::{Evaluation, History, Summary, Threshold};
+use crate::metrics::{Evaluation, History, Summary, Threshold, WrongPrediction};
 
 /// What a report shows. Leave out what is not known: `Report { title, classes, ..Report::default() }`.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,7 @@ pub struct Report<'a> {
     pub learning_rates: Vec<(f64, f64)>,
     /// What was found in the data before training: what was looked at, and a sentence. At most 20 are shown.
     pub findings: Vec<(String, String)>,
-    /// The model it was retrained from.
+    /// What the figures are compared with.
     pub previous: Option<Previous<'a>>,
     /// The most wrong images, the worst first. At most 48 are shown.
     pub wrong: Vec<WrongImage>,
@@ -64,15 +64,26 @@ pub struct Report<'a> {
     pub facts: Vec<FactGroup>,
 }
 
-/// The model that this one was retrained from.
+/// What a model's figures are compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
+    /// What it is.
+    pub relation: Relation,
     /// What it is called: the name of its job or its URI.
     pub name: &'a str,
     /// Its figures.
     pub summary: &'a Summary,
     /// Whether both were evaluated on the same images. If not, the report says that the figures can't be compared exactly.
     pub same_images: bool,
+}
+
+/// What a model is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// The model that it was retrained from.
+    Parent,
+    /// Itself, as it was judged when it was trained.
+    Training,
 }
 
 /// An image that was taken for something else.
@@ -90,6 +101,14 @@ pub struct WrongImage {
     pub label_probability: f32,
     /// A PNG of it, 160 pixels wide at most for the sake of the file's size. What is no PNG or is larger than 128 KiB is not shown.
     pub thumbnail: Vec<u8>,
+}
+
+impl WrongImage {
+    /// What was found of an image, with its picture if there is one.
+    pub fn new(found: &WrongPrediction, thumbnail: Option<Vec<u8>>) -> Self {
+        let WrongPrediction { name, label, predicted, probability, label_probability } = found.clone();
+        Self { name, label, predicted, probability, label_probability, thumbnail: thumbnail.unwrap_or_default() }
+    }
 }
 
 /// Facts that belong together, under one heading.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crds::contract::{Assignment, CONTRACT_VERSION, Cause, TerminationMessage, env};
+use crds::evaluation::{self, EvaluationRecord};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -67,6 +68,11 @@ impl Bench {
 
     /// Starts a pod's launcher with an attempt of a job.
     fn start(&self, kind: &str, name: &str, spec: &Value, attempt: u32) -> Pod {
+        self.start_with(kind, name, spec, attempt, &[])
+    }
+
+    /// As [`start`](Self::start), with more variables.
+    fn start_with(&self, kind: &str, name: &str, spec: &Value, attempt: u32, environment: &[(&str, &str)]) -> Pod {
         let processes = spec["infrastructure"]["processesPerNode"].as_u64().unwrap_or(1);
         let assignment = Assignment {
             contract_version: CONTRACT_VERSION,
@@ -88,6 +94,7 @@ impl Bench {
             .env(env::TORCHELASTIC_RUN_ID, format!("{name}/{attempt}"))
             .env(env::PROGRESS_PORT, "0")
             .env(env::TERMINATION_LOG, &message)
+            .envs(environment.iter().copied())
             .stderr(log)
             .stdout(Stdio::null())
             .spawn()
@@ -105,6 +112,14 @@ impl Bench {
 
     fn metrics(&self, output: &str) -> Value {
         serde_json::from_slice(&fs::read(self.path(output).join("metrics.json")).unwrap()).unwrap()
+    }
+
+    /// The evaluations in a model's folder by the UID of their jobs.
+    fn history(&self, model: &str) -> BTreeMap<String, EvaluationRecord> {
+        let folder = self.path(model).join(evaluation::FOLDER);
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let read = |path: PathBuf| -> EvaluationRecord { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        paths.map(read).map(|record| (record.uid.clone(), record)).collect()
     }
 
     fn weights(&self, output: &str) -> Vec<u8> {
@@ -191,6 +206,67 @@ fn a_model_is_trained_and_scores_what_it_was_trained_on() {
     assert_eq!((scored.rows_in, scored.rows_out, scored.rows_failed), (Some(40), Some(40), Some(0)));
     let again = bench.start("ScoringJob", "scores", &bench.scoring("model", "scores"), 2).succeed().result.unwrap();
     assert_eq!(again, scored, "a finished output is left as it is");
+}
+
+#[test]
+fn each_evaluation_is_in_the_model_s_history_once() {
+    let bench = Bench::new(20);
+    let trained = bench.start("TrainingJob", "model", &bench.training("model"), 1).succeed().result.unwrap();
+    for attempt in [1, 2] {
+        let done = bench.start("ScoringJob", "first", &bench.scoring("model", "first"), attempt).succeed();
+        assert_eq!(done.result.unwrap().note, None);
+    }
+    fs::write(bench.path("images/left/000.png"), b"not an image").unwrap();
+    bench.start("ScoringJob", "second", &bench.scoring("model", "second"), 1).succeed();
+    let history = bench.history("model");
+    assert_eq!(history.len(), 2);
+    let [first, second] = ["first", "second"].map(|name| &history[&format!("uid-{name}")]);
+    assert_eq!((first.job.as_str(), first.version), ("ScoringJob default/first", evaluation::VERSION));
+    assert_eq!((first.images, first.unreadable, first.figures.count), (40, 0, 40));
+    assert_eq!((second.images, second.unreadable, second.figures.count), (40, 1, 39));
+    assert_eq!((&first.data, &first.output), (&bench.uri("images"), &bench.uri("first")));
+    assert_eq!(first.model_digest, trained.digest.unwrap());
+    let drift = first.drift.as_ref().unwrap();
+    assert_eq!(drift.at_training.accuracy, trained.metric.unwrap());
+    assert!((first.figures.accuracy - drift.accuracy - drift.at_training.accuracy).abs() < 1e-12);
+    assert_eq!(drift.label_shift, 0.0, "both halves of the images are of one class, then and now");
+    let report = fs::read_to_string(bench.path("second/report.html")).unwrap();
+    for text in ["Compared with its training", "Drift since training", "population stability index", "Calibration"] {
+        assert!(report.contains(text), "{text}");
+    }
+}
+
+/// The mean logarithm of the labels' probabilities tells whether the probabilities are the same.
+#[test]
+fn an_exact_scoring_sees_the_probabilities_that_training_s_validation_saw() {
+    let bench = Bench::new(20);
+    let mut training = bench.training("model");
+    training["data"]["validation"] = json!({"uri": bench.uri("images")});
+    training["infrastructure"]["processesPerNode"] = json!(1);
+    bench.start("TrainingJob", "model", &training, 1).succeed();
+    let trained = bench.metrics("model")["evaluation"]["loss"].as_f64().unwrap();
+    let loss = |name: &str, environment: &[(&str, &str)]| {
+        bench.start_with("ScoringJob", name, &bench.scoring("model", name), 1, environment).succeed();
+        let figures: Value =
+            serde_json::from_slice(&fs::read(bench.path(name).join("evaluation.json")).unwrap()).unwrap();
+        figures["loss"].as_f64().unwrap()
+    };
+    let exact = loss("exact", &[(env::EXACT, "1")]);
+    // Written as JSON and read again twice: the last digit of a sum may go that way.
+    assert!((exact - trained).abs() <= 4.0 * f64::EPSILON * trained, "{exact} and {trained}");
+    let folded = loss("folded", &[]);
+    assert!((folded - trained).abs() <= 1e-3 * trained, "{folded} and {trained}");
+}
+
+#[test]
+fn a_history_that_can_not_be_written_is_told_and_fails_nothing() {
+    let bench = Bench::new(10);
+    bench.start("TrainingJob", "model", &bench.training("model"), 1).succeed();
+    fs::write(bench.path("model/evaluations"), b"a file in the folder's place").unwrap();
+    let result = bench.start("ScoringJob", "scores", &bench.scoring("model", "scores"), 1).succeed().result.unwrap();
+    let note = result.note.unwrap();
+    assert!(note.starts_with("The evaluation could not be added to the model's history: "), "{note}");
+    assert!(result.metric.is_some() && bench.path("scores/manifest.json").is_file());
 }
 
 #[test]

@@ -258,9 +258,10 @@ async fn act<K: Kind>(
     };
     let spec = job.spec_json();
     let mut claims = Claim::of(&spec);
-    for claim in place.models.values().filter_map(|uri| Claim::of_model(uri)) {
-        if claims.iter().all(|known| known.name != claim.name) {
-            claims.push(claim);
+    for claim in place.models.values().filter_map(|uri| Claim::of_model(uri, &spec)) {
+        match claims.iter_mut().find(|known| known.name == claim.name) {
+            Some(known) => known.is_written |= claim.is_written,
+            None => claims.push(claim),
         }
     }
     let device = if place.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };

@@ -129,6 +129,7 @@ impl Draft<'_> {
             rows_failed: sum(old.rows_failed, new.rows_failed),
             uri: old.uri,
             digest: None,
+            note: old.note.or(new.note),
         });
     }
 
@@ -213,12 +214,19 @@ impl Draft<'_> {
                 Some(step) => format!("Suspended; a checkpoint is committed at step {step}"),
                 None => "Suspended".to_owned(),
             },
-            Phase::Succeeded => match &ledger.result {
-                Some(JobResult { metric_name: Some(name), metric: Some(metric), .. }) => {
-                    format!("Done: {name} {metric:.4}")
+            Phase::Succeeded => {
+                let result = ledger.result.as_ref();
+                let done = match result {
+                    Some(JobResult { metric_name: Some(name), metric: Some(metric), .. }) => {
+                        format!("Done: {name} {metric:.4}")
+                    }
+                    _ => "Done".to_owned(),
+                };
+                match result.and_then(|result| result.note.as_deref()) {
+                    Some(note) => format!("{done}. {note}"),
+                    None => done,
                 }
-                _ => "Done".to_owned(),
-            },
+            }
             Phase::Failed => self.failed(),
         }
     }

@@ -33,6 +33,7 @@ mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thumbnail;
 mod tree;
 mod view;
 

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::text;
-use super::{Previous, Report};
+use super::{Previous, Relation, Report};
 use crate::metrics::Summary;
 
 struct Tile {
@@ -23,6 +23,9 @@ struct Change {
 }
 
 struct Comparison {
+    title: &'static str,
+    /// A sentence before the name, which ends it.
+    lead: &'static str,
     name: String,
     same_images: bool,
     changes: Vec<Change>,
@@ -161,5 +164,10 @@ fn compare(previous: &Previous<'_>, now: &Summary) -> Comparison {
             "worse"
         },
     });
-    Comparison { name: text::clean(previous.name), same_images: previous.same_images, changes: changes.collect() }
+    let (title, lead) = match previous.relation {
+        Relation::Parent => ("Compared with the model before", "Retrained from"),
+        Relation::Training => ("Compared with its training", "Trained by"),
+    };
+    let (name, same_images) = (text::clean(previous.name), previous.same_images);
+    Comparison { title, lead, name, same_images, changes: changes.collect() }
 }

@@ -119,7 +119,12 @@ fn a_full_report_has_every_section_and_an_empty_one_has_none() {
         history: Some(&history),
         learning_rates: vec![(0.5, 0.05), (1.0, 0.1), (12.0, 0.01)],
         findings: vec![("balance".to_owned(), "class \"cat\" has few images".to_owned())],
-        previous: Some(Previous { name: "pets-first", summary: &before, same_images: true }),
+        previous: Some(Previous {
+            relation: Relation::Parent,
+            name: "pets-first",
+            summary: &before,
+            same_images: true,
+        }),
         wrong: vec![wrong("cat/1.png", png(32, 100))],
         facts: vec![FactGroup::new("Model").fact("Architecture", "resnet18").maybe("Digest", None::<String>)],
     };
@@ -173,7 +178,7 @@ fn what_comes_from_outside_is_text_and_never_markup() {
         history: Some(&history),
         learning_rates: Vec::new(),
         findings: vec![(HOSTILE.to_owned(), HOSTILE.to_owned())],
-        previous: Some(Previous { name: HOSTILE, summary: &before, same_images: false }),
+        previous: Some(Previous { relation: Relation::Training, name: HOSTILE, summary: &before, same_images: false }),
         wrong: vec![wrong(HOSTILE, b"<script>no picture</script>".to_vec()), wrong(HOSTILE, png(200, 50))],
         facts: vec![FactGroup::new(HOSTILE).fact(HOSTILE, HOSTILE)],
     };

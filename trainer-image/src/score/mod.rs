@@ -4,6 +4,7 @@
 //!  model folder ─► list ─► output: claim, freeze ─► pipeline: load ─► network ─► rows ─► commit ─► finish ─► judge
 //! ```
 
+mod drift;
 mod judge;
 pub mod output;
 mod pipeline;
@@ -14,7 +15,7 @@ use crds::ScoringJobSpec;
 use crds::contract::{Assignment, Cause, JobResult};
 use tch::Device;
 
-use self::judge::Judge;
+use self::judge::{Judge, Judgement, Subject};
 use self::output::{Input as Image, Layout, Manifest, Output, Request};
 use self::pipeline::Pipeline;
 use crate::data::{Dataset, Images, Labels, Sample, Source, default_threads, open};
@@ -43,7 +44,8 @@ pub fn run(
     let uri = spec.model.uri.as_deref().ok_or_else(|| {
         Fault::new(Cause::Bug, "the assignment names a model by its job: the operator resolves it to a URI")
     })?;
-    let saved = model::open(&path_of(uri)?)?;
+    let model = path_of(uri)?;
+    let saved = model::open(&model)?;
     let (classes, digest) = (saved.card.classes.clone(), saved.digest.clone());
     let source = Source {
         path: path_of(&spec.data.uri)?,
@@ -76,7 +78,19 @@ pub fn run(
         shard,
         shards,
     };
-    let judge = spec.evaluate.then(|| Judge::new(&folder, shard, &saved.card));
+    let judge = spec.evaluate.then(|| {
+        let subject = Subject {
+            model,
+            model_digest: digest.clone(),
+            card: saved.card.clone(),
+            data: spec.data.uri.clone(),
+            images: listed.subset(&[]),
+            images_digest: listed.digest(),
+            output: spec.output.uri.clone(),
+            job: job_owner.clone(),
+        };
+        Judge::new(&folder, shard, subject)
+    });
     let manifest = match Output::open(&request)? {
         Output::Finished { manifest, .. } => Some(manifest),
         Output::Resume(mut writer) => {
@@ -93,20 +107,21 @@ pub fn run(
         }
     };
     let Some(manifest) = manifest else { return Ok(None) };
-    let accuracy = judge.map(|judge| judge.conclude(&manifest)).transpose()?;
-    Ok(Some(result(spec, &manifest, accuracy)))
+    let judgement = judge.map(|judge| judge.conclude(&manifest)).transpose()?;
+    Ok(Some(result(spec, &manifest, judgement)))
 }
 
-fn result(spec: &ScoringJobSpec, manifest: &Manifest, accuracy: Option<f64>) -> JobResult {
+fn result(spec: &ScoringJobSpec, manifest: &Manifest, judgement: Option<Judgement>) -> JobResult {
     JobResult {
         uri: spec.output.uri.clone(),
         digest: Some(manifest.digest()),
-        metric_name: accuracy.map(|_| "accuracy".to_owned()),
-        metric: accuracy,
+        metric_name: judgement.as_ref().map(|_| "accuracy".to_owned()),
+        metric: judgement.as_ref().map(|judgement| judgement.accuracy),
         threshold: None,
         rows_in: Some(manifest.rows.inputs),
         rows_out: Some(manifest.rows.written),
         rows_failed: Some(manifest.rows.failed),
+        note: judgement.and_then(|judgement| judgement.note),
     }
 }
 

@@ -1,6 +1,5 @@
 //! The facts and pictures of a training's `report.html`.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use crds::contract::Cause;
@@ -10,19 +9,17 @@ use super::evaluate::Evaluated;
 use super::gpu_use::GpuUse;
 use super::position::Position;
 use super::setup::Setup;
-use crate::data::{Dataset, Decoder, MAX_PIXELS};
+use crate::data::{Decoder, MAX_PIXELS};
 use crate::fault::Fault;
 use crate::metrics::History;
 use crate::model::Card;
 use crate::optim::Plateau;
-use crate::report::{FactGroup, Previous, Report, WrongImage, render as render_page};
+use crate::report::{FactGroup, Previous, Relation, Report, WrongImage, render as render_page};
 
 /// Images left out that are named.
 const LEFT_OUT: usize = 100;
 /// Learning rates that are drawn, about.
 const RATES: u64 = 400;
-/// Largest side of a thumbnail, in pixels.
-const THUMBNAIL: u32 = 160;
 
 /// Renders the report of a training that has ended.
 pub(super) fn render(
@@ -52,6 +49,7 @@ pub(super) fn render(
         learning_rates: learning_rates(setup, position.step),
         findings: position.findings.iter().map(|found| (found.check.clone(), found.text.clone())).collect(),
         previous: setup.before.as_ref().map(|before| Previous {
+            relation: Relation::Parent,
             name: &before.name,
             summary: &before.summary,
             same_images: before.validation_digest.is_some() && before.validation_digest == history.validation_digest,
@@ -141,29 +139,8 @@ fn learning_rates(setup: &Setup, steps: u64) -> Vec<(f64, f64)> {
 fn wrong_images(evaluated: &Evaluated, setup: &Setup) -> Vec<WrongImage> {
     let Some(images) = &setup.validation else { return Vec::new() };
     let mut decoder = Decoder::new(MAX_PIXELS);
-    let found = evaluated.worst.predictions();
+    let found = evaluated.worst.predictions().iter();
     found
-        .iter()
-        .map(|wrong| WrongImage {
-            name: wrong.name.clone(),
-            label: wrong.label,
-            predicted: wrong.predicted,
-            probability: wrong.probability,
-            label_probability: wrong.label_probability,
-            thumbnail: thumbnail(&mut decoder, images.dataset(), Path::new(&wrong.name)).unwrap_or_default(),
-        })
+        .map(|wrong| WrongImage::new(wrong, images.dataset().thumbnail(&mut decoder, Path::new(&wrong.name))))
         .collect()
-}
-
-/// A small PNG of an image file; none if it can't be read any more, which is no reason to lose the report.
-fn thumbnail(decoder: &mut Decoder, data: &Dataset, sample: &Path) -> Option<Vec<u8>> {
-    let (width, height, pixels) = decoder.decode(&data.read(sample).ok()?).ok()?;
-    let image = image::RgbImage::from_raw(width, height, pixels)?;
-    let small = match width.max(height) <= THUMBNAIL {
-        true => image.into(),
-        false => image::DynamicImage::from(image).thumbnail(THUMBNAIL, THUMBNAIL),
-    };
-    let mut png = Vec::new();
-    small.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png).ok()?;
-    Some(png)
 }

@@ -29,17 +29,23 @@ impl Claim {
         let mut found: BTreeMap<String, bool> = BTreeMap::new();
         for (path, uri) in assignment::uris(spec) {
             if let Some(claim) = uri.claim() {
-                *found.entry(claim.to_owned()).or_default() |= path.starts_with("spec.output.");
+                let is_written = path.starts_with("spec.output.") || (path == "spec.model.uri" && evaluates(spec));
+                *found.entry(claim.to_owned()).or_default() |= is_written;
             }
         }
         found.into_iter().map(|(name, is_written)| Claim { name, is_written }).collect()
     }
 
-    /// The claim of a model that another job has left.
-    pub fn of_model(uri: &str) -> Option<Claim> {
+    /// The claim of a model that another job has left, for a job with this spec.
+    pub fn of_model(uri: &str, spec: &Value) -> Option<Claim> {
         let uri = Uri::parse(uri).ok()?;
-        Some(Claim { name: uri.claim()?.to_owned(), is_written: false })
+        Some(Claim { name: uri.claim()?.to_owned(), is_written: evaluates(spec) })
     }
+}
+
+/// Whether the job judges its model, and adds to the history in the model's folder.
+fn evaluates(spec: &Value) -> bool {
+    spec["evaluate"] == true
 }
 
 /// The folder of each claim.
@@ -104,4 +110,28 @@ impl Template<'_> {
 /// Claims may have names that are too long for a volume.
 fn volume_name(number: usize) -> String {
     format!("claim-{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_model_s_claim_is_written_to_by_an_evaluation_alone() {
+        let spec = |evaluate: bool| {
+            json!({
+                "model": {"uri": "pvc://models/flowers"}, "data": {"uri": "pvc://images/new"}, "evaluate": evaluate,
+                "output": {"uri": "pvc://rows/new"},
+            })
+        };
+        for evaluate in [false, true] {
+            let claim = |name: &str, is_written| Claim { name: name.to_owned(), is_written };
+            let expected = vec![claim("images", false), claim("models", evaluate), claim("rows", true)];
+            assert_eq!(Claim::of(&spec(evaluate)), expected);
+            assert_eq!(Claim::of_model("pvc://models/flowers", &spec(evaluate)), Some(claim("models", evaluate)));
+        }
+        assert_eq!(Claim::of_model("s3://models/flowers", &spec(true)), None);
+    }
 }

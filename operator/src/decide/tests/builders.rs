@@ -159,6 +159,7 @@ pub(super) fn completed(rows: u64, metric: f64) -> MemberState {
         rows_out: Some(rows),
         rows_failed: Some(0),
         digest: None,
+        note: None,
     };
     let said = TerminationMessage {
         contract_version: 1,

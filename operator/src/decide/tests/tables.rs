@@ -4,7 +4,7 @@ use crds::contract::Cause;
 use crds::status::Placement;
 
 use super::builders::*;
-use crate::observe::{FinalReason, Obstacle, Phase, Stage, World};
+use crate::observe::{End, FinalReason, MemberState, Obstacle, Phase, Stage, World};
 
 #[test]
 fn a_new_job_starts_all_members_of_its_first_attempt() {
@@ -200,6 +200,17 @@ fn results_of_shards_add_up() {
     let result = ledger.result.expect("a result");
     assert_eq!(ledger.phase, Phase::Succeeded);
     assert_eq!((result.rows_in, result.rows_out, result.metric), (Some(40), Some(40), Some(0.75)));
+}
+
+#[test]
+fn what_a_person_should_know_of_a_done_job_is_in_its_message() {
+    let mut world = scoring(2, 2).gang(0, 1, Stage::Running).gang(1, 1, Stage::Running);
+    world = world.member_of(1, 0, completed(30, 1.0)).member_of(1, 1, completed(10, 1.0));
+    if let MemberState::Ended(End { result: Some(result), .. }) = &mut world.members[1].state {
+        result.note = Some("The history could not be written.".to_owned());
+    }
+    let ledger = world.decided(1).ledger.expect("the end is written down");
+    assert_eq!(ledger.message, "Done: accuracy 1.0000. The history could not be written.");
 }
 
 #[test]
