@@ -202,11 +202,11 @@ impl Pair<'_> {
 
     /// What the model's watch has to tell of each pod; `None` where it was deleted.
     fn modelled_tale(&self) -> BTreeMap<String, Vec<Option<Seen>>> {
-        let told = self.model.untold.iter().map(|(id, queue)| {
-            let mut tale: Vec<Option<Seen>> = queue.iter().map(|pod| pod.as_ref().map(seen)).collect();
-            tale.dedup();
-            (name(*id), tale)
-        });
+        let told = self
+            .model
+            .untold
+            .iter()
+            .map(|(id, queue)| (name(*id), plain(queue.iter().map(|pod| pod.as_ref().map(seen)).collect())));
         told.collect()
     }
 
@@ -230,9 +230,17 @@ impl Pair<'_> {
             }
             tale.entry(pod).or_default().push(told);
         }
-        tale.values_mut().for_each(Vec::dedup);
-        tale
+        tale.into_iter().map(|(pod, told)| (pod, plain(told))).collect()
     }
+}
+
+/// A tale without what is told twice, and without the word that a pod is being stopped just before it is gone: the real watch
+/// tells it also of one that goes at once.
+fn plain(mut tale: Vec<Option<Seen>>) -> Vec<Option<Seen>> {
+    tale.dedup();
+    let goes = |at: usize| tale.get(at + 1) == Some(&None) && tale[at].is_some_and(|(_, stops)| stops);
+    let kept: Vec<bool> = (0..tale.len()).map(|at| !goes(at)).collect();
+    tale.into_iter().zip(kept).filter_map(|(told, kept)| kept.then_some(told)).collect()
 }
 
 async fn live(seed: u64) {
