@@ -3,6 +3,7 @@
 //!
 //! With `TRAINYARD_BENCH_TINY=1` everything is done once, in small: to see that it works.
 
+#[allow(dead_code, reason = "each benchmark needs a part of it")]
 #[path = "../common/figures.rs"]
 mod figures;
 mod job;
@@ -80,7 +81,7 @@ fn networks(
     let ours = |batches: usize| -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         for _ in 0..batches {
-            std::hint::black_box(classifier.logits(&images)?);
+            let _ = std::hint::black_box(classifier.logits(&images)?);
         }
         Ok((batch * batches) as f64 / start.elapsed().as_secs_f64())
     };

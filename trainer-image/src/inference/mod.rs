@@ -182,6 +182,14 @@ impl Classifier {
     }
 }
 
+/// The class of an image: the most probable one, the first of equals; of two classes the second from the model's threshold on.
+pub fn decide(probabilities: &[f32], threshold: Option<f32>) -> usize {
+    match (threshold, probabilities) {
+        (Some(threshold), [_, second]) => usize::from(*second >= threshold),
+        _ => (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0),
+    }
+}
+
 /// The network of a model as it was trained, on `device`, channels last.
 ///
 /// # Errors

@@ -162,3 +162,18 @@ fn an_image_is_drawn_as_for_scoring() {
     assert_eq!(pixels, expected);
     assert!(classifier.draw(&mut Scratch::default(), b"no image", &mut pixels).is_err());
 }
+
+#[test]
+fn the_class_is_the_most_probable_one_or_the_one_beyond_the_threshold() {
+    let table: [(&[f32], Option<f32>, usize); 6] = [
+        (&[0.2, 0.5, 0.3], None, 1),
+        (&[0.4, 0.4, 0.2], None, 0),
+        (&[0.6, 0.4], None, 0),
+        (&[0.6, 0.4], Some(0.3), 1),
+        (&[0.6, 0.4], Some(0.5), 0),
+        (&[0.2, 0.5, 0.3], Some(0.9), 1),
+    ];
+    for (probabilities, threshold, class) in table {
+        assert_eq!(decide(probabilities, threshold), class, "{probabilities:?} {threshold:?}");
+    }
+}

@@ -22,7 +22,7 @@ use super::judge::Judge;
 use super::output::{Prediction, Row, Writer};
 use crate::data::{DataError, Failures, Images, Loader, Options, Request};
 use crate::fault::Fault;
-use crate::inference::Classifier;
+use crate::inference::{Classifier, decide};
 use crate::input::rows;
 use crate::progress::{Meter, ProgressHandle};
 
@@ -159,10 +159,11 @@ impl Scored<'_> {
     /// Takes the next rows, and hands a part over that is full. Tells whether there is somebody to take it.
     fn add(&mut self, rows: Vec<Row>) -> bool {
         self.rows.extend(rows);
-        match self.due.pop_front_if(|range| range.len() == self.rows.len()) {
-            Some(range) => self.parts.send((range, std::mem::take(&mut self.rows))).is_ok(),
-            None => true,
+        if self.due.front().is_none_or(|range| range.len() != self.rows.len()) {
+            return true;
         }
+        let range = self.due.pop_front().unwrap_or_default();
+        self.parts.send((range, std::mem::take(&mut self.rows))).is_ok()
     }
 }
 
@@ -193,13 +194,8 @@ fn requests(ranges: VecDeque<Range<usize>>, batch_size: usize) -> impl Iterator<
     })
 }
 
-/// The most probable class, the first of equals; of two classes the second from the model's threshold on.
 fn predict(probabilities: &[f32], threshold: Option<f32>) -> Prediction {
-    let class = match (threshold, probabilities) {
-        (Some(threshold), [_, second]) => usize::from(*second >= threshold),
-        _ => (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0),
-    };
-    Prediction { class, probabilities: probabilities.to_vec() }
+    Prediction { class: decide(probabilities, threshold), probabilities: probabilities.to_vec() }
 }
 
 #[cfg(test)]
@@ -207,27 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_is_the_most_probable_one_or_the_one_beyond_the_threshold() {
-        let table: [(&[f32], Option<f32>, usize); 6] = [
-            (&[0.2, 0.5, 0.3], None, 1),
-            (&[0.4, 0.4, 0.2], None, 0),
-            (&[0.6, 0.4], None, 0),
-            (&[0.6, 0.4], Some(0.3), 1),
-            (&[0.6, 0.4], Some(0.5), 0),
-            (&[0.2, 0.5, 0.3], Some(0.9), 1),
-        ];
-        for (probabilities, threshold, class) in table {
-            assert_eq!(predict(probabilities, threshold).class, class, "{probabilities:?} {threshold:?}");
-        }
-    }
-
-    #[test]
     fn a_batch_ends_with_its_part_whatever_was_scored_before() {
-        let samples = |ranges: &[Range<usize>]| -> Vec<Vec<usize>> {
-            requests(ranges.iter().cloned().collect(), 3).map(|request| request.samples).collect()
+        let samples = |parts: &[(usize, usize)]| -> Vec<Vec<usize>> {
+            let ranges = parts.iter().map(|&(first, end)| first..end);
+            requests(ranges.collect(), 3).map(|request| request.samples).collect()
         };
         let second = [vec![4, 5, 6], vec![7]];
-        assert_eq!(samples(&[0..4, 4..8]), [&[vec![0, 1, 2], vec![3]], &second[..]].concat());
-        assert_eq!(samples(&[4..8]), second);
+        assert_eq!(samples(&[(0, 4), (4, 8)]), [&[vec![0, 1, 2], vec![3]], &second[..]].concat());
+        assert_eq!(samples(&[(4, 8)]), second);
     }
 }

@@ -12,8 +12,8 @@ use super::error::ServeError;
 use super::settings::{Settings, Source};
 use crate::data::View;
 use crate::fault::Fault;
+use crate::inference::decide;
 use crate::model::{self, Card};
-use crate::score::decide;
 
 /// Digits of the digest that make a version's name.
 const VERSION_DIGITS: usize = 12;
