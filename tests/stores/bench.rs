@@ -94,6 +94,8 @@ impl Bench {
             .env(env::TORCHELASTIC_RUN_ID, format!("{name}/{attempt}"))
             .env(env::PROGRESS_PORT, "0")
             .env(env::TERMINATION_LOG, &message)
+            // Small jobs: threads that wait for each other on a busy machine take longer than one does.
+            .env("OMP_NUM_THREADS", "1")
             .stderr(fs::File::create(&log)?)
             .stdout(Stdio::null());
         for (name, value) in environment {
