@@ -146,35 +146,44 @@ impl Cache {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder)?;
-        self.book(size)?;
         let name = format!(".{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let staged = folder.join(name);
         let write = || {
-            let mut file = File::create_new(&staged)?;
+            let mut file = self.book(size, &staged)?;
             file.write_all(&head)?;
             file.write_all(bytes)?;
+            // Under the lock: who lists the folder meanwhile might see it under neither name.
+            let _lock = self.lock()?;
             fs::rename(&staged, &path)
         };
         write().inspect_err(|_| drop(fs::remove_file(&staged)))?;
         Ok(true)
     }
 
-    /// Makes room for so many bytes and takes it.
-    fn book(&self, size: u64) -> io::Result<()> {
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(self.folder.join(USED))?;
+    /// The file of the sum, locked until it is closed.
+    fn lock(&self) -> io::Result<File> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(self.folder.join(USED))?;
         file.lock()?;
+        Ok(file)
+    }
+
+    /// Makes room for so many bytes and takes it, by a file of that length: who counts from now on counts it.
+    fn book(&self, size: u64, staged: &Path) -> io::Result<File> {
+        let mut sum = self.lock()?;
         let mut text = String::new();
-        file.read_to_string(&mut text)?;
+        sum.read_to_string(&mut text)?;
         // Without a sum, or with one that is none, the folder tells.
         let used: Option<u64> = text.trim().parse().ok();
         let used = match used {
             Some(used) if used + size <= self.limit => used,
             _ => self.make_room(self.limit - self.limit / LARGEST - size)?,
         };
-        file.rewind()?;
-        file.set_len(0)?;
-        write!(file, "{}", used + size)
+        let file = File::create_new(staged)?;
+        file.set_len(size)?;
+        sum.rewind()?;
+        sum.set_len(0)?;
+        write!(sum, "{}", used + size)?;
+        Ok(file)
     }
 
     /// Removes entries, those first that were not used for longest, until the others take no more than this; returns what
