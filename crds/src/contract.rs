@@ -27,6 +27,14 @@ pub mod labels {
     pub const MEMBER: &str = "trainyard.dev/member";
 }
 
+/// Annotations on what the operator creates.
+pub mod annotations {
+    /// Which revision of an endpoint a pod belongs to, of which model, placed how: JSON.
+    pub const REVISION: &str = "trainyard.dev/revision";
+    /// Fingerprint of the object as it was applied last: what was taken out of it since is seen by this.
+    pub const APPLIED: &str = "trainyard.dev/applied";
+}
+
 /// Names of figures of an endpoint's pods that autoscalers scale by, as their `/metrics` have them. Both are gauges over the last
 /// half minute.
 pub mod metrics {
@@ -372,6 +380,9 @@ impl Diagnostic {
     }
 }
 
+/// Longest reason for a device, in bytes.
+pub const DEVICE_REASON_BYTES: usize = 512;
+
 /// What a pod of an endpoint answers to `GET /serving`. Its [`Assignment`] is of kind `ModelEndpoint`, with the number of the
 /// revision as the attempt, and `spec.model.uri` set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -391,4 +402,17 @@ pub struct Serving {
     /// Digest of the model folder's manifest: `sha256:` and 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+impl Serving {
+    /// The same within the bounds of a status, whoever answers. What is no digest is left out.
+    pub fn bounded(mut self) -> Serving {
+        self.device_reason = bounded_to(&self.device_reason, DEVICE_REASON_BYTES);
+        let is_digest = |text: &String| {
+            text.strip_prefix("sha256:")
+                .is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        self.digest = self.digest.filter(is_digest);
+        self
+    }
 }

@@ -78,6 +78,14 @@ impl ModelEndpointSpec {
         }
         faults.extend(model_ref("spec.model", &self.model));
         faults.extend(precision("spec.precision", self.precision));
+        let (each, processes) = (self.infrastructure.gpus_per_node, self.infrastructure.processes_per_node);
+        for (field, given, what) in [("gpusPerNode", each, "GPU"), ("processesPerNode", processes, "process")] {
+            if given != 1 {
+                let message = format!("a replica computes with one {what}, not with {given}");
+                let path = format!("spec.infrastructure.{field}");
+                faults.push(Fault::error(path, message, "Leave it out and give replicas"));
+            }
+        }
         if self.batching.max_queue < self.batching.max_batch_size {
             let message = "is smaller than maxBatchSize, so that no batch ever gets full";
             faults.push(Fault::warning("spec.batching.maxQueue", message, "Give at least maxBatchSize"));

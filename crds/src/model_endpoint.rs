@@ -35,6 +35,7 @@ use crate::training::Precision;
     printcolumn(name = "Device", type_ = "string", json_path = ".status.placement.device"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
     printcolumn(name = "Model", type_ = "string", json_path = ".status.model.digest", priority = 1),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision", priority = 1),
     printcolumn(name = "Runtime", type_ = "string", json_path = ".status.placement.runtime", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -57,7 +58,8 @@ pub struct ModelEndpointSpec {
     #[serde(default = "replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: u32,
-    /// Sets replicas by the load. If absent: replicas stays as it is.
+    /// Sets replicas by the load, with a HorizontalPodAutoscaler. It takes an adapter that brings the pods' figures to the API
+    /// custom.metrics.k8s.io. If absent: replicas stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
     /// Where it runs. For each replica there is one pod, so nodes stays 1.
@@ -85,7 +87,7 @@ pub struct ModelEndpointSpec {
     #[serde(default = "progress_deadline_seconds")]
     #[schemars(range(min = 10, max = 86_400))]
     pub progress_deadline_seconds: u32,
-    /// True: no pods. The service stays.
+    /// True: no pods. The service stays. With it false again, a place is looked for anew.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -103,7 +105,8 @@ pub struct Autoscaling {
     /// Most pods.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: u32,
-    /// What is measured. QueueMilliseconds: mean time that a request waits for its batch. RequestsPerSecond: of each pod.
+    /// What is measured. QueueMilliseconds: mean time that a request waits for its batch (trainyard_queue_milliseconds).
+    /// RequestsPerSecond: of each pod (trainyard_requests_per_second).
     #[serde(default)]
     pub scale_metric: ScaleMetric,
     /// Value of the metric that is aimed at.

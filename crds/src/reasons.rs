@@ -68,6 +68,8 @@ pub mod reason {
     pub const NO_PROGRESS: &str = "NoProgress";
     /// The job makes progress.
     pub const PROGRESSING: &str = "Progressing";
+    /// A new revision of an endpoint starts.
+    pub const NEW_REVISION: &str = "NewRevision";
     /// An endpoint's new revision did not get ready in time.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// Enough replicas of an endpoint answer.

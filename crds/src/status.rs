@@ -54,9 +54,11 @@ pub enum EndpointPhase {
     Ready,
     /// A new revision takes the place of the old one, which answers meanwhile.
     Updating,
+    /// A new revision could not be made, or did not get ready in time. The old one goes on answering.
+    Held,
     /// Fewer replicas answer than there should be.
     Degraded,
-    /// It has no pods because suspend is true.
+    /// It has no pods because suspend is true, or replicas is 0.
     Suspended,
     /// Nothing answers, and nothing will without a change.
     Failed,
@@ -194,9 +196,12 @@ pub struct ModelEndpointStatus {
     /// The model that answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelStatus>,
-    /// Number of the revision that answers, from 1.
+    /// Number of the revision that answers, from 1; while a new one takes its place, that of the old one.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub revision: u32,
+    /// Number of the newest revision. It never falls.
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub latest_revision: u32,
 }
 
 /// How far a job is.

@@ -122,11 +122,11 @@ fn of_storage(path: &str, text: &str, supported: &[Scheme]) -> Option<Fault> {
 /// Why a kind can't be run on this machine alone, if it can't.
 pub fn runs_locally(kind: &str) -> Result<(), Fault> {
     match kind {
-        "TrainingJob" | "ScoringJob" => Ok(()),
+        "TrainingJob" | "ScoringJob" | "ModelEndpoint" => Ok(()),
         _ => Err(Fault::error(
             "kind",
             format!("a {kind} can't be run on this machine by this version"),
-            "It runs TrainingJob and ScoringJob",
+            "It runs TrainingJob, ScoringJob and ModelEndpoint",
         )),
     }
 }

@@ -53,6 +53,14 @@ fn what_this_version_lacks_is_refused_by_name() {
 }
 
 #[test]
+fn a_replica_of_an_endpoint_is_one_process_with_one_gpu() {
+    for field in ["gpusPerNode", "processesPerNode"] {
+        let (spec, path) = (json!({"infrastructure": {field: 2}}), format!("spec.infrastructure.{field}"));
+        assert_meaning("ModelEndpoint", &spec, &[(Error, &path, "a replica computes with one")]);
+    }
+}
+
+#[test]
 fn every_architecture_is_supported() {
     for architecture in Architecture::ALL {
         assert_meaning("TrainingJob", &json!({"model": {"architecture": architecture}}), &[]);

@@ -164,7 +164,7 @@ async fn a_job_is_suspended_resumed_waited_for_and_retrained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_told_in_a_sentence_and_an_exit_code() {
     let yard = Yard::new("cli-faults", &["cpu"]).await;
-    assert!(yard.answered(&["status"]).await.starts_with("There are no jobs in the namespace "));
+    assert!(yard.answered(&["status"]).await.starts_with("There are no jobs and no endpoints in the namespace "));
     yard.train("flowers", json!({"runPolicy": {"suspend": true}})).await;
     yard.score("flowers", json!({})).await;
     let unclear = yard.typed(&["status", "flowers"]).await;

@@ -5,6 +5,7 @@ mod asked;
 mod chronicle;
 mod cli;
 mod crashes;
+mod endpoints;
 mod faults;
 mod late;
 mod leading;

@@ -1,23 +1,26 @@
 //! Every field of a spec: a job that is changed before it starts comes to the same end as one that was made so, and one that
-//! has started refuses the change, but for what may change.
+//! has started refuses the change, but for what may change. An endpoint may be changed at any time, and each field of it tells.
 
 use std::collections::BTreeSet;
 
-use crds::{ScoringJob, TrainingJob};
+use crds::status::{EndpointPhase, ModelEndpointStatus};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::stream::{self, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, CustomResourceExt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::yard::{Yard, merge};
+use crate::yard::{Yard, merge, trained};
 
 /// Pairs of jobs that live at the same time.
 const AT_ONCE: usize = 12;
 /// What may change after a job has started.
 const MAY_CHANGE: [&str; 2] = ["runPolicy", "parallelism"];
-/// What a ScoringJob has in common with a TrainingJob.
+/// What a ScoringJob, and a ModelEndpoint, has in common with a TrainingJob.
 const COMMON: [&str; 4] = ["infrastructure", "runPolicy", "scheduling", "managedBy"];
 
 /// Another value for a field, and what else it needs.
@@ -34,6 +37,7 @@ struct Field {
 struct Fields {
     training_job: Vec<Field>,
     scoring_job: Vec<Field>,
+    model_endpoint: Vec<Field>,
 }
 
 fn fields() -> Fields {
@@ -47,7 +51,7 @@ impl Field {
         for (field, value) in &self.with {
             merge(&mut change, at(field, value.clone()));
         }
-        if self.field == "model.trainingJob" {
+        if self.field == "model.trainingJob" || self.with.contains_key("model.trainingJob") {
             change["model"]["uri"] = Value::Null;
         }
         change
@@ -86,11 +90,11 @@ fn the_table_has_every_field() {
     let named = |fields: &[Field]| fields.iter().map(|field| field.field.clone()).collect::<BTreeSet<_>>();
     let fields = fields();
     assert_eq!(named(&fields.training_job), schema::<TrainingJob>());
-    let own = schema::<ScoringJob>()
-        .into_iter()
-        .filter(|path| !COMMON.contains(&path.split('.').next().unwrap_or_default()))
-        .collect::<BTreeSet<_>>();
-    assert_eq!(named(&fields.scoring_job), own);
+    let own = |paths: BTreeSet<String>| -> BTreeSet<String> {
+        paths.into_iter().filter(|path| !COMMON.contains(&path.split('.').next().unwrap_or_default())).collect()
+    };
+    assert_eq!(named(&fields.scoring_job), own(schema::<ScoringJob>()));
+    assert_eq!(named(&fields.model_endpoint), own(schema::<ModelEndpoint>()));
 }
 
 /// What a job came to: the first pod, or why there is none.
@@ -201,4 +205,79 @@ async fn a_training_job_that_is_changed_is_as_one_that_was_made_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scoring_job_that_is_changed_is_as_one_that_was_made_so() {
     sweep("ScoringJob", fields().scoring_job).await;
+}
+
+/// What an endpoint came to: its pods, its Service, its autoscaler.
+async fn endpoint_end(yard: &Yard, name: &str) -> String {
+    let is_done = |endpoint: Option<&ModelEndpoint>| {
+        let Some(endpoint) = endpoint else { return false };
+        let status = endpoint.status.clone().unwrap_or_default();
+        let least = endpoint.spec.autoscaling.as_ref().map_or(0, |wished| wished.min_replicas);
+        Some(status.observed_generation) == endpoint.metadata.generation
+            && endpoint.spec.replicas >= least
+            && matches!(status.phase, EndpointPhase::Ready | EndpointPhase::Suspended)
+    };
+    // The autoscaler takes a quarter of a minute to its first look.
+    yard.patiently(async || yard.namespace.api().get_opt(name).await.is_ok_and(|found| is_done(found.as_ref()))).await;
+    let endpoint: Option<ModelEndpoint> = yard.namespace.wait(name, is_done).await;
+    let is_suspended = |status: &ModelEndpointStatus| status.phase == EndpointPhase::Suspended;
+    if endpoint.as_ref().and_then(|endpoint| endpoint.status.as_ref()).is_some_and(is_suspended) {
+        // One that was never started has no Deployment.
+        return "suspended".to_owned();
+    }
+    let uid = endpoint.and_then(|endpoint| endpoint.metadata.uid);
+    let parts = format!("{name}-m");
+    let deployment: Option<Deployment> = yard.namespace.api().get_opt(&parts).await.expect("an answer");
+    let service: Option<Service> = yard.namespace.api().get_opt(&parts).await.expect("an answer");
+    let autoscaler: Option<HorizontalPodAutoscaler> = yard.namespace.api().get_opt(&parts).await.expect("an answer");
+    let (mut deployment, mut service) = (json!(deployment)["spec"].clone(), json!(service));
+    // The number of a revision is that of the changes before it.
+    let template = &mut deployment["template"];
+    for kind in ["labels", "annotations"] {
+        if let Some(own) = template["metadata"][kind].as_object_mut() {
+            own.retain(|key, _| !["trainyard.dev/attempt", "trainyard.dev/revision"].contains(&key.as_str()));
+        }
+    }
+    for variable in template["spec"]["containers"][0]["env"].as_array_mut().into_iter().flatten() {
+        if variable["name"] == "TRAINYARD_ASSIGNMENT" {
+            let text = variable["value"].as_str().expect("text");
+            let mut told: Value = serde_json::from_str(text).expect("JSON");
+            told["attempt"] = Value::Null;
+            variable["value"] = told;
+        }
+    }
+    for given in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
+        service["spec"].as_object_mut().expect("a spec").remove(given);
+    }
+    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        port.as_object_mut().expect("a port").remove("nodePort");
+    }
+    let annotations = service["metadata"]["annotations"].get("example.com/dns").cloned();
+    let all = json!([deployment, service["spec"], annotations, json!(autoscaler)["spec"]]);
+    anonymous(&all, name, uid.as_ref())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_changed_is_as_one_that_was_made_so_and_each_field_tells() {
+    let yard = Yard::new("sweep-endpoint", &["cpu"]).await;
+    yard.claim("models").await;
+    yard.train("earlier", json!({"output": {"uri": "pvc://models/earlier"}})).await;
+    yard.namespace.pods().finish("earlier-t1-0", 0, &trained()).await;
+    yard.serve("base", json!({})).await;
+    let base = endpoint_end(&yard, "base").await;
+    let fields = fields().model_endpoint;
+    let ends = stream::iter(fields.iter().enumerate()).map(|(number, field)| {
+        let (yard, base) = (&yard, &base);
+        async move {
+            let (changed, made) = (format!("changed-{number}"), format!("made-{number}"));
+            yard.serve(&changed, json!({})).await;
+            yard.serve(&made, field.change()).await;
+            assert_eq!(endpoint_end(yard, &changed).await, *base, "{}", field.field);
+            yard.change::<ModelEndpoint>(&changed, field.change()).await;
+            let (changed, made) = futures::join!(endpoint_end(yard, &changed), endpoint_end(yard, &made));
+            assert_eq!(changed, made, "{}", field.field);
+            assert_ne!(made, *base, "{} changes nothing", field.field);
+        }
+    });
+    ends.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 }

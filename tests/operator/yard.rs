@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crds::status::{JobStatus, ModelStatus, Phase};
-use crds::{ScoringJob, TrainingJob};
+use crds::status::{JobStatus, ModelEndpointStatus, ModelStatus, Phase};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use http::Request;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -115,6 +115,31 @@ impl Yard {
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "ScoringJob", "metadata": {"name": name}, "spec": spec,
         });
         self.namespace.create(job).await
+    }
+
+    /// A ModelEndpoint on this test's nodes.
+    pub(crate) async fn serve(&self, name: &str, change: Value) -> ModelEndpoint {
+        let mut spec = json!({
+            "model": {"uri": "file:///data/model"},
+            "infrastructure": {"device": "Cpu", "pod": {"nodeSelector": self.namespace.selector()}},
+        });
+        merge(&mut spec, change);
+        let endpoint = json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "ModelEndpoint", "metadata": {"name": name}, "spec": spec,
+        });
+        self.namespace.create(endpoint).await
+    }
+
+    /// Waits until a ModelEndpoint's status is as wished.
+    pub(crate) async fn endpoint_until(
+        &self,
+        name: &str,
+        holds: impl Fn(&ModelEndpointStatus) -> bool + Send,
+    ) -> ModelEndpointStatus {
+        let condition =
+            move |endpoint: Option<&ModelEndpoint>| endpoint.and_then(|it| it.status.as_ref()).is_some_and(&holds);
+        let endpoint = self.namespace.wait(name, condition).await;
+        endpoint.and_then(|endpoint| endpoint.status).unwrap_or_else(|| panic!("{name} went while it was waited for"))
     }
 
     /// A claim with a volume of its own.

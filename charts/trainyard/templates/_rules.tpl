@@ -8,7 +8,7 @@ rights and no others, and compares them with the requests that it made (tests/op
 - apiGroups: [trainyard.dev]
   resources: [trainingjobs, scoringjobs]
   verbs: [get, list, watch, delete]
-# operator/src/cluster/mod.rs watches endpoints.
+# operator/src/cluster/mod.rs watches endpoints; endpoint/act.rs reads one whose status write was not answered.
 - apiGroups: [trainyard.dev]
   resources: [modelendpoints]
   verbs: [get, list, watch]
@@ -22,27 +22,29 @@ rights and no others, and compares them with the requests that it made (tests/op
   resources: [pods]
   verbs: [get, list, watch, create, delete]
 # operator/src/cluster/act.rs applies the Service by which the pods of a gang find each other; an apply that makes one needs
-# create.
+# create. endpoint/mod.rs watches that of an endpoint, endpoint/act.rs applies it.
 - apiGroups: [""]
   resources: [services]
-  verbs: [create, patch]
-# operator/src/cluster/act.rs applies the disruption budget of a gang.
+  verbs: [list, watch, create, patch]
+# operator/src/cluster/act.rs applies the disruption budget of a gang; endpoint/mod.rs watches that of an endpoint, and
+# endpoint/act.rs applies it.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [create, patch]
+  verbs: [list, watch, create, patch]
 # operator/src/cluster/act.rs publishes events.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# operator/src/cluster/mod.rs watches the Deployment of an endpoint; act.rs applies it, and deletes it with the endpoint's
-# wish for it.
+# operator/src/cluster/endpoint/mod.rs watches the Deployment of an endpoint; endpoint/act.rs reads it before a new revision, and
+# applies it.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-# operator/src/cluster/act.rs applies the autoscaler of an endpoint that asks for one, and deletes it when it no longer does.
+  verbs: [get, list, watch, create, patch]
+# operator/src/cluster/endpoint/mod.rs watches the autoscaler of an endpoint; endpoint/act.rs applies it where one is asked for,
+# and deletes it when it no longer is.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 {{- end }}
 
 {{/* What the operator may do with its lease. */}}

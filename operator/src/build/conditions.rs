@@ -1,4 +1,4 @@
-//! The conditions of a job, in Kubernetes style, from its ledger.
+//! Conditions in Kubernetes style: those of a job from its ledger, and how any are written.
 
 use crds::contract::Cause;
 use crds::reasons::{condition, reason};
@@ -52,7 +52,21 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
     let exceptional = [condition::SUSPENDED, condition::STALLED];
     wanted.retain(|(kind, holds, _)| *holds || !exceptional.contains(kind) || known(kind));
-    wanted
+    written(wanted, &ledger.message, ledger.observed_generation, before, now)
+}
+
+/// A condition's type, whether it holds, and its reason.
+pub(crate) type Wished = (&'static str, bool, String);
+
+/// Conditions as a status has them. One that is as it was before keeps its time.
+pub(crate) fn written(
+    wished: Vec<Wished>,
+    message: &str,
+    generation: i64,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
+    wished
         .into_iter()
         .map(|(kind, holds, reason)| {
             let status = if holds { "True" } else { "False" };
@@ -61,8 +75,8 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
                 type_: kind.to_owned(),
                 status: status.to_owned(),
                 reason,
-                message: ledger.message.clone(),
-                observed_generation: Some(ledger.observed_generation),
+                message: message.to_owned(),
+                observed_generation: Some(generation),
                 last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
             }
         })

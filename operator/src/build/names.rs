@@ -5,6 +5,9 @@
 
 use crate::observe::{Job, MemberId};
 
+/// The kind of an endpoint.
+pub(super) const ENDPOINT: &str = "ModelEndpoint";
+
 /// The letter of a kind: a TrainingJob and a ScoringJob of one name don't meet.
 fn letter(kind: &str) -> char {
     kind.chars().next().map_or('j', |first| first.to_ascii_lowercase())
@@ -23,6 +26,11 @@ pub fn pod_of(kind: &str, job: &str, id: MemberId) -> String {
 /// Name of the headless Service by which the members of a gang find each other, and of the job's disruption budget.
 pub fn service(job: &Job) -> String {
     format!("{}-{}", job.name, letter(&job.kind))
+}
+
+/// Name of an endpoint's Deployment, Service, disruption budget and autoscaler.
+pub fn of_endpoint(endpoint: &str) -> String {
+    format!("{endpoint}-{}", letter(ENDPOINT))
 }
 
 /// Where the leader of a member's gang is found.

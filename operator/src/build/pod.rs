@@ -1,21 +1,20 @@
 //! The pod of one member: environment by the contract, places by the gate, nothing that Pod Security `restricted` refuses.
 
+mod common;
 mod volumes;
 
 use std::collections::BTreeMap;
 
-use crds::contract::{PROGRESS_PORT, RENDEZVOUS_PORT, env, labels};
+use crds::contract::{PROGRESS_PORT, RENDEZVOUS_PORT, labels};
 use crds::infrastructure::{Device, Infrastructure};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodAffinity,
-    PodAffinityTerm, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
-    WeightedPodAffinityTerm,
+    Affinity, ContainerPort, EnvVar, Pod, PodAffinity, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
+pub(super) use self::common::Common;
 pub use self::volumes::{Claim, MOUNTS, mounts};
 use super::member::{COMMAND, Rendezvous, environment};
 use super::names;
@@ -25,13 +24,7 @@ use crate::placement::Placed;
 /// Name of the trainer's container.
 pub const CONTAINER: &str = "trainer";
 /// Label of what the operator makes, for people and dashboards.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trainyard");
-/// User and group of the trainer's image, as distroless images have them.
-const NONROOT: i64 = 65_532;
-/// Seconds between the end of the launcher's patience and that of the kubelet: the reason is still told.
-const LAST_WORDS_SECONDS: u32 = 10;
-/// What tells NVIDIA's container toolkit which GPUs to show.
-const NVIDIA_VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+pub(super) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "trainyard");
 
 /// What the pods of a job have in common.
 #[derive(Clone, Debug)]
@@ -59,11 +52,22 @@ impl Template<'_> {
         }
     }
 
+    fn common(&self) -> Common<'_> {
+        Common { infrastructure: self.infrastructure, placed: self.placed, claims: self.claims }
+    }
+
     /// The pod of a member.
     pub fn pod(&self, id: MemberId) -> Pod {
         let wished = &self.infrastructure.pod;
         let name = names::pod(self.job, id);
         let multi = self.job.gang_size > 1;
+        let port = |name: &str, port: u16| ContainerPort {
+            name: Some(name.to_owned()),
+            container_port: i32::from(port),
+            ..ContainerPort::default()
+        };
+        let ports = [port("rendezvous", RENDEZVOUS_PORT), port("progress", PROGRESS_PORT)];
+        let container = self.common().container(&COMMAND, self.environment(id), ports.to_vec());
         Pod {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -75,117 +79,20 @@ impl Template<'_> {
             },
             spec: Some(PodSpec {
                 affinity: self.affinity(),
-                automount_service_account_token: Some(false),
-                containers: vec![self.container(id)],
-                enable_service_links: Some(false),
-                host_network: wished.host_network.then_some(true),
-                dns_policy: wished.host_network.then(|| "ClusterFirstWithHostNet".to_owned()),
                 hostname: Some(name).filter(|_| multi),
                 subdomain: multi.then(|| names::service(self.job)),
-                image_pull_secrets: Some(wished.image_pull_secrets.clone()).filter(|secrets| !secrets.is_empty()),
-                node_selector: Some(wished.node_selector.clone()).filter(|labels| !labels.is_empty()),
-                priority_class_name: wished.priority_class_name.clone(),
                 restart_policy: Some("Never".to_owned()),
-                runtime_class_name: wished.runtime_class_name.clone(),
-                scheduler_name: wished.scheduler_name.clone(),
-                security_context: Some(self.pod_security()),
-                service_account_name: wished.service_account_name.clone(),
-                termination_grace_period_seconds: Some(i64::from(wished.termination_grace_period_seconds)),
-                tolerations: Some(self.placed.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
-                volumes: Some(self.volumes()),
-                ..PodSpec::default()
+                ..self.common().spec(container)
             }),
             status: None,
-        }
-    }
-
-    fn container(&self, id: MemberId) -> Container {
-        let own = &self.infrastructure;
-        let custom = own.image.is_some();
-        let port = |name: &str, port: u16| ContainerPort {
-            name: Some(name.to_owned()),
-            container_port: i32::from(port),
-            ..ContainerPort::default()
-        };
-        let trainer = || COMMAND.iter().map(|word| (*word).to_owned()).collect();
-        Container {
-            name: CONTAINER.to_owned(),
-            image: Some(self.placed.image.clone()),
-            command: own.command.clone(),
-            args: if custom { own.args.clone() } else { Some(trainer()) },
-            env: Some(self.environment(id)),
-            env_from: Some(own.pod.env_from.clone()).filter(|sources| !sources.is_empty()),
-            ports: Some(vec![port("rendezvous", RENDEZVOUS_PORT), port("progress", PROGRESS_PORT)]),
-            resources: Some(self.resources()),
-            security_context: Some(self.container_security()),
-            // A custom image that says nothing is quoted by the end of its log.
-            termination_message_policy: custom.then(|| "FallbackToLogsOnError".to_owned()),
-            volume_mounts: Some(self.volume_mounts()),
-            ..Container::default()
         }
     }
 
     fn environment(&self, id: MemberId) -> Vec<EnvVar> {
         let rendezvous =
             Rendezvous { address: names::leader(self.job, id), port: RENDEZVOUS_PORT, processes: self.processes() };
-        let mut variables = environment(self.job, id, self.spec, &rendezvous);
-        let grace = self.infrastructure.pod.termination_grace_period_seconds;
-        variables.insert(env::STOP_SECONDS, grace.saturating_sub(LAST_WORDS_SECONDS).max(1).to_string());
-        if self.placed.device == Device::Cpu {
-            // Without this a pod that asks for no GPU sees all of them on some nodes.
-            variables.insert(NVIDIA_VISIBLE_DEVICES, "void".to_owned());
-        }
-        variables.extend(volumes::caches());
-        let node = EnvVar {
-            name: env::NODE_NAME.to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector { field_path: "spec.nodeName".to_owned(), api_version: None }),
-                ..EnvVarSource::default()
-            }),
-            value: None,
-        };
-        let asked = &self.infrastructure.pod.env;
-        let ours = variables
-            .into_iter()
-            .filter(|(name, _)| asked.iter().all(|asked| asked.name != *name))
-            .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), value_from: None });
-        // What is asked for comes last: it may refer to ours by $(NAME).
-        ours.chain([node]).chain(asked.iter().cloned()).collect()
-    }
-
-    fn resources(&self) -> ResourceRequirements {
-        let mut resources = self.infrastructure.pod.resources.clone().unwrap_or_default();
-        if let Some((name, count)) = &self.placed.resource {
-            resources.limits.get_or_insert_default().insert(name.clone(), Quantity(count.to_string()));
-        }
-        resources
-    }
-
-    /// What is asked for over our own. A custom image may need to run as the user that it was made for.
-    fn pod_security(&self) -> PodSecurityContext {
-        let custom = self.infrastructure.image.is_some();
-        let asked = self.infrastructure.pod.pod_security_context.clone().unwrap_or_default();
-        PodSecurityContext {
-            run_as_non_root: asked.run_as_non_root.or((!custom).then_some(true)),
-            run_as_user: asked.run_as_user.or((!custom).then_some(NONROOT)),
-            run_as_group: asked.run_as_group.or((!custom).then_some(NONROOT)),
-            fs_group: asked.fs_group.or(Some(NONROOT)),
-            fs_group_change_policy: asked.fs_group_change_policy.or_else(|| Some("OnRootMismatch".to_owned())),
-            seccomp_profile: asked.seccomp_profile.or_else(|| Some(runtime_default())),
-            ..asked
-        }
-    }
-
-    fn container_security(&self) -> SecurityContext {
-        let custom = self.infrastructure.image.is_some();
-        let asked = self.infrastructure.pod.security_context.clone().unwrap_or_default();
-        let none = Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None };
-        SecurityContext {
-            allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),
-            capabilities: asked.capabilities.or(Some(none)),
-            read_only_root_filesystem: asked.read_only_root_filesystem.or((!custom).then_some(true)),
-            ..asked
-        }
+        let variables = environment(self.job, id, self.spec, &rendezvous);
+        self.common().environment(variables)
     }
 
     /// What was asked for with the gate in it; and for a gang the wish to be near each other.
@@ -214,13 +121,14 @@ fn near(job: &Job) -> PodAffinity {
     }
 }
 
-fn runtime_default() -> SeccompProfile {
-    SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
-}
-
 /// The labels by which the pods of a job are selected.
 pub fn job_labels(job: &Job) -> BTreeMap<String, String> {
-    BTreeMap::from([(labels::JOB.to_owned(), job.name.clone()), (labels::KIND.to_owned(), job.kind.clone())])
+    labels_of(&job.kind, &job.name)
+}
+
+/// The labels by which the pods of a resource are selected.
+pub(super) fn labels_of(kind: &str, name: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(labels::JOB.to_owned(), name.to_owned()), (labels::KIND.to_owned(), kind.to_owned())])
 }
 
 fn member_labels(job: &Job, id: MemberId) -> BTreeMap<String, String> {

@@ -87,7 +87,7 @@ impl CatalogueFile {
 
 #[derive(Debug, Args)]
 pub(super) struct Why {
-    /// The job, such as digits, tj/digits or sj/digits.
+    /// The job or endpoint, such as digits, tj/digits, sj/digits or me/digits.
     job: String,
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t)]

@@ -51,9 +51,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the jobs of a manifest on this machine, one after the other.
+    /// Run the jobs of a manifest on this machine, one after the other, or serve its endpoint.
     ///
-    /// Ctrl-C commits a checkpoint and stops; the same command goes on from there. The state is in .trainyard.
+    /// Ctrl-C commits a checkpoint and stops; the same command goes on from there. The state is in .trainyard. An endpoint
+    /// answers on 127.0.0.1, at the ports of spec.service, until Ctrl-C.
     Run(Run),
     /// Check manifests without a cluster: schema, rules and meaning, each fault at its line and column.
     Validate(Validate),

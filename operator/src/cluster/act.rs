@@ -66,8 +66,8 @@ pub(super) enum ActError {
         /// What was tried.
         doing: String,
     },
-    /// A pod of an earlier job of the same name is still there, or was a moment ago.
-    #[error("the name of pod {name} is taken by one of an earlier job")]
+    /// What an earlier job or endpoint of the same name has left is still there, or was a moment ago.
+    #[error("the name {name} is taken by what an earlier one of the same name has left")]
     Taken {
         /// Its name.
         name: String,
@@ -119,7 +119,7 @@ impl ActError {
         }
     }
 
-    fn is_code(&self, code: u16) -> bool {
+    pub(super) fn is_code(&self, code: u16) -> bool {
         self.answer().is_some_and(|status| status.code == code)
     }
 }
@@ -306,7 +306,7 @@ impl Actor<'_> {
 
     /// Sends a write whose answer is the metadata of what was written. Nothing else of it is read, and to write the whole
     /// object out costs the API server as much time as the rest of a write.
-    async fn brief<T: DeserializeOwned>(
+    pub(super) async fn brief<T: DeserializeOwned>(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> kube::Result<T> {
@@ -316,7 +316,7 @@ impl Actor<'_> {
     }
 
     /// One write of the operator that leads: bounded in time, timed, counted.
-    async fn write<T>(
+    pub(super) async fn write<T>(
         &self,
         verb: &'static str,
         doing: &str,

@@ -1,7 +1,7 @@
 //! What a person asks a cluster: which nodes there are for jobs, and why a job is where it is, or nowhere.
 
-use crds::status::bounded;
-use crds::{ScoringJob, TrainingJob};
+use crds::status::{Placement, bounded};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -24,8 +24,8 @@ pub async fn nodes(client: &Client) -> Result<String, OperatorError> {
 
 /// Why a job is where it is: what its status says, what would be decided now, and what each node lacks.
 ///
-/// `job` is its name, or kind and name with a slash between (`tj/a`, `sj/a`); a name alone is that of a TrainingJob, or else
-/// of a ScoringJob.
+/// `job` is its name, or kind and name with a slash between (`tj/a`, `sj/a`, `me/a`); a name alone is that of a TrainingJob, or
+/// else of a ScoringJob, or else of a ModelEndpoint.
 ///
 /// # Errors
 /// There is no such job, or the cluster can't be reached.
@@ -48,6 +48,11 @@ pub async fn why(
         && let Some(job) = Api::<ScoringJob>::namespaced(client.clone(), namespace).get_opt(name).await?
     {
         return Ok(explain(&job, &nodes, catalogue));
+    }
+    if is(["me", "modelendpoint", "modelendpoints"])
+        && let Some(endpoint) = Api::<ModelEndpoint>::namespaced(client.clone(), namespace).get_opt(name).await?
+    {
+        return Ok(explain_endpoint(&endpoint, &nodes, catalogue));
     }
     Err(OperatorError::NoJob { job: job.to_owned(), namespace: namespace.to_owned() })
 }
@@ -73,15 +78,35 @@ fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], catalogue: &Catalogue) -> Stri
     let backoff = Backoff { first_seconds: 0, most_seconds: 0 };
     let pods = job.wishes(Setting::anywhere(backoff)).members();
     let request = Request { pods, excluded: &excluded, ..Request::together(infrastructure, &[]) };
-    let mut text = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
-    if let Some(placement) = &ledger.placement {
+    let stands = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
+    judged(stands, ledger.placement.as_ref(), "attempt", &request, nodes, catalogue)
+}
+
+fn explain_endpoint(endpoint: &ModelEndpoint, nodes: &[NodeFacts], catalogue: &Catalogue) -> String {
+    let status = endpoint.status.clone().unwrap_or_default();
+    let request = Request::apart(&endpoint.spec.infrastructure, &[], endpoint.spec.replicas);
+    let stands = format!("Phase: {:?}. {}\n", status.phase, status.message);
+    judged(stands, status.placement.as_ref(), "new revision", &request, nodes, catalogue)
+}
+
+/// Where it was placed, where the next one would go, and what each node has and lacks for it.
+fn judged(
+    mut text: String,
+    placement: Option<&Placement>,
+    next: &str,
+    request: &Request<'_>,
+    nodes: &[NodeFacts],
+    catalogue: &Catalogue,
+) -> String {
+    if let Some(placement) = placement {
         text += &format!("Placed on {:?}: {}\n", placement.device, placement.reason);
     }
-    text += &match placement::place(&request, Some(nodes), catalogue) {
-        Ok(placed) => format!("An attempt now would go to {:?}: {}\n", placed.device, bounded(&placed.reason)),
-        Err(refusal) => format!("An attempt now has no place: {}\n", refusal.text()),
+    let article = if next.starts_with('a') { "An" } else { "A" };
+    text += &match placement::place(request, Some(nodes), catalogue) {
+        Ok(placed) => format!("{article} {next} now would go to {:?}: {}\n", placed.device, bounded(&placed.reason)),
+        Err(refusal) => format!("{article} {next} now has no place: {}\n", refusal.text()),
     };
-    match placement::why(&request, nodes, catalogue) {
+    match placement::why(request, nodes, catalogue) {
         Ok(rows) => text + "\n" + &Table::of_why(&rows).to_string(),
         Err(_) => text,
     }

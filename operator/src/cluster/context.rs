@@ -4,15 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crds::contract::Progress;
 use crds::status::Phase;
 use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{Lookup, ObjectRef, Store};
 
 use super::Settings;
 use super::act::Actor;
+use super::endpoint::Endpoints;
 use super::kind::Kind;
 use super::lanes::Lanes;
 use super::lease::Fence;
@@ -35,9 +37,10 @@ pub(super) struct Context {
     pub(super) pods: Pods,
     /// `None` where the operator may not read nodes.
     pub(super) nodes: Option<Nodes>,
-    pub(super) polls: Polls,
+    pub(super) polls: Polls<Progress>,
     pub(super) trainings: Store<TrainingJob>,
     pub(super) scorings: Store<ScoringJob>,
+    pub(super) endpoints: Endpoints,
     pub(super) telemetry: std::sync::Arc<Telemetry>,
     pub(super) jobs: Mutex<HashMap<String, Remembered>>,
     pub(super) unplaced: Mutex<HashSet<Owner>>,
@@ -268,14 +271,19 @@ impl Context {
         if self.fence.left().is_none() {
             return Err("waits for the lease");
         }
-        match self.is_ready() && is_filled(&self.trainings) && is_filled(&self.scorings) {
+        let stores = is_filled(&self.trainings) && is_filled(&self.scorings) && is_filled(&self.endpoints.store);
+        match self.is_ready() && self.endpoints.is_ready() && stores {
             true => Ok("ok"),
             false => Err("the first lists of the watches are not in yet"),
         }
     }
 }
 
-fn is_filled<K: Kind>(store: &Store<K>) -> bool {
+fn is_filled<K>(store: &Store<K>) -> bool
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
     futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
 }
 

@@ -1,27 +1,33 @@
-//! What the operator asks of a kind of job, so that one reconciler serves both.
+//! What the operator asks of a kind that it controls, and of a kind of job, so that one reconciler serves both.
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use crds::fault::Fault;
 use crds::infrastructure::Infrastructure;
 use crds::model::ModelRef;
 use crds::run_policy::RunPolicy;
 use crds::status::JobStatus;
-use crds::{ScoringJob, TrainingJob};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
+use kube::runtime::controller::Action;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::act::ActError;
+use super::context::Context;
+use super::{endpoint, reconcile};
 use crate::build::status;
 use crate::observe::{Job, Ledger, Setting};
 
-/// A kind of job.
-pub(super) trait Kind:
+/// A kind that the operator controls.
+pub(super) trait Controlled:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
@@ -33,6 +39,18 @@ pub(super) trait Kind:
 where
     Self::DynamicType: Default + Eq + Hash + Clone,
 {
+    /// Looks at one of its objects, and does what there is to do.
+    fn reconcile(object: Arc<Self>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, ActError>>;
+    /// When to look again after an error.
+    fn after_error(object: &Arc<Self>, error: &ActError, context: &Arc<Context>) -> Action;
+    /// Forgets one that is gone.
+    fn forget(context: &Context, uid: &str);
+    /// Whether what a look rests on is there: the first lists of the watches.
+    fn is_ready(context: &Context) -> bool;
+}
+
+/// A kind of job.
+pub(super) trait Kind: Controlled {
     /// The job as `decide` sees it.
     fn wishes(&self, setting: Setting) -> Job;
     /// Where it runs.
@@ -51,6 +69,21 @@ where
     fn status(&self) -> Option<&JobStatus>;
     /// Its status to be written.
     fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value;
+}
+
+impl Controlled for TrainingJob {
+    fn reconcile(job: Arc<TrainingJob>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, ActError>> {
+        reconcile::reconcile(job, context).boxed()
+    }
+    fn after_error(job: &Arc<TrainingJob>, error: &ActError, context: &Arc<Context>) -> Action {
+        reconcile::after_error(job, error, context)
+    }
+    fn forget(context: &Context, uid: &str) {
+        context.forget(uid);
+    }
+    fn is_ready(context: &Context) -> bool {
+        context.is_ready()
+    }
 }
 
 impl Kind for TrainingJob {
@@ -83,6 +116,21 @@ impl Kind for TrainingJob {
     }
 }
 
+impl Controlled for ScoringJob {
+    fn reconcile(job: Arc<ScoringJob>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, ActError>> {
+        reconcile::reconcile(job, context).boxed()
+    }
+    fn after_error(job: &Arc<ScoringJob>, error: &ActError, context: &Arc<Context>) -> Action {
+        reconcile::after_error(job, error, context)
+    }
+    fn forget(context: &Context, uid: &str) {
+        context.forget(uid);
+    }
+    fn is_ready(context: &Context) -> bool {
+        context.is_ready()
+    }
+}
+
 impl Kind for ScoringJob {
     fn wishes(&self, setting: Setting) -> Job {
         Job::of_scoring(self, setting)
@@ -110,5 +158,20 @@ impl Kind for ScoringJob {
     }
     fn status_json(&self, ledger: &Ledger, before: &[Condition], now: Timestamp) -> Value {
         json!(status::scoring(ledger, Some(&self.spec.output.uri), before, now))
+    }
+}
+
+impl Controlled for ModelEndpoint {
+    fn reconcile(object: Arc<ModelEndpoint>, context: Arc<Context>) -> BoxFuture<'static, Result<Action, ActError>> {
+        endpoint::reconcile(object, context).boxed()
+    }
+    fn after_error(object: &Arc<ModelEndpoint>, error: &ActError, context: &Arc<Context>) -> Action {
+        endpoint::after_error(object, error, context)
+    }
+    fn forget(context: &Context, uid: &str) {
+        context.forget_endpoint(uid);
+    }
+    fn is_ready(context: &Context) -> bool {
+        context.is_ready() && context.endpoints.is_ready()
     }
 }

@@ -6,11 +6,14 @@
 //!                             progress (polls of the leaders)
 //! ```
 //!
+//! Endpoints have a look of their own (`endpoint`), beside that at jobs.
+//!
 //! Of several operators one leads and writes: the one that holds the lease ([`Leadership`]).
 
 mod act;
 mod ask;
 mod context;
+mod endpoint;
 mod kind;
 mod lanes;
 mod lease;
@@ -26,7 +29,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{ScoringJob, TrainingJob};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::stream::{self, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -39,7 +42,8 @@ use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 
 pub use self::ask::{nodes, why};
 use self::context::Context;
-use self::kind::Kind;
+use self::endpoint::Endpoints;
+use self::kind::Controlled;
 use self::lanes::Lanes;
 pub(crate) use self::lease::NAME as LEASE;
 use self::lease::{Candidate, Fence};
@@ -51,9 +55,6 @@ use self::progress::Polls;
 use self::telemetry::Telemetry;
 use crate::observe::Backoff;
 use crate::placement::Catalogue;
-
-/// A store of jobs and what fills it.
-type Cache<K> = (Store<K>, Writer<K>);
 
 /// Time for the events that are still to be published when the operator is told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -119,6 +120,7 @@ pub enum OperatorError {
 struct Wakes {
     training: UnboundedSender<ObjectRef<TrainingJob>>,
     scoring: UnboundedSender<ObjectRef<ScoringJob>>,
+    endpoint: UnboundedSender<ObjectRef<ModelEndpoint>>,
 }
 
 impl Wakes {
@@ -127,6 +129,7 @@ impl Wakes {
         let _ = match owner.kind.as_str() {
             "TrainingJob" => self.training.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
             "ScoringJob" => self.scoring.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
+            endpoint::KIND => self.endpoint.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
             _ => true,
         };
     }
@@ -151,6 +154,7 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     let (moved, moves) = mpsc::unbounded_channel::<Owner>();
     let (trainings, training_writer) = reflector::store::<TrainingJob>();
     let (scorings, scoring_writer) = reflector::store::<ScoringJob>();
+    let (endpoints, endpoint_writer) = reflector::store::<ModelEndpoint>();
     let (news, to_tell) = News::new();
     let context = Arc::new(Context {
         news,
@@ -158,7 +162,8 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         fence: settings.leadership.as_ref().map_or_else(Fence::open, |_| Fence::closed()),
         pods: Pods::default(),
         nodes: settings.reads_nodes.then(Nodes::default),
-        polls: Polls::new(settings.poll_every, moved),
+        polls: Polls::new(settings.poll_every, moved.clone()),
+        endpoints: Endpoints::new(endpoints.clone(), Polls::new(settings.poll_every, moved)),
         trainings: trainings.clone(),
         scorings: scorings.clone(),
         telemetry: Arc::new(Telemetry::default()),
@@ -170,7 +175,11 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     let seeing = Arc::clone(&context);
     let served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), move || seeing.readiness());
     // On the heap: it holds both controllers, and stacks are small.
-    let stores = ((trainings, training_writer), (scorings, scoring_writer));
+    let stores = Stores {
+        trainings: (trainings, training_writer),
+        scorings: (scorings, scoring_writer),
+        endpoints: (endpoints, endpoint_writer),
+    };
     let work = Box::pin(work(&context, stores, moves, to_tell, stop.clone()));
     let lead = async {
         let Some(leadership) = &settings.leadership else { return work.await };
@@ -195,21 +204,30 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     }
 }
 
+/// What the watches of our kinds fill.
+struct Stores {
+    trainings: (Store<TrainingJob>, Writer<TrainingJob>),
+    scorings: (Store<ScoringJob>, Writer<ScoringJob>),
+    endpoints: (Store<ModelEndpoint>, Writer<ModelEndpoint>),
+}
+
 /// Watches, decides and writes until `stop` ends and what was begun is done.
 async fn work(
     context: &Arc<Context>,
-    ((trainings, training_writer), (scorings, scoring_writer)): (Cache<TrainingJob>, Cache<ScoringJob>),
+    stores: Stores,
     mut moves: UnboundedReceiver<Owner>,
     to_tell: Receiver<Told>,
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
     let (training, training_wakes) = mpsc::unbounded_channel();
     let (scoring, scoring_wakes) = mpsc::unbounded_channel();
-    let wakes = Wakes { training, scoring };
+    let (endpoint, endpoint_wakes) = mpsc::unbounded_channel();
+    let wakes = Wakes { training, scoring, endpoint };
     let controllers = async {
         tokio::try_join!(
-            control(context, trainings, training_writer, training_wakes, stop.clone()),
-            control(context, scorings, scoring_writer, scoring_wakes, stop.clone()),
+            control(context, stores.trainings, training_wakes, stop.clone()),
+            control(context, stores.scorings, scoring_wakes, stop.clone()),
+            control(context, stores.endpoints, endpoint_wakes, stop.clone()),
         )
     };
     let mut telling = pin!(news::tell(context, to_tell));
@@ -224,17 +242,17 @@ async fn work(
         () = &mut telling => Err(OperatorError::Lost("the publishing of events")),
         () = watch_pods(context, &wakes) => Err(OperatorError::Lost("the watch of pods")),
         () = watch_nodes(context, &wakes) => Err(OperatorError::Lost("the watch of nodes")),
+        () = endpoint::watch(context, &wakes) => Err(OperatorError::Lost("a watch of what belongs to endpoints")),
         () = async { while let Some(owner) = moves.recv().await { wakes.wake(&owner); } } => {
             Err(OperatorError::Lost("the polling of progress"))
         }
     }
 }
 
-/// Looks at the jobs of one kind whenever something of theirs has changed, until `stop` ends.
-async fn control<K: Kind>(
+/// Looks at the objects of one kind whenever something of theirs has changed, until `stop` ends.
+async fn control<K: Controlled>(
     context: &Arc<Context>,
-    reader: Store<K>,
-    writer: Writer<K>,
+    (reader, writer): (Store<K>, Writer<K>),
     wakes: UnboundedReceiver<ObjectRef<K>>,
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
@@ -245,7 +263,7 @@ async fn control<K: Kind>(
         .modify(|job: &mut K| job.meta_mut().managed_fields = None)
         .inspect(move |event| {
             if let Ok(Event::Delete(job)) = event {
-                forgetful.forget(job.meta().uid.as_deref().unwrap_or_default());
+                K::forget(&forgetful, job.meta().uid.as_deref().unwrap_or_default());
             }
         })
         .reflect(writer)
@@ -253,7 +271,7 @@ async fn control<K: Kind>(
     // The first look waits for what it rests on.
     let caches = Arc::clone(context);
     let ready = async move {
-        while !caches.is_ready() {
+        while !K::is_ready(&caches) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -262,11 +280,7 @@ async fn control<K: Kind>(
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(received(wakes))
         .graceful_shutdown_on(stop.clone())
-        .run(
-            reconcile::reconcile::<K>,
-            |job, error, context| reconcile::after_error(&job, error, &context),
-            Arc::clone(context),
-        )
+        .run(K::reconcile, |job, error, context| K::after_error(&job, error, &context), Arc::clone(context))
         .for_each(|result| async move {
             match result {
                 // What was woken up may be gone; and what failed was logged where it failed.
@@ -285,6 +299,8 @@ async fn watch_pods(context: &Context, wakes: &Wakes) {
         .for_each(|event| async {
             match event {
                 Ok(event) => {
+                    let endpoint = context.endpoints.seen.servers.hear(&event);
+                    endpoint.iter().for_each(|name| wakes.wake(&context.endpoints.owner(name)));
                     for owner in context.pods.hear(event) {
                         if context.is_gone(&owner) {
                             context.pods.forget_job(&owner.uid);

@@ -16,7 +16,6 @@ use kube::core::ObjectMeta;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::context::Context;
-use crate::decide::Plan;
 
 /// Events that may wait to be published. Beyond that the newest are only logged: then the API server is the news.
 const WAITING: usize = 4096;
@@ -46,12 +45,12 @@ impl News {
     }
 
     /// Lets everything that a plan has to tell be published, in time.
-    pub(super) fn spread(&self, plan: &Plan, regarding: &ObjectReference) {
-        if plan.events.is_empty() {
+    pub(super) fn spread(&self, events: &[crate::decide::Event], regarding: &ObjectReference) {
+        if events.is_empty() {
             return;
         }
         let way = self.way.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in &plan.events {
+        for event in events {
             let told = Told(Box::new(self.event(event, regarding)));
             if way.as_ref().is_none_or(|way| way.try_send(told).is_err()) {
                 tracing::warn!(reason = event.reason, note = event.note, "an event was not published: too many wait");
@@ -106,17 +105,17 @@ pub(super) async fn tell(context: &Context, events: Receiver<Told>) {
 mod tests {
     use super::*;
 
-    fn plan(events: usize) -> Plan {
+    fn events(number: usize) -> Vec<crate::decide::Event> {
         let event =
             |number| crate::decide::Event { warning: true, reason: "Restarting".into(), note: format!("{number}") };
-        Plan { events: (0..events).map(event).collect(), ..Plan::default() }
+        (0..number).map(event).collect()
     }
 
     #[test]
     fn each_sentence_is_an_event_of_its_own() {
         let (news, mut way) = News::new();
         let regarding = ObjectReference { name: Some("a".into()), namespace: Some("n".into()), ..Default::default() };
-        news.spread(&plan(2), &regarding);
+        news.spread(&events(2), &regarding);
         news.close();
         let told: Vec<Event> = std::iter::from_fn(|| way.try_recv().ok()).map(|told| *told.0).collect();
         assert_eq!(told.iter().map(|event| event.note.as_deref()).collect::<Vec<_>>(), [Some("0"), Some("1")]);
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_dropped_and_not_kept() {
         let (news, mut way) = News::new();
-        news.spread(&plan(WAITING + 3), &ObjectReference::default());
+        news.spread(&events(WAITING + 3), &ObjectReference::default());
         assert_eq!(std::iter::from_fn(|| way.try_recv().ok()).count(), WAITING);
     }
 }

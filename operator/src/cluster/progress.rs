@@ -1,16 +1,17 @@
-//! Asks the leaders of running gangs how far they are, each every ten seconds at a time of its own, and wakes the reconciler
-//! when one has moved.
+//! Asks the leaders of running gangs how far they are, and a pod of each endpoint what it computes on: each every ten seconds at
+//! a time of its own. The reconciler is woken when an answer is another one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crds::contract::{PROGRESS_PORT, Progress};
+use crds::contract::{PROGRESS_PORT, Progress, SERVE_PORT, Serving, paths};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
 use super::pods::Owner;
@@ -23,29 +24,63 @@ const ANSWER_BYTES: usize = 64 << 10;
 
 type Http = Client<HttpConnector, Empty<bytes::Bytes>>;
 
+/// What a process answers when it is asked.
+pub(super) trait Answer: Clone + PartialEq + DeserializeOwned + Send + 'static {
+    /// Where it listens.
+    const PORT: u16;
+    /// What is asked for.
+    const PATH: &'static str;
+    /// The answer within the bounds of a status.
+    fn bounded(self) -> Self;
+    /// The newest checkpoint that it tells of: its attempt and its step.
+    fn saved(&self) -> Option<(u32, u64)>;
+}
+
+impl Answer for Progress {
+    const PORT: u16 = PROGRESS_PORT;
+    const PATH: &'static str = "/progress";
+    fn bounded(self) -> Progress {
+        Progress::bounded(self)
+    }
+    fn saved(&self) -> Option<(u32, u64)> {
+        self.checkpoint_step.map(|step| (self.attempt, step))
+    }
+}
+
+impl Answer for Serving {
+    const PORT: u16 = SERVE_PORT;
+    const PATH: &'static str = paths::SERVING;
+    fn bounded(self) -> Serving {
+        Serving::bounded(self)
+    }
+    fn saved(&self) -> Option<(u32, u64)> {
+        None
+    }
+}
+
 /// The questions under way, and the newest answers.
-pub(super) struct Polls {
+pub(super) struct Polls<A> {
     every: Duration,
     http: Http,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State<A>>>,
     wake: tokio::sync::mpsc::UnboundedSender<Owner>,
 }
 
-#[derive(Default)]
-struct State {
-    answers: HashMap<String, BTreeMap<u32, Progress>>,
+struct State<A> {
+    answers: HashMap<String, BTreeMap<u32, A>>,
     /// When the newest checkpoint of each job was first heard of, and of which attempt it is.
     saved: HashMap<String, (u32, Timestamp)>,
     asked: HashMap<(String, u32), (String, AbortHandle)>,
 }
 
-impl Polls {
+impl<A: Answer> Polls<A> {
     /// Asks every `every`; the owners of what has moved go to `wake`.
-    pub(super) fn new(every: Duration, wake: tokio::sync::mpsc::UnboundedSender<Owner>) -> Polls {
+    pub(super) fn new(every: Duration, wake: tokio::sync::mpsc::UnboundedSender<Owner>) -> Polls<A> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(PATIENCE));
         let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Polls { every, http, state: Arc::default(), wake }
+        let state = State { answers: HashMap::new(), saved: HashMap::new(), asked: HashMap::new() };
+        Polls { every, http, state: Arc::new(Mutex::new(state)), wake }
     }
 
     /// Asks exactly these leaders of a job from now on: gang and address.
@@ -76,16 +111,6 @@ impl Polls {
         }
     }
 
-    /// The newest progress of all gangs of a job, summed up.
-    pub(super) fn newest(&self, uid: &str) -> Option<Progress> {
-        lock(&self.state).answers.get(uid).and_then(|gangs| progress::sum(gangs.values()))
-    }
-
-    /// When an attempt of a job last told of a new checkpoint.
-    pub(super) fn saved(&self, uid: &str, attempt: u32) -> Option<Timestamp> {
-        lock(&self.state).saved.get(uid).filter(|(of, _)| *of == attempt).map(|(_, at)| *at)
-    }
-
     /// Forgets a job that is gone or finished.
     pub(super) fn forget(&self, uid: &str) {
         let mut state = lock(&self.state);
@@ -100,14 +125,15 @@ impl Polls {
     }
 }
 
-impl State {
+impl<A: Answer> State<A> {
     /// Takes in an answer; tells whether it says something new.
-    fn hear(&mut self, uid: &str, gang: u32, heard: Progress, now: Timestamp) -> bool {
+    fn hear(&mut self, uid: &str, gang: u32, heard: A, now: Timestamp) -> bool {
         let of_job = self.answers.entry(uid.to_owned()).or_default();
         let known = of_job.get(&gang);
-        let saved_before = known.filter(|known| known.attempt == heard.attempt).and_then(|known| known.checkpoint_step);
-        if heard.checkpoint_step.is_some() && heard.checkpoint_step != saved_before {
-            self.saved.insert(uid.to_owned(), (heard.attempt, now));
+        if let Some((attempt, step)) = heard.saved()
+            && known.and_then(Answer::saved) != Some((attempt, step))
+        {
+            self.saved.insert(uid.to_owned(), (attempt, now));
         }
         let moved = known != Some(&heard);
         of_job.insert(gang, heard);
@@ -115,9 +141,28 @@ impl State {
     }
 }
 
-async fn poll(
+impl Polls<Progress> {
+    /// The newest progress of all gangs of a job, summed up.
+    pub(super) fn newest(&self, uid: &str) -> Option<Progress> {
+        lock(&self.state).answers.get(uid).and_then(|gangs| progress::sum(gangs.values()))
+    }
+
+    /// When an attempt of a job last told of a new checkpoint.
+    pub(super) fn saved(&self, uid: &str, attempt: u32) -> Option<Timestamp> {
+        lock(&self.state).saved.get(uid).filter(|(of, _)| *of == attempt).map(|(_, at)| *at)
+    }
+}
+
+impl Polls<Serving> {
+    /// The newest answer of an endpoint's pod.
+    pub(super) fn answer(&self, uid: &str) -> Option<Serving> {
+        lock(&self.state).answers.get(uid)?.values().next().cloned()
+    }
+}
+
+async fn poll<A: Answer>(
     http: Http,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State<A>>>,
     wake: tokio::sync::mpsc::UnboundedSender<Owner>,
     owner: Owner,
     gang: u32,
@@ -125,13 +170,13 @@ async fn poll(
     every: Duration,
 ) {
     let host = if address.contains(':') { format!("[{address}]") } else { address };
-    let Ok(uri) = format!("http://{host}:{PROGRESS_PORT}/progress").parse::<http::Uri>() else { return };
+    let Ok(uri) = format!("http://{host}:{}{}", A::PORT, A::PATH).parse::<http::Uri>() else { return };
     // The first question comes at a time of the job's own, so that a thousand jobs are spread evenly.
     let offset = owner.uid.bytes().fold(u64::from(gang), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let share = u32::try_from(offset % 997).unwrap_or(0);
     tokio::time::sleep(every * share / 997).await;
     loop {
-        if let Some(heard) = ask(&http, &uri).await
+        if let Some(heard) = ask::<A>(&http, &uri).await
             && lock(&state).hear(&owner.uid, gang, heard, Timestamp::now())
             && wake.send(owner.clone()).is_err()
         {
@@ -142,17 +187,17 @@ async fn poll(
 }
 
 /// No answer is no fault: the leader starts, or ends, or is a trainer that tells nothing.
-async fn ask(http: &Http, uri: &http::Uri) -> Option<Progress> {
+async fn ask<A: Answer>(http: &Http, uri: &http::Uri) -> Option<A> {
     let answer = tokio::time::timeout(PATIENCE, http.get(uri.clone())).await.ok()?.ok()?;
     if !answer.status().is_success() {
         return None;
     }
     let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect();
     let bytes = tokio::time::timeout(PATIENCE, body).await.ok()?.ok()?.to_bytes();
-    serde_json::from_slice(&bytes).ok().map(Progress::bounded)
+    serde_json::from_slice(&bytes).ok().map(A::bounded)
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<A>(state: &Mutex<State<A>>) -> MutexGuard<'_, State<A>> {
     // A panic while it was held can only have left out one answer.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,7 +27,7 @@ use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
 use crate::placement::{self, Placed, Request, Why};
 
 /// Time after which a job is looked at again while something waits that no event will tell of.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for pods that can't start and may be given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -131,7 +131,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);
     context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
-    context.news.spread(&plan, &job.object_ref(&()));
+    context.news.spread(&plan.events, &job.object_ref(&()));
     follow(context, owner, &world.job, &ledger);
     context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());
     // One that has just come to its end is looked at once more: what lives of it is stopped then.
@@ -327,6 +327,6 @@ pub(super) fn after_error<K: Kind>(job: &Arc<K>, error: &ActError, context: &Arc
 }
 
 /// Time before what failed so many times in a row is tried again: from a tenth of a second to a minute.
-fn backoff(errors: u32) -> Duration {
+pub(super) fn backoff(errors: u32) -> Duration {
     (Duration::from_millis(50) * 2_u32.saturating_pow(errors.min(11))).min(Duration::from_secs(60))
 }

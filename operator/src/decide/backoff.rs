@@ -1,5 +1,6 @@
 //! How long to wait before the next attempt.
 
+use crate::build::fingerprint::fnv;
 use crate::observe::Backoff;
 
 /// Seconds to wait after the `streak`-th failure in a row without progress (from 1), of the job with this UID.
@@ -12,11 +13,9 @@ pub(crate) fn seconds(backoff: Backoff, streak: u32, uid: &str, attempt: u32) ->
     base + base * (hash(uid, attempt) % 21) / 100
 }
 
-/// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), of the UID and the attempt: spreads well and never changes.
+/// Spreads well and never changes.
 fn hash(uid: &str, attempt: u32) -> u64 {
-    uid.bytes()
-        .chain(attempt.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv(uid.bytes().chain(attempt.to_le_bytes()))
 }
 
 #[cfg(test)]

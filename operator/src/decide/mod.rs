@@ -7,6 +7,8 @@
 //!          └─ policy, backoff   what each cause comes to, and after how long
 //! ```
 //!
+//! Endpoints have a decision of their own ([`endpoint`]).
+//!
 //! Its rules hold whatever the order in which things are seen, and after a crash between any two writes:
 //! - a member's attempt is at most one ahead of the ledger's, and is then adopted: only we make members;
 //! - an end counts when the ledger closes the attempt, once for each attempt of each gang;
@@ -16,6 +18,7 @@
 
 mod account;
 mod backoff;
+pub mod endpoint;
 mod gang;
 mod launch;
 mod plan;

@@ -24,7 +24,7 @@ use crate::manifest::Manifest;
 use crate::observe::{Backoff, Job, Ledger, Setting, Stage};
 
 /// Namespace of a manifest that names none.
-const NAMESPACE: &str = "local";
+pub(super) const NAMESPACE: &str = "local";
 /// What running on one machine adds to a job's wishes: nowhere else to go, and a person who waits.
 const SETTING: Setting = Setting {
     elsewhere: false,
@@ -76,9 +76,7 @@ impl LocalJob {
             Resource::TrainingJob(job) => Work::Training(job),
             Resource::ScoringJob(job) => Work::Scoring(job),
             Resource::ModelEndpoint(_) => {
-                let message =
-                    "a ModelEndpoint can't be run here yet: serving on one machine comes with a later version";
-                return Err(refuse("kind", message.to_owned(), "Apply it to a cluster"));
+                return Err(refuse("kind", "a ModelEndpoint has no end, and is no job".to_owned(), ""));
             }
         };
         if work.infrastructure().image.is_some() {

@@ -5,6 +5,8 @@
 //!    ▲                                            │
 //!    └── children.reap, poll ◄────────────────────┘       view shows it, report tells the end
 //! ```
+//!
+//! An endpoint has nothing to decide here: `serve` is one process, until a signal comes.
 
 mod children;
 mod device;
@@ -15,6 +17,7 @@ mod job;
 mod poll;
 mod report;
 mod runner;
+mod serve;
 mod trainer;
 mod view;
 

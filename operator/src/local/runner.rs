@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use crds::check::Resource;
 use crds::contract::env;
 use crds::status::Phase;
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use super::inputs;
 use super::job::{self, Beginning, LocalJob};
 use super::poll::Polls;
 use super::report::{self, Outcome};
+use super::serve::serve;
 use super::view::View;
 use crate::build::assignment;
 use crate::build::member::{Rendezvous, environment};
@@ -45,11 +47,15 @@ pub struct Options {
     pub again: String,
 }
 
-/// Runs a job to its end, or until a signal comes: the first one suspends it, the second one kills it.
+/// Runs a job to its end, or until a signal comes: the first one suspends it, the second one kills it. An endpoint is served
+/// until a signal comes.
 ///
 /// # Errors
 /// A [`RunError`] if it can't be run, before anything is started, or if the machine fails.
 pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> Result<Outcome, RunError> {
+    if let Resource::ModelEndpoint(endpoint) = &manifest.resource {
+        return serve(endpoint, manifest, options, signals);
+    }
     let job = LocalJob::new(manifest)?;
     let inputs = inputs::find(manifest, job.namespace(), &options.state, &options.volumes)?;
     let wished = job.wishes(&Memory::default(), false);
@@ -195,4 +201,4 @@ impl Runner<'_> {
 }
 
 /// What CUDA reads for the GPUs that a process may see; empty for none.
-const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+pub(super) const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";

@@ -7,8 +7,11 @@
 //!         └─ Progress what rank 0 says
 //! ```
 //!
+//! An endpoint has a world of its own ([`endpoint`]): its pods are a Deployment's.
+//!
 //! Who fills it differs (the API server's watches, or the children of `trainyard run`); who reads it is `decide` alone.
 
+pub mod endpoint;
 mod kinds;
 mod ledger;
 mod member;

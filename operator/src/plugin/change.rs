@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::access::{Access, Cluster, Format};
 use super::advice;
+use super::endpoint::Endpoint;
 use super::error::PluginError;
 use super::job::{Job, Kind};
 use super::logs::seconds;
@@ -20,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Suspend {
-    /// The job, such as flowers, tj/flowers or sj/flowers.
+    /// The job or endpoint, such as flowers, tj/flowers, sj/flowers or me/flowers.
     job: String,
     /// How to write the job afterwards.
     #[arg(short, long, value_enum, default_value_t)]
@@ -33,6 +34,9 @@ impl Suspend {
     /// Suspends the job, or lets it go on; the exit code.
     pub(crate) fn run(&self, suspend: bool) -> u8 {
         self.access.with(async |cluster| {
+            if let Some(endpoint) = cluster.meant(&self.job).await? {
+                return self.change_endpoint(&cluster, &endpoint, suspend).await;
+            }
             let job = cluster.find(&self.job).await?;
             let (title, verb) = (job.title(), if suspend { "suspended" } else { "resumed" });
             if job.status.phase.is_terminal() {
@@ -50,6 +54,21 @@ impl Suspend {
                 (false, false) => format!("{title} goes on from its last checkpoint: trainyard status {title}\n"),
             }))
         })
+    }
+}
+
+impl Suspend {
+    async fn change_endpoint(&self, cluster: &Cluster, endpoint: &Endpoint, suspend: bool) -> Result<u8, PluginError> {
+        let (title, already) = (endpoint.title(), endpoint.suspended == suspend);
+        let value = if already { endpoint.value.clone() } else { cluster.suspend(endpoint, suspend).await?.value };
+        Ok(self.output.print(&value, || match (already, suspend) {
+            (true, true) => format!("{title} is suspended already\n"),
+            (true, false) => format!("{title} is not suspended\n"),
+            (false, true) => {
+                format!("{title} is suspended: its pods answer what they have, and stop; trainyard resume {title}\n")
+            }
+            (false, false) => format!("{title} starts again: trainyard status {title}\n"),
+        }))
     }
 }
 

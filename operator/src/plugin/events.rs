@@ -9,11 +9,12 @@ use super::access::{Access, Cluster, Format};
 use super::error::PluginError;
 use super::job::Job;
 use super::paint::span;
+use crate::build::names;
 use crate::placement::Table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// The job, such as flowers, tj/flowers or sj/flowers.
+    /// The job or endpoint, such as flowers, tj/flowers, sj/flowers or me/flowers.
     job: String,
     /// How to write them.
     #[arg(short, long, value_enum, default_value_t)]
@@ -26,12 +27,19 @@ impl Events {
     /// Prints them; the exit code.
     pub(crate) fn run(&self) -> u8 {
         self.access.with(async |cluster| {
-            let job = cluster.find(&self.job).await?;
-            let events = of(&cluster, &job).await?;
+            let (title, events) = match cluster.meant(&self.job).await? {
+                Some(endpoint) => {
+                    (endpoint.title(), of(&cluster, |event| is_of_endpoint(event, &endpoint.name)).await?)
+                }
+                None => {
+                    let job = cluster.find(&self.job).await?;
+                    (job.title(), of(&cluster, |event| concerns(event, &job)).await?)
+                }
+            };
             let value = json!({"apiVersion": "v1", "kind": "List", "items": events});
             Ok(self.output.print(&value, || match events.is_empty() {
                 true => {
-                    format!("There are no events of {} any more: clusters forget them after an hour\n", job.title())
+                    format!("There are no events of {title} any more: clusters forget them after an hour\n")
                 }
                 false => table(&events, Timestamp::now()).to_string(),
             }))
@@ -39,12 +47,29 @@ impl Events {
     }
 }
 
-/// The events of a job and its pods, by time.
-async fn of(cluster: &Cluster, job: &Job) -> Result<Vec<Event>, PluginError> {
+/// The events that concern a job or an endpoint, by time.
+async fn of(cluster: &Cluster, concerns: impl Fn(&Event) -> bool) -> Result<Vec<Event>, PluginError> {
     let mut events = cluster.list::<Event>(false, "").await?;
-    events.retain(|event| concerns(event, job));
+    events.retain(concerns);
     events.sort_by_key(when);
     Ok(events)
+}
+
+/// Whether an event is about an endpoint, or what belongs to it: the names of Deployment, ReplicaSets and pods begin alike.
+fn is_of_endpoint(event: &Event, endpoint: &str) -> bool {
+    let (about, own) = (&event.involved_object, names::of_endpoint(endpoint));
+    let name = about.name.as_deref().unwrap_or_default();
+    let hashed = |parts: usize| {
+        let rest = name.strip_prefix(own.as_str()).and_then(|rest| rest.strip_prefix('-'));
+        rest.is_some_and(|rest| rest.split('-').count() == parts)
+    };
+    match about.kind.as_deref() {
+        Some("ModelEndpoint") => name == endpoint,
+        Some("Deployment" | "Service" | "PodDisruptionBudget" | "HorizontalPodAutoscaler") => name == own,
+        Some("ReplicaSet") => hashed(1),
+        Some("Pod") => hashed(2),
+        _ => false,
+    }
 }
 
 /// Whether an event is about a job or a pod of it, which may be gone.
@@ -108,6 +133,23 @@ mod tests {
             ("flowers-t-0", false),
         ] {
             assert_eq!(is_pod_of(pod, &job), is_of, "{pod}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_an_endpoint_is_known_by_its_name() {
+        for (kind, name, is_of) in [
+            ("ModelEndpoint", "flowers", true),
+            ("TrainingJob", "flowers", false),
+            ("Deployment", "flowers-m", true),
+            ("ReplicaSet", "flowers-m-7d9", true),
+            ("Pod", "flowers-m-7d9-abcde", true),
+            ("Pod", "flowers-2-m-7d9-abcde", false),
+            ("Pod", "flowers-t1-0", false),
+        ] {
+            let event = json!({"metadata": {}, "involvedObject": {"kind": kind, "name": name}});
+            let event: Event = serde_json::from_value(event).expect("an event");
+            assert_eq!(is_of_endpoint(&event, "flowers"), is_of, "{kind} {name}");
         }
     }
 

@@ -154,7 +154,10 @@ fn parse(typed: &str) -> Result<(Option<Kind>, &str), PluginError> {
         "tj" | "trainingjob" | "trainingjobs" => Kind::Training,
         "sj" | "scoringjob" | "scoringjobs" => Kind::Scoring,
         _ => {
-            let text = format!("{typed}: {kind} is no kind of job: write tj/{name} or sj/{name}");
+            let text = match super::endpoint::named(typed) {
+                Some(_) => format!("{typed}: an endpoint is no job: this is for tj/{name} or sj/{name}"),
+                None => format!("{typed}: {kind} is no kind of job: write tj/{name} or sj/{name}"),
+            };
             return Err(PluginError::Usage(text));
         }
     };

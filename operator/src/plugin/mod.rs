@@ -5,7 +5,7 @@
 //! ```
 //!
 //! - `access`: the way to the cluster, and how answers are written.
-//! - `job`, `member`: a job and its pods, whatever its kind.
+//! - `job`, `member`: a job and its pods, whatever its kind; `endpoint`: an endpoint and its own.
 //! - `tree`, `lines`, `redact`, `advice`, `paint`: pure, from data to text.
 //! - One file for each command, or for a few short ones: `status`, `logs`, `events`, `change` (suspend, resume, wait),
 //!   `retrain`, `top`, `report`, `evaluations`, `bundle`, `about` (version, nodes, why), `doctor`.
@@ -18,6 +18,7 @@ mod advice;
 pub(crate) mod bundle;
 pub(crate) mod change;
 pub(crate) mod doctor;
+mod endpoint;
 mod error;
 pub(crate) mod evaluations;
 pub(crate) mod events;

@@ -1,4 +1,4 @@
-//! `trainyard status`: all jobs as a table, or one as a tree.
+//! `trainyard status`: all jobs and endpoints as tables, or one of them as a tree.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::{Access, Cluster, Format};
+use super::endpoint;
 use super::error::PluginError;
 use super::job::Job;
 use super::member::Member;
@@ -24,9 +25,9 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The job, such as flowers, tj/flowers or sj/flowers; all jobs of the namespace if absent.
+    /// The job or endpoint, such as flowers, tj/flowers, sj/flowers or me/flowers; all of the namespace if absent.
     job: Option<String>,
-    /// Jobs of all namespaces.
+    /// Those of all namespaces.
     #[arg(short = 'A', long, conflicts_with_all = ["job", "namespace"])]
     all_namespaces: bool,
     /// Look again every 2 seconds: draw anew on a terminal, otherwise print the lines that changed. Ends with the job.
@@ -43,8 +44,8 @@ pub(crate) struct Status {
 struct Seen {
     value: Value,
     text: String,
-    /// The phase, if it is about one job.
-    phase: Option<Phase>,
+    /// The phase, if it is about one job that has ended.
+    end: Option<Phase>,
 }
 
 impl Status {
@@ -61,7 +62,7 @@ impl Status {
     async fn once(&self, cluster: &Cluster) -> Result<u8, PluginError> {
         let seen = self.look(cluster, true).await?;
         let code = self.output.print(&seen.value, || seen.text);
-        Ok(if seen.phase == Some(Phase::Failed) { 1 } else { code })
+        Ok(if seen.end == Some(Phase::Failed) { 1 } else { code })
     }
 
     async fn watch(&self, cluster: &Cluster) -> Result<u8, PluginError> {
@@ -74,7 +75,7 @@ impl Status {
             if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
                 return Ok(0); // The reader has gone.
             }
-            if let Some(phase) = seen.phase.filter(|phase| phase.is_terminal()) {
+            if let Some(phase) = seen.end {
                 return Ok(u8::from(phase == Phase::Failed));
             }
             before = seen.text;
@@ -85,21 +86,36 @@ impl Status {
     async fn look(&self, cluster: &Cluster, with_ages: bool) -> Result<Seen, PluginError> {
         let (now, wide) = (with_ages.then(Timestamp::now), self.output == Format::Wide);
         let Some(typed) = &self.job else {
-            let jobs = cluster.jobs(self.all_namespaces).await?;
-            let items: Vec<&Value> = jobs.iter().map(|job| &job.value).collect();
+            let (jobs, everywhere) = (cluster.jobs(self.all_namespaces).await?, self.all_namespaces);
+            let endpoints = cluster.endpoints(everywhere).await?;
+            let jobs_and_endpoints = jobs.iter().map(|job| &job.value).chain(endpoints.iter().map(|one| &one.value));
+            let items: Vec<&Value> = jobs_and_endpoints.collect();
             let value = json!({"apiVersion": "v1", "kind": "List", "items": items});
-            let text = match jobs.is_empty() {
-                true if self.all_namespaces => "There are no jobs\n".to_owned(),
-                true => format!("There are no jobs in the namespace {}\n", cluster.namespace),
-                false => table(&jobs, self.all_namespaces, wide, now).to_string(),
+            let tables = [
+                (!jobs.is_empty()).then(|| table(&jobs, everywhere, wide, now).to_string()),
+                (!endpoints.is_empty()).then(|| endpoint::table(&endpoints, everywhere, wide, now).to_string()),
+            ];
+            let text = match tables.into_iter().flatten().collect::<Vec<_>>().join("\n") {
+                none if none.is_empty() && everywhere => "There are no jobs and no endpoints\n".to_owned(),
+                none if none.is_empty() => {
+                    format!("There are no jobs and no endpoints in the namespace {}\n", cluster.namespace)
+                }
+                text => text,
             };
-            return Ok(Seen { value, text, phase: None });
+            return Ok(Seen { value, text, end: None });
         };
+        if let Some(endpoint) = cluster.meant(typed).await? {
+            let servers = cluster.servers(&endpoint).await?;
+            let text = endpoint::tree(&endpoint, &servers, now, wide, Paint::of_stdout());
+            // An endpoint has no end: what has failed may be put right.
+            return Ok(Seen { value: endpoint.value, text, end: None });
+        }
         let job = cluster.find(typed).await?;
         let pods = cluster.pods(&job).await?;
         let members = Member::all(&pods, &job.infrastructure.gpu.resource_name);
         let text = tree(&Scene { job: &job, members: &members, now, wide, paint: Paint::of_stdout() });
-        Ok(Seen { phase: Some(job.status.phase), value: job.value, text })
+        let end = Some(job.status.phase).filter(|phase| phase.is_terminal());
+        Ok(Seen { end, value: job.value, text })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crds::status::{AttemptRecord, ModelStatus, ProgressStatus};
+use crds::status::{AttemptRecord, ModelStatus, Placement, ProgressStatus};
 use jiff::Timestamp;
 
 use super::advice;
@@ -39,19 +39,7 @@ pub(crate) fn tree(scene: &Scene<'_>) -> String {
     if let Some(rows) = &job.rows {
         field("rows", &format!("{} of {} written, {} with an error", rows.written, rows.found, rows.failed));
     }
-    if let Some(placement) = &status.placement {
-        let mut place = format!("{:?}", placement.device);
-        if placement.gpus > 0 {
-            let _ = write!(place, ", {}", count(placement.gpus, "GPU"));
-        }
-        if let Some(runtime) = &placement.runtime {
-            let _ = write!(place, ", {runtime}");
-        }
-        if !placement.reason.is_empty() {
-            let _ = write!(place, ": {}", placement.reason);
-        }
-        field("placed", &place);
-    }
+    field("placed", &status.placement.as_ref().map(placed).unwrap_or_default());
     for diagnostic in &job.diagnostics {
         field("data", &format!("{}: {}", diagnostic.check, diagnostic.text));
     }
@@ -63,6 +51,21 @@ pub(crate) fn tree(scene: &Scene<'_>) -> String {
     }
     let _ = writeln!(text, "  {:<9} {}", "next", paint.strong(&advice::next(job)));
     text
+}
+
+/// Where something runs, and why there.
+pub(crate) fn placed(placement: &Placement) -> String {
+    let mut place = format!("{:?}", placement.device);
+    if placement.gpus > 0 {
+        let _ = write!(place, ", {}", count(placement.gpus, "GPU"));
+    }
+    if let Some(runtime) = &placement.runtime {
+        let _ = write!(place, ", {runtime}");
+    }
+    if !placement.reason.is_empty() {
+        let _ = write!(place, ": {}", placement.reason);
+    }
+    place
 }
 
 fn head(scene: &Scene<'_>) -> String {

@@ -6,7 +6,7 @@ use crds::uri::Uri;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount};
 use serde_json::Value;
 
-use super::Template;
+use super::Common;
 use crate::build::assignment;
 
 /// Folder under which claims are mounted, each by its name.
@@ -63,7 +63,7 @@ pub(super) fn caches() -> [(&'static str, String); 4] {
     ]
 }
 
-impl Template<'_> {
+impl Common<'_> {
     pub(super) fn volumes(&self) -> Vec<Volume> {
         let claim = |(number, claim): (usize, &Claim)| Volume {
             name: volume_name(number),
