@@ -79,8 +79,7 @@ impl<A: Answer> Polls<A> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(PATIENCE));
         let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        let state = State { answers: HashMap::new(), saved: HashMap::new(), asked: HashMap::new() };
-        Polls { every, http, state: Arc::new(Mutex::new(state)), wake }
+        Polls { every, http, state: Arc::new(Mutex::new(State::new())), wake }
     }
 
     /// Asks exactly these leaders of a job from now on: gang and address.
@@ -126,6 +125,10 @@ impl<A: Answer> Polls<A> {
 }
 
 impl<A: Answer> State<A> {
+    fn new() -> State<A> {
+        State { answers: HashMap::new(), saved: HashMap::new(), asked: HashMap::new() }
+    }
+
     /// Takes in an answer; tells whether it says something new.
     fn hear(&mut self, uid: &str, gang: u32, heard: A, now: Timestamp) -> bool {
         let of_job = self.answers.entry(uid.to_owned()).or_default();
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_dated_by_the_first_answer_that_tells_of_it() {
-        let mut state = State::default();
+        let mut state = State::new();
         let answer =
             |attempt, step, checkpoint_step| Progress { attempt, step, checkpoint_step, ..Progress::default() };
         for (seconds, heard, moved, saved) in [

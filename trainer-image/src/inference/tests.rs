@@ -77,7 +77,8 @@ fn every_architecture_is_folded_and_computes_what_it_did() {
         let model = as_trained(&saved, Device::Cpu).unwrap();
         let expected = logits(&model, &images, Kind::Float).unwrap();
         let largest = expected.abs().max().double_value(&[]);
-        assert!(largest > 0.05, "{architecture:?}: the logits are at most {largest}, which tells nothing");
+        // A hundred times the distance that is allowed.
+        assert!(largest > 0.01, "{architecture:?}: the logits are at most {largest}, which tells nothing");
         let distance = apart(&classifier.logits(&images).unwrap(), &expected).unwrap();
         assert!(distance < 1e-4, "{architecture:?}, packed: {distance:e}");
         let folded = model.fold(Folding { kind: Kind::Float, packed_for: None }).unwrap();

@@ -73,8 +73,8 @@ impl Served {
     /// The folder is not that of a whole model, or memory ran out.
     pub(super) fn load(&self, settings: &Settings, chosen: &Chosen, engine: &Engine) -> Result<Arc<Version>, Fault> {
         let saved = model::open(&self.source.folder)?;
-        let network = Network::new(&saved, chosen.device, settings.precision)?;
         let most = settings.batching.max_batch_size as usize;
+        let network = Network::new(&saved, chosen.device, settings.precision, most, settings.explain)?;
         // On a GPU the largest batch shows whether the memory is enough, and finds the convolutions' algorithms.
         let sizes: &[usize] = if chosen.device.is_cuda() { &[1, most] } else { &[1] };
         network.warm_up(sizes)?;

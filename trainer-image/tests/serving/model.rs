@@ -49,6 +49,10 @@ pub(crate) fn uri(path: &Path) -> String {
 
 /// Runs a job of the trainer to its end.
 pub(crate) fn launch(kind: &str, name: &str, spec: &Value) {
+    launch_with(kind, name, spec, &[]);
+}
+
+pub(crate) fn launch_with(kind: &str, name: &str, spec: &Value, variables: &[(&str, &str)]) {
     let assignment = Assignment {
         contract_version: CONTRACT_VERSION,
         kind: kind.into(),
@@ -65,6 +69,7 @@ pub(crate) fn launch(kind: &str, name: &str, spec: &Value) {
         .env(env::ASSIGNMENT, serde_json::to_string(&assignment).unwrap())
         .env(env::PROGRESS_PORT, "0")
         .env(env::TERMINATION_LOG, "/dev/null")
+        .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .output()
         .unwrap();

@@ -113,7 +113,8 @@ impl Template<'_> {
 
     fn pod(&self) -> PodSpec {
         let spec = &self.endpoint.spec;
-        let claims: Vec<Claim> = Claim::of_model(&self.record.model.uri).into_iter().collect();
+        // A server writes nothing into its model.
+        let claims: Vec<Claim> = Claim::of_model(&self.record.model.uri, &Value::Null).into_iter().collect();
         let common = Common { infrastructure: &spec.infrastructure, placed: self.placed, claims: &claims };
         let mut pod = common.spec(self.container(&common));
         // On different nodes, if there are such: the loss of one takes few.

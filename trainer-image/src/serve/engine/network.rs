@@ -6,10 +6,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::data::Preprocessing;
 use crate::fault::Fault;
-use crate::input::{Input, logits};
+use crate::inference::{Classifier, Settings, as_trained};
 use crate::model::Saved;
-use crate::torch::{set_channels_last, to_channels_last};
-use crate::zoo::{Blueprint, HeatMap, Model};
+use crate::torch::to_channels_last;
+use crate::zoo::{HeatMap, Model};
 
 /// An image as the network takes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,20 +43,24 @@ pub(in crate::serve) struct Explained {
 
 /// A network with its weights, on its device.
 pub(in crate::serve) struct Network {
-    model: Model,
-    input: Input,
-    precision: Kind,
-    preprocessing: Preprocessing,
+    classifier: Classifier,
+    /// The network as trained, through which gradients flow back: only where heat maps are asked for.
+    trained: Option<Model>,
 }
 
 impl Network {
-    /// Builds the network of a model folder.
+    /// Prepares the network of a model folder for so many images at a time.
     ///
     /// # Errors
     /// The weights are not those of the architecture, or memory ran out.
-    pub(in crate::serve) fn new(saved: &Saved, device: Device, precision: Precision) -> Result<Network, Fault> {
-        let card = &saved.card;
-        let classes = card.classes.len() as i64;
+    pub(in crate::serve) fn new(
+        saved: &Saved,
+        device: Device,
+        precision: Precision,
+        most: usize,
+        explains: bool,
+    ) -> Result<Network, Fault> {
+        let classes = saved.card.classes.len() as i64;
         // Before memory is taken for it: a card may name a million classes that the weights know nothing of.
         if classes == 0 || !saved.weights.values().any(|tensor| tensor.size().first() == Some(&classes)) {
             return Err(Fault::new(
@@ -64,23 +68,21 @@ impl Network {
                 format!("model.json names {classes} classes, and no layer of the weights has as many outputs"),
             ));
         }
-        let size = i64::from(card.preprocessing.crop_size);
-        let blueprint = Blueprint { architecture: card.architecture, classes, image_size: size };
-        let mut model =
-            Model::new(blueprint, 0, device).map_err(|error| Fault::new(Cause::BadData, error.to_string()))?;
-        model.state_mut().restore(&saved.weights)?;
-        for entry in model.state().entries() {
-            set_channels_last(&entry.tensor)?;
-        }
-        let input = Input::new(&card.preprocessing, device);
-        Ok(Network { model, input, precision: kind(precision), preprocessing: card.preprocessing.clone() })
+        let classifier = Classifier::prepare(saved, Settings::new(device, precision, most))?;
+        tracing::info!(network = classifier.how(), "the model is prepared");
+        let trained = explains.then(|| as_trained(saved, device)).transpose()?;
+        Ok(Network { classifier, trained })
+    }
+
+    fn preprocessing(&self) -> &Preprocessing {
+        &self.classifier.card().preprocessing
     }
 
     /// One answer for each row, in their order.
     pub(in crate::serve) fn answer(&self, rows: &[Row]) -> Result<Vec<Answer>, Fault> {
         let _no_grad = tch::no_grad_guard();
         let (images, order) = self.images(rows)?;
-        let logits = logits(&self.model, &images, self.precision)?;
+        let logits = self.classifier.logits(&images)?;
         let probabilities = logits.f_softmax(-1, Kind::Float)?;
         let (logits, probabilities) = (values(&logits)?, values(&probabilities)?);
         let classes = logits.len() / rows.len();
@@ -98,9 +100,12 @@ impl Network {
         class: Option<usize>,
         choose: impl FnOnce(&[f32]) -> usize,
     ) -> Result<Explained, Fault> {
+        let Some(trained) = &self.trained else {
+            return Err(Fault::new(Cause::Bug, "a heat map is asked for and the network was not prepared for any"));
+        };
         let (image, _) = self.images(std::slice::from_ref(row))?;
         let mut probabilities = Vec::new();
-        let HeatMap { logits, class, values: map } = self.model.heat_map(&image, |logits| {
+        let HeatMap { logits, class, values: map } = trained.heat_map(&image, |logits| {
             probabilities = softmax(logits);
             class.unwrap_or_else(|| choose(&probabilities))
         })?;
@@ -114,7 +119,7 @@ impl Network {
     /// The pixels of an image that a client has normalised, to be looked at.
     fn pixels_of(&self, values: &[f32]) -> Vec<u8> {
         let plane = values.len() / 3;
-        let Preprocessing { mean, standard_deviation, .. } = &self.preprocessing;
+        let Preprocessing { mean, standard_deviation, .. } = self.preprocessing();
         let byte = |place: usize, channel: usize| {
             let value = values[channel * plane + place] * standard_deviation[channel] + mean[channel];
             (value * 255.0).round() as u8
@@ -125,7 +130,7 @@ impl Network {
     /// Computes batches of these sizes once, so that the first request doesn't pay for what is made at first use.
     pub(in crate::serve) fn warm_up(&self, batches: &[usize]) -> Result<(), Fault> {
         for images in batches {
-            self.answer(&vec![Row::Pixels(vec![0; self.preprocessing.image_bytes()]); *images])?;
+            self.answer(&vec![Row::Pixels(vec![0; self.preprocessing().image_bytes()]); *images])?;
         }
         Ok(())
     }
@@ -152,12 +157,12 @@ impl Network {
         }
         let mut parts = Vec::new();
         if !pixels.is_empty() {
-            parts.push(self.input.tensor(&pixels)?);
+            parts.push(self.classifier.tensor(&pixels)?);
         }
         if !floats.is_empty() {
-            let size = i64::from(self.preprocessing.crop_size);
+            let size = i64::from(self.preprocessing().crop_size);
             let shape = [(rows.len() - drawn) as i64, 3, size, size];
-            let values = Tensor::from_slice(&floats).f_view(shape)?.f_to(self.input.device())?;
+            let values = Tensor::from_slice(&floats).f_view(shape)?.f_to(self.classifier.device())?;
             parts.push(to_channels_last(&values)?);
         }
         let images = match parts.len() {
@@ -165,14 +170,6 @@ impl Network {
             _ => to_channels_last(&Tensor::f_cat(&parts, 0)?)?,
         };
         Ok((images, order))
-    }
-}
-
-fn kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::Float32 => Kind::Float,
-        Precision::BFloat16 => Kind::BFloat16,
-        Precision::Float16 => Kind::Half,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::decide::endpoint::Plan;
 use crate::observe::endpoint::{Part, Trained, World};
 
 /// Something that happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     Recipe(u8),
     Model(u8),
@@ -116,7 +116,7 @@ proptest! {
         let mut world = endpoint(1).of_job(Trained::Model(model("pvc://models/0")));
         for happening in happenings {
             let before = world.clone();
-            world = happen(world, happening.clone());
+            world = happen(world, happening);
             prop_assert!(world.status.latest_revision >= before.status.latest_revision, "{happening:?}");
             if newest(&world) > 0 && newest(&before) > 0 {
                 prop_assert!(newest(&world) >= newest(&before), "{happening:?}");

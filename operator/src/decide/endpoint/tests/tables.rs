@@ -80,7 +80,7 @@ fn a_revision_that_never_gets_ready_is_held_and_the_old_one_answers() {
     let ready = endpoint(2).settled().rolled_out();
     let updating = ready.with(|it| it.model.uri = Some("pvc://models/b".to_owned())).settled();
     assert_eq!((updating.status.phase, updating.status.revision), (EndpointPhase::Updating, 1));
-    let held = updating.clone().overdue("ImagePullBackOff: no such image.");
+    let held = updating.overdue("ImagePullBackOff: no such image.");
     assert_eq!(held.status.phase, EndpointPhase::Held);
     assert_eq!(
         held.status.message,
@@ -181,7 +181,7 @@ fn numbers_of_revisions_go_on_when_the_deployment_is_lost() {
     // Applied, and the status of it was never written.
     let crashed = endpoint(1);
     let plan = crashed.decide();
-    let crashed = World { status: crashed.status.clone(), ..crashed.clone().acted(plan) };
+    let crashed = World { status: crashed.status.clone(), ..crashed.acted(plan) };
     assert!(crashed.decide().roll.is_none());
     assert_eq!(crashed.settled().status.latest_revision, 1);
 }
