@@ -110,8 +110,8 @@ impl Draft<'_> {
             }
             None => record.stage.clone(),
         };
-        // Without a place they wait, as the whole gang would.
-        if !matches!(self.world.place, Some(Err(_))) {
+        // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back.
+        if !matches!(self.world.place, Some(Err(_))) && !self.has_older_live(gang, record.attempt) {
             missing.iter().for_each(|index| self.start(MemberId { attempt: record.attempt, index: *index }));
         }
         self.restage(gang, record, stage);

@@ -83,6 +83,11 @@ impl<'a> Draft<'a> {
         self.gangs.get(&gang).into_iter().flatten().copied()
     }
 
+    /// Whether a member of an attempt before this one lives.
+    fn has_older_live(&self, gang: u32, attempt: u32) -> bool {
+        self.members_of(gang).any(|member| member.is_live() && member.id.attempt < attempt)
+    }
+
     /// Stops a member in the way that its state asks for; says when to look again.
     fn stop(&mut self, member: &Member) {
         let how = match (&member.state, member.stopping_since) {

@@ -43,6 +43,15 @@ fn a_preempted_gang_starts_again_at_once() {
 }
 
 #[test]
+fn what_is_missing_of_an_attempt_waits_while_an_older_one_lives_whose_node_is_back() {
+    let starting = training(2).gang(0, 2, crate::observe::Stage::Starting).member(0, pending());
+    let back = starting.clone().member_of(1, 0, running());
+    let plan = back.decided(5);
+    assert_eq!((starts(&plan), stops(&plan)), (vec![], vec!["1/0 gracefully".to_owned()]));
+    assert_eq!(starts(&starting.decided(5)), ["2/1"]);
+}
+
+#[test]
 fn when_one_member_fails_the_rest_is_stopped_and_the_most_telling_cause_counts() {
     let world = training(3).running_attempt(1).member(0, ended(161)).member(1, running()).member(2, ended(161));
     let (world, plan) = world.decided_twice(5);
