@@ -80,10 +80,15 @@ impl Draft<'_> {
             if room >= parallelism {
                 break;
             }
-            if self.members_of(gang).any(|member| member.is_live() && member.id.attempt < attempt) {
+            if self.has_older_live(gang, attempt) {
                 continue;
             }
             room += 1;
+            // First it is written down how the last one ended: who dies once the next one is made would find only that.
+            if attempt > 1 && !self.is_written_waiting(gang, attempt - 1) {
+                self.wake_at(self.now);
+                continue;
+            }
             self.open(gang, attempt);
             self.ledger.placement = Some(placement.clone());
             for index in job.members_of(gang) {
@@ -93,5 +98,11 @@ impl Draft<'_> {
                 self.tell(false, reason::PODS_CREATED, format!("Attempt {attempt} starts"));
             }
         }
+    }
+
+    /// Whether the ledger that was read has closed this attempt of a gang.
+    fn is_written_waiting(&self, gang: u32, attempt: u32) -> bool {
+        let written = self.world.ledger.gangs.get(&gang);
+        written.is_some_and(|written| written.attempt == attempt && matches!(written.stage, Stage::Waiting { .. }))
     }
 }

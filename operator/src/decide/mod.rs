@@ -12,7 +12,7 @@
 //! Its rules hold whatever the order in which things are seen, and after a crash between any two writes:
 //! - a member's attempt is at most one ahead of the ledger's, and is then adopted: only we make members;
 //! - an end counts when the ledger closes the attempt, once for each attempt of each gang;
-//! - a gang's next attempt starts when no member of an older one lives; one that can't be reached is fenced off by its number;
+//! - a gang's next attempt starts when the end of the last one is written down and no member of an older one lives; one that can't be reached is fenced off by its number;
 //! - a terminal phase is a latch: what still lives is stopped, nothing else ever changes;
 //! - what lives is stopped once the ledger says why: after a crash in between it would be taken for lost.
 

@@ -18,7 +18,7 @@ fn each_cause_has_its_end() {
         (73, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
         (77, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
         (1, true, Phase::Failed, 1, Some(FinalReason::Permanent)),
-        (143, true, Phase::Starting, 0, None),
+        (143, true, Phase::Restarting, 0, None),
         (160, true, Phase::Restarting, 1, None),
         (160, false, Phase::Failed, 1, Some(FinalReason::NowhereElse)),
         (161, false, Phase::Restarting, 1, None),
@@ -38,8 +38,20 @@ fn each_cause_has_its_end() {
 fn a_preempted_gang_starts_again_at_once() {
     let world = training(1).running_attempt(1).member(0, ended(143));
     let plan = world.decided(5);
+    assert_eq!((starts(&plan), plan.wake), (vec![], Some(at(5))), "first it is written down how the last one ended");
+    assert_eq!(stands(&world, &plan), (Phase::Restarting, 1, 0, 0));
+    let closed = world.then(&plan);
+    let plan = closed.decided(5);
     assert_eq!(starts(&plan), ["2/0"]);
-    assert_eq!(stands(&world, &plan), (Phase::Starting, 2, 1, 0));
+    assert_eq!(stands(&closed, &plan), (Phase::Starting, 2, 1, 0));
+}
+
+#[test]
+fn a_shard_that_starts_again_at_once_keeps_its_place_while_its_end_is_written_down() {
+    let world = scoring(3, 1).running_attempt(1).member(0, ended(143));
+    let plan = world.decided(5);
+    assert_eq!(starts(&plan), [""; 0]);
+    assert_eq!(starts(&world.then(&plan).decided(5)), ["2/0"]);
 }
 
 #[test]
