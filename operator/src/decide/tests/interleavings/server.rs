@@ -116,8 +116,10 @@ impl Server {
     pub(super) fn stop(&mut self, id: MemberId, uid: &str, how: How, seconds: i64) {
         let Some(pod) = self.pods.get_mut(&id).filter(|pod| pod.uid == uid) else { return };
         match how {
+            // What is being stopped goes as it would have gone, even if it has ended since: by its kubelet.
+            How::Gracefully | How::Clear if pod.stopping_since.is_some() => {}
             // What has ended has nothing to wait for.
-            How::Gracefully if pod.end().is_none() => drop(pod.stopping_since.get_or_insert(at(seconds))),
+            How::Gracefully if pod.end().is_none() => pod.stopping_since = Some(at(seconds)),
             How::Gracefully | How::Clear | How::ByForce => drop(self.pods.remove(&id)),
         }
         self.changed(id);
