@@ -23,8 +23,8 @@ const LAST: &str = "last";
 
 /// A life from its beginning.
 pub(crate) struct Chronicle {
-    /// The resource version at its beginning.
-    since: String,
+    /// The resource version at its beginning, by kind: the API server begins to remember each kind by itself.
+    since: BTreeMap<String, String>,
 }
 
 /// A pod that is there.
@@ -38,8 +38,8 @@ struct There {
 
 impl Chronicle {
     pub(crate) async fn begin(yard: &Yard) -> Chronicle {
-        let pods = yard.namespace.api::<Pod>().list_metadata(&ListParams::default()).await.expect("a list of pods");
-        Chronicle { since: pods.metadata.resource_version.expect("a version") }
+        let since = [of_now::<Pod>(yard).await, of_now::<TrainingJob>(yard).await, of_now::<ScoringJob>(yard).await];
+        Chronicle { since: since.into() }
     }
 
     /// # Panics
@@ -64,7 +64,8 @@ impl Chronicle {
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = yard.namespace.api();
-        let mut events = pin!(api.watch(&WatchParams::default().timeout(60), &self.since).await.expect("a watch"));
+        let mut events =
+            pin!(api.watch(&WatchParams::default().timeout(60), &self.since[&*K::kind(&())]).await.expect("a watch"));
         let mut all = Vec::new();
         while let Some(event) = events.next().await {
             match event.expect("an event") {
@@ -77,13 +78,25 @@ impl Chronicle {
     }
 }
 
+/// A kind, and its version now as what the API server remembers of it has it.
+async fn of_now<K>(yard: &Yard) -> (String, String)
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let remembered = ListParams::default().match_any();
+    let list = yard.namespace.api::<K>().list_metadata(&remembered).await.expect("a list");
+    (K::kind(&()).into_owned(), list.metadata.resource_version.expect("a version"))
+}
+
 fn pods_are_made_once_and_live_with_their_own(events: Vec<WatchEvent<Pod>>, nodes: &BTreeSet<String>) {
     let (mut made, mut there) = (BTreeSet::new(), BTreeMap::<String, There>::new());
+    let story: Vec<String> = events.iter().map(told).collect();
     for event in events {
         match event {
             WatchEvent::Added(pod) => {
                 let owner = pod.owner_references().first().map(|owner| owner.uid.clone());
-                assert!(made.insert((owner, pod.name_any())), "{} was made twice", pod.name_any());
+                let is_new = made.insert((owner, pod.name_any()));
+                assert!(is_new, "{} was made twice:\n{}", pod.name_any(), story.join("\n"));
                 there.insert(pod.name_any(), There::of(&pod));
             }
             WatchEvent::Modified(pod) => drop(there.insert(pod.name_any(), There::of(&pod))),
@@ -98,6 +111,20 @@ fn pods_are_made_once_and_live_with_their_own(events: Vec<WatchEvent<Pod>>, node
             assert_eq!(attempt, pod.attempt, "two attempts of one gang live at once");
         }
     }
+}
+
+/// An event in a line: what a failure is understood by.
+fn told(event: &WatchEvent<Pod>) -> String {
+    let (verb, pod) = match event {
+        WatchEvent::Added(pod) => ("added", pod),
+        WatchEvent::Modified(pod) => ("modified", pod),
+        WatchEvent::Deleted(pod) => ("deleted", pod),
+        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => return "nothing of a pod".to_owned(),
+    };
+    let owner = pod.owner_references().first().map(|owner| owner.uid.as_str()).unwrap_or_default();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let stops = if pod.metadata.deletion_timestamp.is_some() { ", being stopped" } else { "" };
+    format!("{verb} {} of {owner}: {phase}{stops}", pod.name_any())
 }
 
 impl There {
