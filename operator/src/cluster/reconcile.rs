@@ -84,7 +84,11 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     let actor = context.actor();
     let known = match known.is_unsure {
         // It may have been written all the same: to decide on what was before could tell another end of the same job.
-        true => actor.read(owner).await?.map_or(known, |job: K| context.reread(&job, owner)),
+        true => match actor.read::<K>(owner).await? {
+            Some(job) => context.reread(&job, owner),
+            // It is gone, and its pods go with it: the watch will tell.
+            None => return Ok(Action::await_change()),
+        },
         false => known,
     };
     let known = &known;
@@ -118,6 +122,10 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         (plan, place) = (decide(&world, now), found.ok());
     }
     context.telemetry.decided(start.elapsed());
+    // Pods that go since their job is gone look like pods that were lost. Between this answer and the write it may still go.
+    if makes_again(&world, &plan) && actor.read::<K>(owner).await?.is_none() {
+        return Ok(Action::await_change());
+    }
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
@@ -205,6 +213,14 @@ fn find_place<K: Kind>(
         obstacle(refusal.reason(), refusal.text(), fails_by)
     })?;
     Ok(Place { placed, models })
+}
+
+/// Whether a plan starts more than what no status tells of: the next attempt, or what is missing of one that has begun.
+fn makes_again(world: &World, plan: &Plan) -> bool {
+    plan.start.iter().any(|id| {
+        let gang = world.ledger.gangs.get(&world.job.gang_of(id.index));
+        id.attempt > 1 || gang.is_some_and(|gang| gang.attempt == id.attempt)
+    })
 }
 
 /// Whether a member of an older attempt still lives, by the API server's own word: the cache may lag behind.
