@@ -95,12 +95,6 @@ async fn an_endpoint_comes_to_answer_with_all_that_belongs_to_it() {
         }
     };
     yard.namespace.wait("a-m", has_port(80)).await;
-    yard.change::<ModelEndpoint>("a", json!({"service": {"annotations": {"example.com/dns": null}}})).await;
-    let bare = |service: Option<&Service>| {
-        let annotations = service.and_then(|service| service.metadata.annotations.clone()).unwrap_or_default();
-        service.is_some() && !annotations.contains_key("example.com/dns")
-    };
-    yard.namespace.wait("a-m", bare).await;
     yard.namespace.api::<Deployment>().delete("a-m", &DeleteParams::default()).await.expect("a deletion");
     yard.ready("a", 2).await;
 }
