@@ -86,7 +86,7 @@ pub(crate) fn web() -> Result<(), Failed> {
         ("folder", "images", environment.clone(), Cause::BadData, "a web server lists no folders"),
         ("missing", "nowhere.csv", environment.clone(), Cause::DataMissing, "nowhere.csv"),
         ("query", "a.csv?token=b", environment, Cause::BadSpec, "?token=b"),
-        ("stranger", "a.csv", vec![retries], Cause::Storage, "error sending request"),
+        ("stranger", "a.csv", vec![retries], Cause::Storage, "certificate"),
     ];
     for (name, data, environment, cause, says) in table {
         let mut spec = training(&server.uri(data), &bench.file_uri(name));

@@ -130,9 +130,6 @@ fn a_second_ctrl_c_kills() {
     let started = yard.start(&[]);
     let pid = yard.wait_for("started-1-0");
     started.signal(Signal::SIGINT);
-    while yard.read(".trainyard/jobs/local.TrainingJob.digits/status.json").contains("\"Running\",\n  \"placement\"") {
-        std::thread::yield_now();
-    }
     std::thread::sleep(std::time::Duration::from_millis(300));
     started.signal(Signal::SIGINT);
     let ran = started.wait();
@@ -145,6 +142,7 @@ fn a_run_that_is_killed_is_taken_up_without_cost() {
     let yard = Yard::training(&["wait", "ok"]);
     let started = yard.start(&[]);
     let pid = yard.wait_for("started-1-0");
+    yard.wait_until_it_runs();
     started.signal(Signal::SIGKILL);
     assert_eq!(started.wait().code, -1);
     // The planned trainer is a script that does not die with its parent as ours does.

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 /// Longest time that a test waits for something.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The folder of the TrainingJob.
+const JOB: &str = ".trainyard/jobs/local.TrainingJob.digits";
 
 pub(crate) struct Yard {
     dir: TempDir,
@@ -89,31 +91,45 @@ impl Yard {
     }
 
     pub(crate) fn trainyard(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().expect("trainyard runs").into()
+        self.spawn(arguments).wait()
     }
 
     /// `trainyard run` with these arguments besides.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        self.trainyard(&[&["run", "-f", "job.yaml"], arguments].concat())
+        self.start(arguments).wait()
     }
 
     /// The same, not waited for.
     pub(crate) fn start(&self, arguments: &[&str]) -> Started {
-        let arguments = [&["run", "-f", "job.yaml"], arguments].concat();
-        let child = self.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        self.spawn(&[&["run", "-f", "job.yaml"], arguments].concat())
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Started {
+        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Started { child: Some(child.expect("trainyard starts")) }
     }
 
     /// Waits until the trainer has made this file.
     pub(crate) fn wait_for(&self, name: &str) -> String {
+        self.wait_until(name, |text| text.ends_with('\n')).trim().to_owned()
+    }
+
+    /// Waits until the run has written down that the job runs: what is killed before that has not begun.
+    pub(crate) fn wait_until_it_runs(&self) {
+        self.wait_until(&format!("{JOB}/status.json"), |text| text.contains("\"phase\": \"Running\""));
+    }
+
+    fn wait_until(&self, name: &str, is_done: impl Fn(&str) -> bool) -> String {
         let since = Instant::now();
+        let mut text = String::new();
         while since.elapsed() < PATIENCE {
-            match fs::read_to_string(self.path(name)) {
-                Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
-                _ => sleep(Duration::from_millis(20)),
+            text = fs::read_to_string(self.path(name)).unwrap_or_default();
+            if is_done(&text) {
+                return text;
             }
+            sleep(Duration::from_millis(20));
         }
-        panic!("{name} was not made");
+        panic!("{name} is still {text:?}");
     }
 }
 
@@ -128,8 +144,18 @@ impl Started {
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it can be signalled");
     }
 
+    /// Waits until it ends. What it says fits into a pipe.
     pub(crate) fn wait(mut self) -> Ran {
-        self.child.take().expect("it runs").wait_with_output().expect("it ends").into()
+        let mut child = self.child.take().expect("it runs");
+        let since = Instant::now();
+        while child.try_wait().expect("it can be waited for").is_none() {
+            if since.elapsed() > PATIENCE {
+                child.kill().expect("it can be killed");
+                panic!("it did not end: {:?}", Ran::from(child.wait_with_output().expect("it ends")));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        child.wait_with_output().expect("it ends").into()
     }
 
     pub(crate) fn id(&self) -> u32 {

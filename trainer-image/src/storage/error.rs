@@ -132,19 +132,28 @@ fn said(error: &object_store::Error) -> String {
     let between = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.to_owned());
     match (between("<Code>", "</Code>"), between("<Message>", "</Message>")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => error.to_string(),
+        _ => with_the_last_source(error),
     }
+}
+
+/// What an error says, and what lies at the bottom of it, unless it says that already: `invalid peer certificate`, `Connection
+/// refused`.
+fn with_the_last_source(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    match sources(error).last().map(ToString::to_string) {
+        Some(last) if !text.contains(&last) => format!("{text}: {last}"),
+        _ => text,
+    }
+}
+
+fn sources<'a>(error: &'a dyn std::error::Error) -> impl Iterator<Item = &'a dyn std::error::Error> {
+    std::iter::successors(error.source(), |error| error.source())
 }
 
 /// All that an error and its sources say.
 fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
+    let below = sources(error).map(ToString::to_string);
+    std::iter::once(error.to_string()).chain(below).collect()
 }
 
 impl From<StorageError> for io::Error {

@@ -6,6 +6,10 @@ use super::{IMAGE, INPUT};
 use crate::serve::engine::Picture;
 use crate::serve::error::ServeError;
 
+/// The largest magnitude that an image's normalised value may have. Those of a picture are below 10, unscaled bytes below 256;
+/// far beyond that, 16-bit activations overflow, and oneDNN's fused activations would turn the NaN that follows into 0.
+const LARGEST: f32 = 1e3;
+
 /// A tensor as a client sends it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::serve) struct Tensor {
@@ -96,8 +100,12 @@ pub(in crate::serve) fn pictures(tensors: Vec<Tensor>, size: usize) -> Result<Ve
                 Some(needed) if needed == values.len() => {}
                 needed => return Err(few(values.len(), needed.unwrap_or(usize::MAX))),
             }
-            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-                return Err(request(format!("tensor {name}: its value {place} is not finite")));
+            if let Some(place) = values.iter().position(|value| value.is_nan() || value.abs() > LARGEST) {
+                let value = values[place];
+                return Err(request(format!(
+                    "tensor {name}: its value {place} is {value:?}; an image's are of the order of 1, and beyond ±{LARGEST:e} a \
+                     network's sums overflow"
+                )));
             }
             Ok(values.chunks_exact(values_of_image).map(|row| Picture::Values(row.to_vec())).collect())
         }
@@ -163,8 +171,12 @@ mod tests {
         values[7] = f32::NAN;
         assert_eq!(
             refusal(vec![tensor(INPUT, &[1, 3, 2, 2], Content::Floats(values))]),
-            "tensor input: its value 7 is not finite"
+            "tensor input: its value 7 is NaN; an image's are of the order of 1, and beyond ±1e3 a network's sums overflow"
         );
+        let far = |value| tensor(INPUT, &[1, 3, 2, 2], Content::Floats(vec![value; 12]));
+        assert!(refusal(vec![far(-1.1e3)]).contains("its value 0 is -1100.0;"));
+        assert!(refusal(vec![far(f32::NEG_INFINITY)]).contains("its value 0 is -inf;"));
+        assert_eq!(pictures(vec![far(1e3)], 2).unwrap().len(), 1);
     }
 
     proptest! {
