@@ -1,0 +1,8 @@
+//! Trains and scores with the real program in real processes: to the end, through kills, through requests to stop.
+
+mod bench;
+mod evaluations;
+mod faults;
+mod kills;
+mod weights;
+mod whole;
