@@ -26,7 +26,7 @@ lint: tools libtorch ## Checks formatting, clippy, dependencies, and that genera
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	trainer-image/deny.sh
-	cargo test -p crds --test manifests
+	cargo test --workspace --test manifests
 
 fmt: ## Formats the code
 	cargo fmt --all

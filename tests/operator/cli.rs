@@ -213,6 +213,31 @@ async fn logs_that_cannot_be_read_yet_are_told_and_do_not_stop_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_a_job_is_asked_of_an_endpoint() {
+    let yard = Yard::new("cli-endpoint", &["cpu"]).await;
+    yard.serve("flowers", json!({"replicas": 2})).await;
+    let waited = yard.answered(&["wait", "flowers", "--timeout", "60s"]).await;
+    assert!(waited.starts_with("me/flowers Ready: All 2 replicas answer"), "{waited}");
+    let tree = yard.answered(&["status", "me/flowers"]).await;
+    assert!(tree.starts_with("me/flowers   Ready   2 of 2 replicas, revision 1"), "{tree}");
+    assert!(yard.answered(&["why", "me/flowers"]).await.contains("cpu"));
+    // A pod that KWOK plays has no log, and is marked by its revision and the end of its name.
+    let logs = yard.typed(&["logs", "me/flowers"]).await;
+    assert!(logs.code == 0 && logs.err.lines().filter(|line| line.starts_with("[1-")).count() == 2, "{logs:?}");
+    for (arguments, sentence) in [
+        (["logs", "me/flowers", "--rank", "0"], "an endpoint's pods have no ranks"),
+        (["wait", "me/flowers", "--for", "Succeeded"], "an endpoint gets Ready, Suspended or Failed"),
+    ] {
+        let refused = yard.typed(&arguments).await;
+        assert!(refused.code == 2 && refused.err.contains(sentence), "{refused:?}");
+    }
+    yard.answered(&["suspend", "me/flowers"]).await;
+    yard.answered(&["wait", "me/flowers", "--for", "Suspended", "--timeout", "60s"]).await;
+    yard.answered(&["resume", "me/flowers"]).await;
+    yard.answered(&["wait", "me/flowers", "--timeout", "60s"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_support_bundle_has_jobs_pods_and_nodes_and_nothing_secret() {
     let yard = Yard::new("cli-bundle", &["cpu"]).await;
     let variables = json!([{"name": "PASSWORD", "value": "hush-hush"}]);

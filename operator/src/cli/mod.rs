@@ -24,7 +24,7 @@ use crate::local::{self, Options, RunError};
 use crate::manifest::{File, LocatedFault, Manifest, Setting};
 use crate::plugin::about::{self, Nodes, Version};
 use crate::plugin::bundle::SupportBundle;
-use crate::plugin::change::{Suspend, Wait};
+use crate::plugin::change::Suspend;
 use crate::plugin::doctor::Doctor;
 use crate::plugin::evaluations::Evaluations;
 use crate::plugin::events::Events;
@@ -33,13 +33,14 @@ use crate::plugin::report::Report;
 use crate::plugin::retrain::Retrain;
 use crate::plugin::status::Status;
 use crate::plugin::top::Top;
+use crate::plugin::wait::Wait;
 
 /// What scripts need to know of the commands.
 const EXIT_CODES: &str = "\
 Exit codes of the commands for a cluster: 0 done; 1 the job failed, is not there, or can't have what was asked for it; \
 2 mistyped; 3 the cluster can't be reached or doesn't take your credentials; 124 the time of a wait is over.
 run and validate end with the cause's code: 64 for a bad manifest, and so on.
-Jobs are named flowers, tj/flowers or trainingjob/flowers. NO_COLOR turns colours off.";
+Jobs are named flowers, tj/flowers or trainingjob/flowers, endpoints me/flowers. NO_COLOR turns colours off.";
 
 /// Trains and scores vision models, here or on a cluster, from the same manifests.
 #[derive(Debug, Parser)]

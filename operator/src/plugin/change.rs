@@ -1,23 +1,14 @@
-//! `trainyard suspend`, `resume`, and `wait`: one field of a job, and one phase that it may come to.
+//! `trainyard suspend` and `resume`: one field of a job or an endpoint.
 
-use std::time::Duration;
-
-use clap::{Args, ValueEnum};
-use crds::status::Phase;
+use clap::Args;
 use crds::{ScoringJob, TrainingJob};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::access::{Access, Cluster, Format};
-use super::advice;
 use super::endpoint::Endpoint;
 use super::error::PluginError;
 use super::job::{Job, Kind};
-use super::logs::seconds;
-
-/// Time between two looks.
-const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Suspend {
@@ -78,110 +69,4 @@ async fn patched(cluster: &Cluster, job: &Job, suspend: bool) -> Result<Job, Plu
         Kind::Training => cluster.api::<TrainingJob>().patch(&job.name, &params, &patch).await?.into(),
         Kind::Scoring => cluster.api::<ScoringJob>().patch(&job.name, &params, &patch).await?.into(),
     })
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Wait {
-    /// The job, such as flowers, tj/flowers or sj/flowers.
-    job: String,
-    /// The phase to wait for.
-    #[arg(long = "for", value_name = "PHASE", value_enum, default_value_t = Goal::Succeeded, ignore_case = true)]
-    goal: Goal,
-    /// How long to wait, such as 90s, 10m or 2h; without it as long as it takes.
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    timeout: Option<i64>,
-    #[command(flatten)]
-    access: Access,
-}
-
-/// A phase that can be waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "PascalCase")]
-enum Goal {
-    /// It works.
-    Running,
-    /// It has no pods because it is suspended.
-    Suspended,
-    /// It is done.
-    Succeeded,
-    /// It has failed for good.
-    Failed,
-    /// It has ended, well or badly.
-    Ended,
-}
-
-/// What a look at a waited-for job comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    There,
-    NotYet,
-    Never,
-}
-
-impl Goal {
-    fn judge(self, phase: Phase) -> Verdict {
-        let is_there = match self {
-            Goal::Running => phase == Phase::Running,
-            Goal::Suspended => phase == Phase::Suspended,
-            Goal::Succeeded => phase == Phase::Succeeded,
-            Goal::Failed => phase == Phase::Failed,
-            Goal::Ended => phase.is_terminal(),
-        };
-        match (is_there, phase.is_terminal()) {
-            (true, _) => Verdict::There,
-            (false, true) => Verdict::Never,
-            (false, false) => Verdict::NotYet,
-        }
-    }
-}
-
-impl Wait {
-    /// Waits; the exit code: 1 if the job ended otherwise, 124 if the time is over.
-    pub(crate) fn run(&self) -> u8 {
-        self.access.with(async |cluster| {
-            let mut job = cluster.find(&self.job).await?;
-            let until = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.unsigned_abs()));
-            loop {
-                let line = format!("{} {}: {}", job.title(), job.phase(), job.status.message);
-                match self.goal.judge(job.status.phase) {
-                    Verdict::There => {
-                        println!("{}", line.trim_end_matches(": "));
-                        return Ok(0);
-                    }
-                    Verdict::Never => {
-                        return Err(PluginError::Refused(format!("{line}\nnext: {}", advice::next(&job))));
-                    }
-                    Verdict::NotYet => {}
-                }
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    return Err(PluginError::Timeout(format!("the time is over: {line}")));
-                }
-                tokio::time::sleep(EVERY).await;
-                job = match cluster.again(&job).await? {
-                    Some(job) => job,
-                    None => return Err(PluginError::Refused(format!("{} was deleted", job.title()))),
-                };
-            }
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_ends_when_the_phase_is_there_or_can_never_be() {
-        for (goal, phase, verdict) in [
-            (Goal::Succeeded, Phase::Running, Verdict::NotYet),
-            (Goal::Succeeded, Phase::Succeeded, Verdict::There),
-            (Goal::Succeeded, Phase::Failed, Verdict::Never),
-            (Goal::Running, Phase::Succeeded, Verdict::Never),
-            (Goal::Failed, Phase::Failed, Verdict::There),
-            (Goal::Ended, Phase::Failed, Verdict::There),
-            (Goal::Suspended, Phase::Starting, Verdict::NotYet),
-        ] {
-            assert_eq!(goal.judge(phase), verdict, "{goal:?} {phase:?}");
-        }
-    }
 }

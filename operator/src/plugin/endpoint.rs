@@ -59,7 +59,8 @@ impl Endpoint {
         format!("me/{}", self.name)
     }
 
-    fn phase(&self) -> String {
+    /// Its phase in a word.
+    pub(crate) fn phase(&self) -> String {
         format!("{:?}", self.status.phase)
     }
 }
@@ -212,7 +213,7 @@ pub(crate) fn tree(
 }
 
 /// What to do next.
-fn next(endpoint: &Endpoint) -> String {
+pub(crate) fn next(endpoint: &Endpoint) -> String {
     let title = endpoint.title();
     let conditions = &endpoint.status.conditions;
     let blocked = conditions.iter().find(|one| one.type_ == condition::SCHEDULABLE && one.status == "False");

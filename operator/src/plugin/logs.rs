@@ -1,4 +1,4 @@
-//! `trainyard logs`: what all members of a job wrote, and write, across its attempts.
+//! `trainyard logs`: what all pods of a job or an endpoint wrote, and write, across attempts and revisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -16,9 +16,10 @@ use tokio::task::JoinHandle;
 
 use super::access::{Access, Cluster};
 use super::error::PluginError;
-use super::job::{Job, Kind};
+use super::job::Kind;
 use super::lines::{Line, merge};
 use super::member::Member;
+use super::subject::Subject;
 use crate::build::pod::CONTAINER;
 use crate::cli::print;
 
@@ -27,15 +28,16 @@ const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// The job, such as flowers, tj/flowers or sj/flowers.
+    /// The job or endpoint, such as flowers, tj/flowers, sj/flowers or me/flowers.
     job: String,
-    /// Go on with what is written, also by later attempts, until the job has ended; the exit code says how.
+    /// Go on with what is written, also by later attempts, until the job has ended; the exit code says how. An endpoint's go on
+    /// until they are interrupted.
     #[arg(short, long)]
     follow: bool,
     /// Only this process, from 0; of a ScoringJob, the pod of this shard.
     #[arg(long, value_name = "N")]
     rank: Option<u32>,
-    /// Only this attempt, from 1.
+    /// Only this attempt, or this revision of an endpoint, from 1.
     #[arg(long, value_name = "N")]
     attempt: Option<u32>,
     /// Only what is newer than this, such as 90s, 10m or 2h.
@@ -79,36 +81,51 @@ impl Logs {
     /// Prints them; the exit code: with --follow 1 if the job failed.
     pub(crate) fn run(&self) -> u8 {
         self.access.with(async |cluster| {
-            let job = cluster.find(&self.job).await?;
-            if self.follow { self.follow(&cluster, job).await } else { self.once(&cluster, &job).await }
+            let subject = Subject::find(&cluster, &self.job).await?;
+            if let (Subject::Endpoint(_), Some(_)) = (&subject, self.rank) {
+                let text = format!("{}: an endpoint's pods have no ranks: leave --rank out", subject.title());
+                return Err(PluginError::Usage(text));
+            }
+            if self.follow { self.follow(&cluster, subject).await } else { self.once(&cluster, &subject).await }
         })
     }
 
     /// Whether a pod was asked for.
-    fn wants(&self, job: &Job, member: &Member) -> bool {
-        let pod = self.rank.map(|rank| pod_of(job.kind, rank, job.processes()));
+    fn wants(&self, subject: &Subject, member: &Member) -> bool {
+        let pod = match (subject, self.rank) {
+            (Subject::Job(job), Some(rank)) => Some(pod_of(job.kind, rank, job.processes())),
+            _ => None,
+        };
         self.attempt.is_none_or(|attempt| attempt == member.attempt) && pod.is_none_or(|pod| pod == member.index)
     }
 
     /// Whether a line was asked for, of a pod that was.
-    fn wants_line(&self, job: &Job, line: &Line) -> bool {
-        match (job.kind, self.rank) {
-            (Kind::Training, Some(rank)) => line.is_of(rank, job.processes()),
+    fn wants_line(&self, subject: &Subject, line: &Line) -> bool {
+        match (subject, self.rank) {
+            (Subject::Job(job), Some(rank)) if job.kind == Kind::Training => line.is_of(rank, job.processes()),
             _ => true,
         }
     }
 
-    async fn members(&self, cluster: &Cluster, job: &Job) -> Result<Vec<Member>, PluginError> {
-        let pods = cluster.pods(job).await?;
-        let mut members = Member::all(&pods, &job.infrastructure.gpu.resource_name);
-        members.retain(|member| self.wants(job, member));
+    async fn members(&self, cluster: &Cluster, subject: &Subject) -> Result<Vec<Member>, PluginError> {
+        let mut members = subject.members(cluster).await?;
+        members.retain(|member| self.wants(subject, member));
         Ok(members)
     }
 
-    async fn once(&self, cluster: &Cluster, job: &Job) -> Result<u8, PluginError> {
-        let members = self.members(cluster, job).await?;
+    /// Whether nothing more will be written that was asked for.
+    fn is_over(&self, subject: &Subject) -> bool {
+        let newest = |newest: u32| self.attempt.is_some_and(|one| one < newest);
+        match subject {
+            Subject::Job(job) => job.status.phase.is_terminal() || newest(job.status.attempt),
+            Subject::Endpoint(endpoint) => newest(endpoint.status.revision),
+        }
+    }
+
+    async fn once(&self, cluster: &Cluster, subject: &Subject) -> Result<u8, PluginError> {
+        let members = self.members(cluster, subject).await?;
         if members.is_empty() {
-            eprintln!("{}", nothing(job));
+            eprintln!("there are no pods that were asked for: {}", subject.line());
             return Ok(0);
         }
         let mut pods = Vec::new();
@@ -119,14 +136,14 @@ impl Logs {
                     let mut before = Timestamp::UNIX_EPOCH;
                     let mut lines = Vec::new();
                     for raw in text.lines() {
-                        let line = Line::parse(&member.mark(), raw, before);
+                        let line = Line::parse(&member.mark, raw, before);
                         before = line.at;
                         lines.push(line);
                     }
-                    lines.retain(|line| self.wants_line(job, line));
+                    lines.retain(|line| self.wants_line(subject, line));
                     pods.push(lines);
                 }
-                Err(error) => eprintln!("[{}] no log: {}", member.mark(), why_not(member, error)?),
+                Err(error) => eprintln!("[{}] no log: {}", member.mark, why_not(member, error)?),
             }
         }
         Ok(print(&merge(pods).iter().map(Line::text).collect::<String>()))
@@ -144,14 +161,14 @@ impl Logs {
         }
     }
 
-    async fn follow(&self, cluster: &Cluster, mut job: Job) -> Result<u8, PluginError> {
+    async fn follow(&self, cluster: &Cluster, mut subject: Subject) -> Result<u8, PluginError> {
         let (sender, mut lines) = mpsc::unbounded_channel::<Line>();
         let mut readers: BTreeMap<String, JoinHandle<Read>> = BTreeMap::new();
         let mut newest: BTreeMap<String, Timestamp> = BTreeMap::new();
         let (mut done, mut told) = (BTreeSet::new(), BTreeSet::new());
         loop {
-            let over = job.status.phase.is_terminal() || self.attempt.is_some_and(|one| one < job.status.attempt);
-            for member in self.members(cluster, &job).await? {
+            let over = self.is_over(&subject);
+            for member in self.members(cluster, &subject).await? {
                 // What has not started has no log yet; a finished job's pods end, or are gone.
                 let has_begun = member.started.is_some() || member.has_ended();
                 if !has_begun || done.contains(&member.pod) || readers.contains_key(&member.pod) {
@@ -166,7 +183,7 @@ impl Logs {
             tokio::pin!(look);
             loop {
                 tokio::select! {
-                    Some(line) = lines.recv() => if !self.pass_on(&job, &line) { return Ok(0) },
+                    Some(line) = lines.recv() => if !self.pass_on(&subject, &line) { return Ok(0) },
                     () = &mut look => break,
                 }
             }
@@ -188,25 +205,26 @@ impl Logs {
             }
             // What was read before the last look is printed before the end is told.
             while let Ok(line) = lines.try_recv() {
-                if !self.pass_on(&job, &line) {
+                if !self.pass_on(&subject, &line) {
                     return Ok(0);
                 }
             }
             if over && readers.is_empty() {
-                eprintln!("{} {}: {}", job.title(), job.phase(), job.status.message);
-                return Ok(u8::from(job.status.phase == Phase::Failed));
+                eprintln!("{}", subject.line());
+                let failed = matches!(&subject, Subject::Job(job) if job.status.phase == Phase::Failed);
+                return Ok(u8::from(failed));
             }
-            job = match cluster.again(&job).await? {
-                Some(job) => job,
-                None => return Err(PluginError::Refused(format!("{} was deleted", job.title()))),
+            subject = match subject.again(cluster).await? {
+                Some(subject) => subject,
+                None => return Err(PluginError::Refused(format!("{} was deleted", subject.title()))),
             };
         }
     }
 
     /// Prints a line that was asked for; whether anybody reads.
-    fn pass_on(&self, job: &Job, line: &Line) -> bool {
+    fn pass_on(&self, subject: &Subject, line: &Line) -> bool {
         let mut out = io::stdout();
-        !self.wants_line(job, line) || out.write_all(line.text().as_bytes()).and_then(|()| out.flush()).is_ok()
+        !self.wants_line(subject, line) || out.write_all(line.text().as_bytes()).and_then(|()| out.flush()).is_ok()
     }
 }
 
@@ -228,7 +246,7 @@ async fn read(api: Api<Pod>, member: Member, params: LogParams, to: UnboundedSen
         Ok(stream) => stream,
         Err(error) => {
             let why = why_not(&member, error).unwrap_or_else(|error| error.to_string());
-            let refused = Some(format!("[{}] no log: {why}", member.mark()));
+            let refused = Some(format!("[{}] no log: {why}", member.mark));
             return Read { newest, refused, is_all: member.has_ended() };
         }
     };
@@ -237,7 +255,7 @@ async fn read(api: Api<Pod>, member: Member, params: LogParams, to: UnboundedSen
     loop {
         match raw.try_next().await {
             Ok(Some(raw)) => {
-                let line = Line::parse(&member.mark(), &raw, newest.unwrap_or(Timestamp::UNIX_EPOCH));
+                let line = Line::parse(&member.mark, &raw, newest.unwrap_or(Timestamp::UNIX_EPOCH));
                 if known.is_some_and(|known| line.at <= known) {
                     continue;
                 }
@@ -273,10 +291,6 @@ fn why_not(member: &Member, error: kube::Error) -> Result<String, PluginError> {
 
 fn dash(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(": {why}") }
-}
-
-fn nothing(job: &Job) -> String {
-    format!("{} has no pods that were asked for: {} {}", job.title(), job.phase(), job.status.message)
 }
 
 /// The pod in which a process of this rank runs: that of a TrainingJob's node, that of a ScoringJob's shard.

@@ -1,6 +1,6 @@
 //! A pod of a job as it is shown: where it is, how it fares, and why it doesn't run if it doesn't.
 
-use crds::contract::{Cause, TerminationMessage};
+use crds::contract::{Cause, TerminationMessage, labels};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
 
@@ -10,6 +10,10 @@ use crate::build::pod::{CONTAINER, member_of};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) pod: String,
+    /// What its log lines are marked by: the attempt and the number in its gang, as in `2-0`; for an endpoint the revision and
+    /// the end of the pod's name, as in `2-x7k9p`.
+    pub(crate) mark: String,
+    /// Number of its attempt, or of its revision.
     pub(crate) attempt: u32,
     pub(crate) index: u32,
     pub(crate) node: Option<String>,
@@ -44,6 +48,22 @@ impl Member {
     /// The pod as it is shown; `None` if its labels don't say which member it is. `resource` is the name of its GPUs.
     pub(crate) fn of(pod: &Pod, resource: &str) -> Option<Member> {
         let id = member_of(pod.metadata.labels.as_ref()?)?;
+        Some(Member {
+            index: id.index,
+            mark: format!("{}-{}", id.attempt, id.index),
+            ..Member::seen(pod, id.attempt, resource)?
+        })
+    }
+
+    /// A pod of an endpoint; `None` if its labels don't say which revision it is of.
+    pub(crate) fn of_endpoint(pod: &Pod) -> Option<Member> {
+        let revision = pod.metadata.labels.as_ref()?.get(labels::ATTEMPT)?.parse().ok()?;
+        let member = Member::seen(pod, revision, "")?;
+        let end = member.pod.rsplit('-').next().unwrap_or_default();
+        Some(Member { mark: format!("{revision}-{end}"), ..member })
+    }
+
+    fn seen(pod: &Pod, attempt: u32, resource: &str) -> Option<Member> {
         let nothing = PodStatus::default();
         let status = pod.status.as_ref().unwrap_or(&nothing);
         let container = status.container_statuses.iter().flatten().find(|one| one.name == CONTAINER);
@@ -55,8 +75,7 @@ impl Member {
         let limits = limits.filter_map(|one| one.resources.as_ref()?.limits.as_ref()?.get(resource));
         Some(Member {
             pod: pod.metadata.name.clone()?,
-            attempt: id.attempt,
-            index: id.index,
+            attempt,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             state: word,
             health,
@@ -64,6 +83,7 @@ impl Member {
             started: running.or(terminated.and_then(|end| end.started_at.as_ref())).map(|time| time.0),
             ended: terminated.and_then(|end| end.finished_at.as_ref()).map(|time| time.0),
             gpus: limits.filter_map(|count| count.0.parse::<u32>().ok()).sum(),
+            ..Member::default()
         })
     }
 
@@ -72,11 +92,6 @@ impl Member {
         let mut members: Vec<Member> = pods.iter().filter_map(|pod| Member::of(pod, resource)).collect();
         members.sort_by_key(|member| (member.attempt, member.index));
         members
-    }
-
-    /// The attempt and the number in its gang, as log lines are marked: `2-0`.
-    pub(crate) fn mark(&self) -> String {
-        format!("{}-{}", self.attempt, self.index)
     }
 
     /// Whether nothing more comes from it.
@@ -188,6 +203,6 @@ mod tests {
     #[test]
     fn a_pod_is_a_member_of_an_attempt_on_a_node_with_gpus() {
         let member = member(&json!({}));
-        assert_eq!((member.mark().as_str(), member.node.as_deref(), member.gpus), ("2-1", Some("n1"), 8));
+        assert_eq!((member.mark.as_str(), member.node.as_deref(), member.gpus), ("2-1", Some("n1"), 8));
     }
 }

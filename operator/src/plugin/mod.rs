@@ -5,10 +5,10 @@
 //! ```
 //!
 //! - `access`: the way to the cluster, and how answers are written.
-//! - `job`, `member`: a job and its pods, whatever its kind; `endpoint`: an endpoint and its own.
+//! - `job`, `member`: a job and its pods, whatever its kind; `endpoint`: an endpoint and its own; `subject`: either.
 //! - `tree`, `lines`, `redact`, `advice`, `paint`: pure, from data to text.
-//! - One file for each command, or for a few short ones: `status`, `logs`, `events`, `change` (suspend, resume, wait),
-//!   `retrain`, `top`, `report`, `evaluations`, `bundle`, `about` (version, nodes, why), `doctor`.
+//! - One file for each command, or for a few short ones: `status`, `logs`, `events`, `change` (suspend, resume),
+//!   `wait`, `retrain`, `top`, `report`, `evaluations`, `bundle`, `about` (version, nodes, why), `doctor`.
 //!
 //! Exit codes: 0 done, 1 the job failed or is not there, 2 mistyped, 3 no way to the cluster, 124 the time is over.
 
@@ -31,5 +31,7 @@ mod redact;
 pub(crate) mod report;
 pub(crate) mod retrain;
 pub(crate) mod status;
+mod subject;
 pub(crate) mod top;
 mod tree;
+pub(crate) mod wait;

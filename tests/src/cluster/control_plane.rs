@@ -151,6 +151,14 @@ impl Cluster {
         Namespace::new(self, format!("{name}-{number}")).await
     }
 
+    /// A namespace that is there already, such as one that Helm made. It stays.
+    ///
+    /// # Panics
+    /// Where no client for it can be made.
+    pub async fn existing_namespace(&self, name: &str) -> Namespace<'_> {
+        Namespace::existing(self, name.to_owned()).await
+    }
+
     /// Kills the API server as a power cut would. Watches break off, and requests find nobody.
     pub fn kill_apiserver(&self) {
         self.with("kube-apiserver", Process::kill);

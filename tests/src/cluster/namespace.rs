@@ -19,19 +19,26 @@ use tokio::time::timeout;
 
 use super::{Cluster, OWNER_LABEL, PATIENCE, Pods};
 
-/// A namespace that is deleted, with the nodes made through it, when this is dropped.
+/// A namespace that is deleted, with the nodes made through it, when this is dropped; one that was there before stays.
 ///
 /// Its methods panic where the control plane refuses or takes longer than [`PATIENCE`]: that is the test's end.
 pub struct Namespace<'a> {
     pub(super) cluster: &'a Cluster,
     name: String,
     client: Client,
+    /// Whether it was there before.
+    stays: bool,
 }
 
 impl<'a> Namespace<'a> {
-    pub(super) async fn new(cluster: &'a Cluster, name: String) -> Namespace<'a> {
+    pub(super) async fn existing(cluster: &'a Cluster, name: String) -> Namespace<'a> {
         let client = cluster.access.client(&name).await.unwrap_or_else(|fault| panic!("{fault}"));
-        let namespace = Namespace { cluster, name, client };
+        Namespace { cluster, name, client, stays: true }
+    }
+
+    pub(super) async fn new(cluster: &'a Cluster, name: String) -> Namespace<'a> {
+        let mut namespace = Namespace::existing(cluster, name).await;
+        namespace.stays = false;
         let object = json!({"metadata": {"name": namespace.name, "labels": namespace.selector()}});
         create(&Api::<NamespaceObject>::all(namespace.client()), object).await;
         namespace.wait("default", |account: Option<&ServiceAccount>| account.is_some()).await;
@@ -89,6 +96,9 @@ impl<'a> Namespace<'a> {
 impl Drop for Namespace<'_> {
     /// Deletes what was made, and doesn't wait for the namespace's end. A control plane that is down keeps it.
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         let (access, name) = (self.cluster.access.clone(), self.name.clone());
         let clean = async move {
             let Ok(client) = access.client(&name).await else { return };
