@@ -90,13 +90,19 @@ async fn an_endpoint_comes_to_answer_with_all_that_belongs_to_it() {
     // What was deleted or changed by hand is put right, and what was taken out of the spec goes.
     yard.namespace.api::<Service>().delete("a-m", &DeleteParams::default()).await.expect("a deletion");
     yard.namespace.wait("a-m", |service: Option<&Service>| service.is_some()).await;
-    let wrong = Patch::Merge(json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9}]}}));
-    yard.namespace.api::<Service>().patch("a-m", &PatchParams::default(), &wrong).await.expect("a change");
     let is_right = |service: Option<&Service>| {
         let ports = service.and_then(|service| service.spec.as_ref()?.ports.clone()).unwrap_or_default();
-        ports.len() == 2 && ports.iter().all(|one| json!(one.target_port) == json!(one.name))
+        ports.len() == 2
+            && ports.iter().all(|one| json!(one.target_port) == json!(one.name))
+            && ports.iter().any(|one| one.port == 80)
     };
-    yard.namespace.wait("a-m", is_right).await;
+    for port in [json!({"name": "http", "port": 80, "targetPort": 9}), json!({"name": "http", "port": 81})] {
+        let wrong = Patch::Merge(json!({"spec": {"ports": [port]}}));
+        let changed: Service =
+            yard.namespace.api().patch("a-m", &PatchParams::default(), &wrong).await.expect("a change");
+        assert!(!is_right(Some(&changed)));
+        yard.namespace.wait("a-m", is_right).await;
+    }
     yard.change::<ModelEndpoint>("a", json!({"service": {"annotations": {"example.com/dns": null}}})).await;
     let bare = |service: Option<&Service>| {
         let annotations = service.and_then(|service| service.metadata.annotations.clone()).unwrap_or_default();

@@ -31,7 +31,7 @@ rights and no others, and compares them with the requests that it made (tests/op
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch]
-# operator/src/cluster/act.rs publishes events.
+# operator/src/cluster/news.rs publishes events.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

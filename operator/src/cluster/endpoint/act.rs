@@ -9,6 +9,7 @@ use crds::{ModelEndpoint, contract};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
@@ -29,6 +30,10 @@ use crate::placement::Placed;
 
 /// What the API server says of an object that would get a second owner.
 const TWO_OWNERS: &str = "Only one reference can have Controller set to true";
+
+/// What the API server says of a Service where somebody has changed the number of one of our ports: an apply merges ports by their
+/// numbers, so that ours comes to stand beside the other one of its name.
+const TWO_OF_A_NAME: &str = "Duplicate value";
 
 impl Actor<'_> {
     /// Carries out what a plan wants of what belongs to an endpoint.
@@ -76,7 +81,14 @@ impl Actor<'_> {
         match name {
             Name::Service => {
                 let service = service(endpoint, reference);
-                self.keep(&seen.services, "apply_service", "apply the Service", &service, owner).await
+                let (verb, doing) = ("apply_service", "apply the Service");
+                match self.keep(&seen.services, verb, doing, &service, owner).await {
+                    Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OF_A_NAME)) => {
+                        self.replace_ports(&service, owner).await?;
+                        self.keep(&seen.services, verb, doing, &service, owner).await
+                    }
+                    kept => kept,
+                }
             }
             Name::Budget => {
                 let budget = budget(endpoint, reference);
@@ -117,6 +129,17 @@ impl Actor<'_> {
             Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OWNERS)) => Err(ActError::Taken { name }),
             applied => applied,
         }
+    }
+
+    /// Puts the ports of a Service in the place of those that it has.
+    async fn replace_ports(&self, service: &Service, owner: &Owner) -> Result<(), ActError> {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let patch =
+            Patch::Merge(json!({"spec": {"ports": service.spec.as_ref().and_then(|spec| spec.ports.as_ref())}}));
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let name = names::of_endpoint(&owner.name);
+        let write = api.patch(&name, &parameters, &patch);
+        self.write("patch_service", "put the Service's ports right", write).await.map(drop)
     }
 
     /// Changes the number of pods, and nothing about them.
