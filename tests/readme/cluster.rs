@@ -45,9 +45,9 @@ fn claims() -> String {
             "spec": {"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "storageClassName": "",
                      "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": "default", "name": name}},
         });
-        format!("{volume}\n---\n{claim}\n---\n")
+        [volume, claim]
     };
-    pair("datasets") + &pair("models")
+    json!({"apiVersion": "v1", "kind": "List", "items": [pair("datasets"), pair("models")].concat()}).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn what_is_told_of_a_cluster_works() {
     let story = Story::new(cluster.kubeconfig());
     std::os::unix::fs::symlink(root().join("charts"), story.folder.path().join("charts")).expect("a link");
     story.file("job.yaml", manifest("TrainingJob"));
-    story.file("claims.yaml", claims());
+    story.file("claims.json", claims());
     let story = Arc::new(story);
     let does = |what: fn(&Story, &str) -> String| {
         let story = Arc::clone(&story);
@@ -82,7 +82,7 @@ async fn what_is_told_of_a_cluster_works() {
     assert!(said.contains("Succeeded"), "{said}");
 
     run(secret).await;
-    run("kubectl apply -f claims.yaml").await;
+    run("kubectl apply -f claims.json").await;
     run(apply).await;
     let pods = cluster.existing_namespace("default").await;
     pods.pods().running("flowers-t1-0").await;

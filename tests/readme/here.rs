@@ -27,7 +27,7 @@ fn story() -> Story {
     let story = Story::new(Path::new("/dev/null"));
     story.file("job.yaml", manifest("TrainingJob"));
     story.file("scoring.yaml", manifest("ScoringJob"));
-    for (set, images) in [("flowers", 6), ("new", 3)] {
+    for (set, images) in [("flowers", 3), ("new", 2)] {
         for (class, colour) in [("rose", [200, 30, 60]), ("violet", [90, 40, 200])] {
             for index in 0..images {
                 let shade = |x: u32, y: u32| colour.map(|part| part ^ ((x * y + index * 7) % 32) as u8);

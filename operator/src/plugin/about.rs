@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::access::{Access, Format};
 use super::error::PluginError;
 use super::job::all;
+use super::subject::Subject;
 use crate::cluster::{self, OperatorError};
 use crate::observe::NodeFacts;
 use crate::placement::{self, Catalogue, Table};
@@ -72,7 +73,7 @@ fn rows(table: &Table) -> Value {
     table.rows.iter().map(|cells| Value::Object(row(cells))).collect()
 }
 
-/// Prints why a job is where it is; the exit code.
+/// Prints why a job or an endpoint is where it is; the exit code.
 pub(crate) fn why(
     access: &Access,
     job: &str,
@@ -81,15 +82,16 @@ pub(crate) fn why(
 ) -> u8 {
     access.with(async |cluster| {
         let catalogue = catalogue().map_err(|error| PluginError::Usage(error.to_string()))?;
-        let job = cluster.find(job).await?;
-        let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &job.title(), &catalogue).await;
+        let subject = Subject::find(&cluster, job).await?;
+        let title = subject.title();
+        let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &title, &catalogue).await;
         let answer = answer.map_err(|error| match error {
             OperatorError::Client(error) => error.into(),
             error => PluginError::Refused(error.to_string()),
         })?;
         let lines: Vec<&str> = answer.lines().collect();
-        let value =
-            json!({"job": job.title(), "namespace": job.namespace, "status": job.value["status"], "why": lines});
+        let status = &subject.value()["status"];
+        let value = json!({"job": title, "namespace": cluster.namespace, "status": status, "why": lines});
         Ok(output.print(&value, || answer.clone()))
     })
 }

@@ -125,7 +125,7 @@ impl Logs {
     async fn once(&self, cluster: &Cluster, subject: &Subject) -> Result<u8, PluginError> {
         let members = self.members(cluster, subject).await?;
         if members.is_empty() {
-            eprintln!("there are no pods that were asked for: {}", subject.line());
+            eprintln!("{} has no pods that were asked for: {}", subject.title(), subject.standing());
             return Ok(0);
         }
         let mut pods = Vec::new();

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use serde_json::Value;
 
 use super::access::Cluster;
 use super::advice;
@@ -42,13 +43,25 @@ impl Subject {
         }
     }
 
-    /// Where it stands, in a line.
+    /// The whole object.
+    pub(crate) fn value(&self) -> &Value {
+        match self {
+            Subject::Job(job) => &job.value,
+            Subject::Endpoint(endpoint) => &endpoint.value,
+        }
+    }
+
+    /// Where it stands: its phase, and the sentence that goes with it.
+    pub(crate) fn standing(&self) -> String {
+        match self {
+            Subject::Job(job) => format!("{}: {}", job.phase(), job.status.message),
+            Subject::Endpoint(endpoint) => format!("{}: {}", endpoint.phase(), endpoint.status.message),
+        }
+    }
+
+    /// The same, with its name before it.
     pub(crate) fn line(&self) -> String {
-        let (phase, message) = match self {
-            Subject::Job(job) => (job.phase(), &job.status.message),
-            Subject::Endpoint(endpoint) => (endpoint.phase(), &endpoint.status.message),
-        };
-        format!("{} {phase}: {message}", self.title())
+        format!("{} {}", self.title(), self.standing())
     }
 
     /// What to do next.

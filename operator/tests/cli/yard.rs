@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
+use std::sync::mpsc;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -144,18 +145,17 @@ impl Started {
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it can be signalled");
     }
 
-    /// Waits until it ends. What it says fits into a pipe.
+    /// Waits until it ends.
     pub(crate) fn wait(mut self) -> Ran {
-        let mut child = self.child.take().expect("it runs");
-        let since = Instant::now();
-        while child.try_wait().expect("it can be waited for").is_none() {
-            if since.elapsed() > PATIENCE {
-                child.kill().expect("it can be killed");
-                panic!("it did not end: {:?}", Ran::from(child.wait_with_output().expect("it ends")));
-            }
-            sleep(Duration::from_millis(5));
-        }
-        child.wait_with_output().expect("it ends").into()
+        let child = self.child.take().expect("it runs");
+        let (pid, (sender, ended)) = (Pid::from_raw(child.id().cast_signed()), mpsc::channel());
+        let reader = thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = ended.recv_timeout(PATIENCE).or_else(|_| {
+            kill(pid, Signal::SIGKILL).expect("it can be killed");
+            ended.recv().map(|output| panic!("it did not end: {:?}", output.map(Ran::from)))
+        });
+        reader.join().expect("it reads").expect("somebody waits");
+        output.expect("an end").expect("it can be waited for").into()
     }
 
     pub(crate) fn id(&self) -> u32 {
