@@ -47,7 +47,8 @@ fn claims() -> String {
         });
         [volume, claim]
     };
-    json!({"apiVersion": "v1", "kind": "List", "items": [pair("datasets"), pair("models")].concat()}).to_string()
+    let items = [pair("datasets"), pair("models")].concat();
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
