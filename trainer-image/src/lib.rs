@@ -36,6 +36,8 @@ pub mod report;
 pub mod score;
 mod serve;
 pub mod storage;
+#[cfg(any(test, fuzzing))]
+pub mod strangers;
 pub mod tensorboard;
 pub mod torch;
 pub mod train;

@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use image::error::{ImageError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::error::ImageFault;
@@ -73,7 +73,11 @@ impl Decoder {
         if bytes.starts_with(b"\xFF\xD8\xFF") {
             let header = self.jpeg.read_header(bytes).map_err(|error| self.recover(&error))?;
             let size = (clamp(header.width), clamp(header.height));
-            self.check_pixels(size)?;
+            if let Err(fault) = self.check_pixels(size) {
+                // A file without an image leaves the size as it was: it must not be this one's.
+                self.jpeg = decompressor();
+                return Err(fault);
+            }
             return Ok(Opened {
                 size,
                 orientation: orientation::of_jpeg(bytes),
@@ -81,16 +85,17 @@ impl Decoder {
             });
         }
         let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| ImageFault::Unknown)?;
-        if reader.format().is_none() {
-            return Err(ImageFault::Unknown);
-        }
+        let format = reader.format().ok_or(ImageFault::Unknown)?;
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(self.max_pixels.saturating_mul(MAX_BYTES_PER_PIXEL));
         reader.limits(limits);
         let mut decoder = reader.into_decoder().map_err(image_fault)?;
         let size = decoder.dimensions();
         self.check_pixels(size)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let orientation = match format {
+            ImageFormat::WebP => orientation::of_webp(bytes),
+            _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        };
         Ok(Opened { size, orientation, content: Content::Other(Box::new(decoder)) })
     }
 
@@ -212,7 +217,8 @@ fn jpeg_fault(error: &turbojpeg::Error) -> ImageFault {
     };
     // The library puts the name of the function before the words.
     let text = text.split_once("(): ").map_or(text.as_str(), |(_, words)| words);
-    let truncated = ["Premature end", "premature end", "Input file read error", "Could not determine"];
+    let truncated =
+        ["Premature end", "premature end", "Input file read error", "Could not determine", "contains no image"];
     let unsupported = ["Unsupported", "not supported", "Cannot transcode", "precision"];
     if truncated.iter().any(|known| text.contains(known)) {
         ImageFault::Truncated
