@@ -59,25 +59,18 @@ impl Decoder {
         Ok((image.width(), image.height(), image.into_bytes()))
     }
 
-    /// A decompressor keeps some of what a damaged file told it: the next file gets a new one.
-    fn recover(&mut self, error: &turbojpeg::Error) -> ImageFault {
-        self.jpeg = decompressor();
-        jpeg_fault(error)
-    }
-
     /// Reads the header.
     pub(super) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Opened<'a>, ImageFault> {
         if bytes.is_empty() {
             return Err(ImageFault::Empty);
         }
         if bytes.starts_with(b"\xFF\xD8\xFF") {
-            let header = self.jpeg.read_header(bytes).map_err(|error| self.recover(&error))?;
+            // A decompressor keeps tables and the size of a file, and takes them for those of a later one that has none of its
+            // own: what is seen of a file would depend on the one before.
+            self.jpeg = decompressor();
+            let header = self.jpeg.read_header(bytes).map_err(|error| jpeg_fault(&error))?;
             let size = (clamp(header.width), clamp(header.height));
-            if let Err(fault) = self.check_pixels(size) {
-                // A file without an image leaves the size as it was: it must not be this one's.
-                self.jpeg = decompressor();
-                return Err(fault);
-            }
+            self.check_pixels(size)?;
             return Ok(Opened {
                 size,
                 orientation: orientation::of_jpeg(bytes),
@@ -152,7 +145,7 @@ impl Decoder {
         let pixels = pixels.unwrap_or(&mut self.cmyk);
         let pitch = width * format.size();
         match self.jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
-            Err(error) if !is_harmless(&error) => Err(self.recover(&error)),
+            Err(error) if !is_harmless(&error) => Err(jpeg_fault(&error)),
             _ => Ok(()),
         }
     }
@@ -217,8 +210,7 @@ fn jpeg_fault(error: &turbojpeg::Error) -> ImageFault {
     };
     // The library puts the name of the function before the words.
     let text = text.split_once("(): ").map_or(text.as_str(), |(_, words)| words);
-    let truncated =
-        ["Premature end", "premature end", "Input file read error", "Could not determine", "contains no image"];
+    let truncated = ["Premature end", "premature end", "Input file read error", "Could not determine"];
     let unsupported = ["Unsupported", "not supported", "Cannot transcode", "precision"];
     if truncated.iter().any(|known| text.contains(known)) {
         ImageFault::Truncated
