@@ -7,7 +7,7 @@ use serde_json::json;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
-use super::{Seed, assert_refused};
+use super::{Seed, assert_refused, put};
 use crate::data::Preprocessing;
 use crate::folder::digest;
 use crate::metrics::{Epoch, History};
@@ -41,7 +41,7 @@ fn metrics() -> Vec<u8> {
 pub(super) fn read(bytes: &[u8]) -> bool {
     FOLDER.with(|folder| {
         let folder = folder.path();
-        fs::write(folder.join(CARD), bytes).expect("a file");
+        put(&folder.join(CARD), bytes);
         let cards = [
             model::open(folder).map(|saved| {
                 assert_eq!(saved.card.preprocessing.check(), Ok(()));

@@ -125,6 +125,12 @@ impl Seed {
     }
 }
 
+/// Writes a file anew. Some file systems send one to the disk at once that is written over, and not one that takes its place.
+fn put(file: &Path, bytes: &[u8]) {
+    let _ = std::fs::remove_file(file);
+    std::fs::write(file, bytes).expect("a file");
+}
+
 /// That a refusal lies in the bytes: not in this program, this machine or its storage.
 fn assert_refused(fault: &Fault) {
     assert!(matches!(fault.cause(), Cause::BadData | Cause::BadSpec), "{:?}: {fault}", fault.cause());

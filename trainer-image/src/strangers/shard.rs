@@ -1,11 +1,9 @@
 //! Tar files of images with their labels.
 
-use std::fs;
-
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
-use super::{Seed, assert_refused};
+use super::{Seed, assert_refused, put};
 use crate::data::{Dataset, Format, Labels, Source, open};
 use crate::fault::Fault;
 
@@ -26,7 +24,7 @@ fn list(bytes: &[u8]) -> bool {
     let classes = ["cat".to_owned()];
     FOLDER.with(|folder| {
         let path = folder.path().join("shard");
-        fs::write(&path, bytes).expect("a file");
+        put(&path, bytes);
         let source = Source { format: Format::WebDataset, ..Source::new(path) };
         let strict = open(&source, Labels::Known(&classes));
         match open(&source, Labels::Optional(&classes)) {

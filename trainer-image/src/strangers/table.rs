@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Seed, assert_refused};
+use super::{Seed, assert_refused, put};
 use crate::data::{DataError, Dataset, Format, Labels, Source, open};
 use crate::fault::Fault;
 
@@ -79,7 +79,7 @@ fn read(bytes: &[u8], format: Format) -> bool {
 fn list(bytes: &[u8], format: Format, labels: Labels<'_>) -> Result<Dataset, DataError> {
     FOLDER.with(|folder| {
         let path = folder.path().join("table");
-        fs::write(&path, bytes).expect("a file");
+        put(&path, bytes);
         open(&Source { format, ..Source::new(path) }, labels)
     })
 }
