@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers bench-scoring
+.PHONY: help run test fuzz lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers bench-scoring
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,14 +22,19 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 test: build cluster storage checkers ## Runs every test
 	cargo test --workspace
 
+fuzz: tools libtorch ## Looks for bytes that the trainer's readers do not stand, SECONDS_EACH=20 a reader; TARGETS="image pth": these alone
+	@trainer-image/fuzz/run
+
 lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
 	cargo fmt --all --check
+	cargo fmt --manifest-path trainer-image/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	trainer-image/deny.sh
 	cargo test --workspace --test manifests
 
 fmt: ## Formats the code
 	cargo fmt --all
+	cargo fmt --manifest-path trainer-image/fuzz/Cargo.toml
 
 build: tools libtorch ## Builds the operator's command line and the trainer
 	cargo build --workspace --bins

@@ -12,6 +12,7 @@
 //!  metrics   figures that add up over ranks      causes what each module's errors mean for the end
 //!  storage   files and objects, one way to read  fault  how every path ends
 //!  affinity  which CPUs a process keeps to       tensorboard  the event file of an attempt
+//!  strangers what others may send, for tests and for fuzzers: no part of the product
 //! ```
 
 mod affinity;
@@ -36,6 +37,8 @@ pub mod report;
 pub mod score;
 mod serve;
 pub mod storage;
+#[cfg(any(test, fuzzing))]
+pub mod strangers;
 pub mod tensorboard;
 pub mod torch;
 pub mod train;

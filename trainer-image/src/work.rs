@@ -17,7 +17,8 @@ use crate::torch::driver;
 use crate::{affinity, preflight, score, train};
 
 /// What this version can be assigned.
-enum Work {
+#[derive(Debug, PartialEq)]
+pub(crate) enum Work {
     Training(Box<Assignment<TrainingJobSpec>>),
     Scoring(Box<Assignment<ScoringJobSpec>>),
 }
@@ -31,14 +32,12 @@ pub fn run() -> Result<(), Fault> {
     let place = Place::from_env()?;
     let result = match work {
         Work::Training(job) => {
-            check(job.spec.meaning())?;
             let precision = job.spec.training.as_ref().map_or(Precision::default(), |training| training.precision);
             let device = device(job.spec.infrastructure.device, precision, &place)?;
             affinity::bind(&seat(device, &place));
             train::run(&job, &place, device, serve_progress(&place, job.attempt))?
         }
         Work::Scoring(job) => {
-            check(job.spec.meaning())?;
             let device = device(job.spec.infrastructure.device, job.spec.precision, &place)?;
             score::run(&job, &place, device, serve_progress(&place, job.attempt))?
         }
@@ -68,16 +67,37 @@ fn read_assignment() -> Result<Work, Fault> {
         Fault::new(Cause::BadSpec, format!("the environment variable {NAME} is missing"))
             .hint("start a job by kubectl apply or trainyard run, which set it")
     })?;
+    assigned(&text)
+}
+
+/// The work that an assignment means, if it can be done.
+///
+/// # Errors
+/// [`Cause::BadSpec`]: it can't be read, or asks for what this version can't carry out.
+pub(crate) fn assigned(text: &str) -> Result<Work, Fault> {
     #[derive(Deserialize)]
     struct Kind {
         kind: String,
     }
-    let Kind { kind } = parse(&text)?;
-    match kind.as_str() {
-        "TrainingJob" => Ok(Work::Training(parse(&text)?)),
-        "ScoringJob" => Ok(Work::Scoring(parse(&text)?)),
-        other => Err(Fault::new(Cause::BadSpec, format!("{NAME}: this trainer knows no kind {other}"))),
-    }
+    let Kind { kind } = parse(text)?;
+    let (work, faults) = match kind.as_str() {
+        "TrainingJob" => {
+            let job: Box<Assignment<TrainingJobSpec>> = parse(text)?;
+            let faults = job.spec.meaning();
+            (Work::Training(job), faults)
+        }
+        "ScoringJob" => {
+            let job: Box<Assignment<ScoringJobSpec>> = parse(text)?;
+            let faults = job.spec.meaning();
+            (Work::Scoring(job), faults)
+        }
+        other => {
+            let text = format!("{}: this trainer knows no kind {other}", contract::env::ASSIGNMENT);
+            return Err(Fault::new(Cause::BadSpec, text));
+        }
+    };
+    check(faults)?;
+    Ok(work)
 }
 
 /// Refuses what this version can't carry out, by the same table as `trainyard validate`.

@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use image::error::{ImageError, LimitErrorKind};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use turbojpeg::{Colorspace, DecompressHeader, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::error::ImageFault;
@@ -59,19 +59,16 @@ impl Decoder {
         Ok((image.width(), image.height(), image.into_bytes()))
     }
 
-    /// A decompressor keeps some of what a damaged file told it: the next file gets a new one.
-    fn recover(&mut self, error: &turbojpeg::Error) -> ImageFault {
-        self.jpeg = decompressor();
-        jpeg_fault(error)
-    }
-
     /// Reads the header.
     pub(super) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Opened<'a>, ImageFault> {
         if bytes.is_empty() {
             return Err(ImageFault::Empty);
         }
         if bytes.starts_with(b"\xFF\xD8\xFF") {
-            let header = self.jpeg.read_header(bytes).map_err(|error| self.recover(&error))?;
+            // A decompressor keeps tables and the size of a file, and takes them for those of a later one that has none of its
+            // own: what is seen of a file would depend on the one before.
+            self.jpeg = decompressor();
+            let header = self.jpeg.read_header(bytes).map_err(|error| jpeg_fault(&error))?;
             let size = (clamp(header.width), clamp(header.height));
             self.check_pixels(size)?;
             return Ok(Opened {
@@ -81,16 +78,17 @@ impl Decoder {
             });
         }
         let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| ImageFault::Unknown)?;
-        if reader.format().is_none() {
-            return Err(ImageFault::Unknown);
-        }
+        let format = reader.format().ok_or(ImageFault::Unknown)?;
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(self.max_pixels.saturating_mul(MAX_BYTES_PER_PIXEL));
         reader.limits(limits);
         let mut decoder = reader.into_decoder().map_err(image_fault)?;
         let size = decoder.dimensions();
         self.check_pixels(size)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let orientation = match format {
+            ImageFormat::WebP => orientation::of_webp(bytes),
+            _ => decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        };
         Ok(Opened { size, orientation, content: Content::Other(Box::new(decoder)) })
     }
 
@@ -147,7 +145,7 @@ impl Decoder {
         let pixels = pixels.unwrap_or(&mut self.cmyk);
         let pitch = width * format.size();
         match self.jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
-            Err(error) if !is_harmless(&error) => Err(self.recover(&error)),
+            Err(error) if !is_harmless(&error) => Err(jpeg_fault(&error)),
             _ => Ok(()),
         }
     }

@@ -165,7 +165,10 @@ impl DataError {
             return Self::LinkLoop { path };
         }
         match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Missing { path },
+            // Under a name that is too long nothing can be.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+                Self::Missing { path }
+            }
             io::ErrorKind::PermissionDenied => Self::Permission { path },
             _ => Self::Read { path, source },
         }

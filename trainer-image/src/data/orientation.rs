@@ -33,6 +33,26 @@ fn exif_of_jpeg(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The orientation that a WebP's Exif data asks for; none if there is no such data, or if it is broken. The library would take as
+/// much memory for it as its chunk says that it has.
+pub(super) fn of_webp(bytes: &[u8]) -> Orientation {
+    exif_of_webp(bytes).and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
+}
+
+/// The first Exif chunk: `RIFF`, a length, `WEBP`, then chunks of a name, a length and as many bytes, made even.
+fn exif_of_webp(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.get(12..)?;
+    loop {
+        let (name, tail) = rest.split_first_chunk::<4>()?;
+        let (length, tail) = tail.split_first_chunk::<4>()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if name == b"EXIF" {
+            return tail.get(..length);
+        }
+        rest = tail.get(length.checked_add(length % 2)?..)?;
+    }
+}
+
 /// Width and height of the image as seen, for one stored with this width and height.
 pub(super) fn oriented_size(orientation: Orientation, (width, height): (u32, u32)) -> (u32, u32) {
     if swaps_axes(orientation) { (height, width) } else { (width, height) }

@@ -1,5 +1,7 @@
 //! Lists the images that a Parquet file names. Of its columns, the two that matter are read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use parquet::basic::Type as Physical;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -11,9 +13,17 @@ use super::table::{self, row};
 
 /// Reads a Parquet table: a column of texts with the images, and one of texts or whole numbers with the labels.
 pub(super) fn parquet(source: &Source) -> Result<Vec<Listed>, DataError> {
+    let bytes = table::read(&source.path)?;
+    // The library panics where a damaged file contradicts itself.
+    catch_unwind(AssertUnwindSafe(|| rows(source, bytes))).unwrap_or_else(|_| {
+        let reason = "a damaged Parquet file: the library that reads it gave up on it".to_owned();
+        Err(DataError::Layout { path: source.path.clone(), reason })
+    })
+}
+
+fn rows(source: &Source, bytes: Vec<u8>) -> Result<Vec<Listed>, DataError> {
     let path = &source.path;
     let wrong = |reason: String| DataError::Layout { path: path.clone(), reason };
-    let bytes = table::read(path)?;
     let file = SerializedFileReader::new(bytes::Bytes::from(bytes))
         .map_err(|error| wrong(format!("not a Parquet file: {error}")))?;
     let schema = file.metadata().file_metadata().schema();

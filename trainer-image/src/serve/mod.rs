@@ -20,6 +20,8 @@ mod models;
 mod protocol;
 mod rest;
 mod settings;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod strangers;
 mod token;
 mod watch;
 

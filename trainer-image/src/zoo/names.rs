@@ -39,7 +39,8 @@ pub(super) fn to_torchvision(
             renamed.tensors.insert(given, tensor);
         } else if let Some(name) = by_timm.get(&given) {
             let mut tensor = without_ones(tensor, &names[name])?;
-            if name.ends_with(".running_var") && epsilon_shift != 0.0 {
+            // One that is misshapen is refused when all are compared.
+            if name.ends_with(".running_var") && epsilon_shift != 0.0 && tensor.size() == names[name] {
                 tensor = tensor.f_add_scalar(epsilon_shift)?;
             }
             renamed.from_timm = true;

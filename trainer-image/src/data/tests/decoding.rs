@@ -145,6 +145,36 @@ fn cut_anywhere_an_image_never_panics() {
 }
 
 #[test]
+fn an_image_does_not_depend_on_the_one_before() {
+    // Files without tables of their own, as some cameras send them: those of the file before are not theirs.
+    let whole = jpeg(&pattern(16, 16));
+    for (table, words) in [(0xDB, "Quantization table"), (0xC4, "")] {
+        let bare = without_segments(&whole, table);
+        assert!(bare.len() < whole.len());
+        let mut decoder = Decoder::new(MAX_PIXELS);
+        let alone = decoder.decode(&bare);
+        assert!(decoder.decode(&whole).is_ok());
+        assert_eq!(decoder.decode(&bare), alone, "{table:#x}");
+        assert!(alone.err().is_none_or(|fault| fault.to_string().contains(words)), "{table:#x}");
+    }
+}
+
+/// The JPEG without the segments of this marker.
+fn without_segments(jpeg: &[u8], marker: u8) -> Vec<u8> {
+    let (mut bytes, mut rest) = (jpeg[..2].to_vec(), &jpeg[2..]);
+    // The data follow the start of the scan.
+    while rest[1] != 0xDA {
+        let (segment, after) = rest.split_at(2 + usize::from(u16::from_be_bytes([rest[2], rest[3]])));
+        if segment[1] != marker {
+            bytes.extend(segment);
+        }
+        rest = after;
+    }
+    bytes.extend(rest);
+    bytes
+}
+
+#[test]
 fn complaints_that_change_no_pixel_are_passed_over() {
     let image = quarters(16, 16);
     let bytes = jpeg(&image);

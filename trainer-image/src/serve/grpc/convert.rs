@@ -30,7 +30,7 @@ pub(super) fn request(message: ModelInferRequest) -> Result<Request, ServeError>
         name: output.name,
         binary: None,
     });
-    Ok(Request { id: Some(message.id), inputs, outputs: outputs.collect(), binary_output: false })
+    Ok(Request { id: Some(message.id), inputs, outputs: protocol::wanted(outputs)?, binary_output: false })
 }
 
 /// A parameter that is a count; clients differ in the type they send.

@@ -1,7 +1,10 @@
 //! gRPC: the Open Inference Protocol's service, and the standard one for health.
 
+mod codec;
 mod connection;
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub(super) mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 use super::binary::Remaining;
 use super::tensor::{Content, Tensor, byte_elements, floats};
-use super::{Request, Wanted};
+use super::{Request, Wanted, wanted};
 use crate::serve::error::ServeError;
 
 /// Base64 with padding or without.
@@ -71,15 +71,15 @@ pub(in crate::serve) fn read(json: &[u8], binary: Bytes) -> Result<Request, Serv
     let mut binary = Remaining::new(binary);
     let inputs = body.inputs.into_iter().map(|input| tensor(input, &mut binary)).collect::<Result<_, _>>()?;
     binary.end()?;
-    let wanted = |output: OutputTensor| Wanted {
+    let outputs = body.outputs.unwrap_or_default().into_iter().map(|output| Wanted {
         name: output.name,
         binary: output.parameters.binary_data,
         classification: output.parameters.classification,
-    };
+    });
     Ok(Request {
         id: body.id,
         inputs,
-        outputs: body.outputs.unwrap_or_default().into_iter().map(wanted).collect(),
+        outputs: wanted(outputs)?,
         binary_output: body.parameters.binary_data_output.unwrap_or(false),
     })
 }
@@ -250,6 +250,9 @@ mod tests {
         for (json, sentence) in table {
             assert_eq!(from(&json, b""), Err(sentence.to_owned()));
         }
+        let asking = |count: usize| json!({"inputs": [], "outputs": vec![json!({"name": "label"}); count]});
+        assert_eq!(from(&asking(17), b""), Err("17 outputs are asked for, and no more than 16 may be".to_owned()));
+        assert_eq!(from(&asking(16), b"").map(|request| request.outputs.len()), Ok(16));
         for text in ["", "[]", "{", "{\"inputs\": 3}", "{\"inputs\": [{}]}"] {
             let error = read(text.as_bytes(), Bytes::new()).unwrap_err().to_string();
             assert!(error.starts_with("the body is no inference request: "), "{text}: {error}");

@@ -16,10 +16,15 @@ pub(super) use tensor::{Content, Tensor, byte_elements, floats, pictures};
 
 use serde_json::{Value, json};
 
+use super::error::ServeError;
+
 /// Name of the tensor of encoded images.
 pub(super) const IMAGE: &str = "image";
 /// Name of the tensor of preprocessed images.
 pub(super) const INPUT: &str = "input";
+/// Most outputs that a request may ask for: each may be wanted in several forms. An answer holds one as often as it is asked for,
+/// for each image and class.
+const MOST_OUTPUTS: usize = 16;
 /// What the server calls itself.
 pub(super) const SERVER: &str = "trainyard";
 /// The platform of its models.
@@ -71,6 +76,19 @@ pub(super) struct Request {
     pub(super) outputs: Vec<Wanted>,
     /// Whether outputs come as binary data, unless they say otherwise themselves.
     pub(super) binary_output: bool,
+}
+
+/// The outputs that a client asks for, if they are not too many.
+///
+/// # Errors
+/// A sentence with their number.
+pub(super) fn wanted(outputs: impl ExactSizeIterator<Item = Wanted>) -> Result<Vec<Wanted>, ServeError> {
+    match outputs.len() {
+        0..=MOST_OUTPUTS => Ok(outputs.collect()),
+        count => {
+            Err(ServeError::Request(format!("{count} outputs are asked for, and no more than {MOST_OUTPUTS} may be")))
+        }
+    }
 }
 
 /// An output that a client asks for.

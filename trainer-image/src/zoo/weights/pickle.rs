@@ -6,6 +6,10 @@
 
 use std::collections::HashMap;
 
+/// Most values of a pickle, and most of them on its stack or noted: a state dict has some thousands, a checkpoint with an
+/// optimizer and the course of a training some more. Of each byte of a pickle, dozens may be made.
+const MOST_VALUES: usize = 1 << 22;
+
 /// Index of a node in its [`Pickle`].
 pub(super) type Id = usize;
 
@@ -170,6 +174,9 @@ struct Machine<'b> {
 impl Machine<'_> {
     fn run(&mut self) -> Result<Id, PickleError> {
         loop {
+            if self.nodes.len().max(self.stack.len()).max(self.memo.len()) > MOST_VALUES {
+                return Err(PickleError::Damaged("it has more values than any state dict"));
+            }
             let instruction = self.input.byte()?;
             match instruction {
                 b'.' => return self.pop(),
@@ -352,6 +359,16 @@ mod tests {
         let pickle = read(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.").unwrap();
         let Node::Dict(items) = pickle.node(pickle.root()) else { panic!("{pickle:?}") };
         assert_eq!(items[0].1, pickle.root());
+    }
+
+    #[test]
+    fn a_pickle_of_very_many_values_is_refused() {
+        let many = |instruction: u8| [&b"N"[..], &vec![instruction; MOST_VALUES + 1], b"."].concat();
+        // NONE, DUP, MEMOIZE
+        for instruction in [b'N', b'2', 0x94] {
+            let refusal = read(&many(instruction)).unwrap_err();
+            assert_eq!(refusal, PickleError::Damaged("it has more values than any state dict"));
+        }
     }
 
     #[test]

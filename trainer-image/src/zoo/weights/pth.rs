@@ -55,8 +55,12 @@ pub(super) fn read_archive(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, Pth
         return content("it was written by a big-endian machine");
     }
     let (pickle, _) = Pickle::read(&part(&mut archive, &name)?)?;
+    let mut left = bytes.len();
     tensors(&pickle, |storage| {
         let bytes = part(&mut archive, &format!("{folder}data/{}", storage.key))?;
+        // Thousands of them may say that they lie in the same place.
+        let Some(rest) = left.checked_sub(bytes.len()) else { return content("its storages lie over each other") };
+        left = rest;
         flat(&bytes, storage)
     })
 }
@@ -167,8 +171,12 @@ fn tensors(
         if numbers.kind() != storage.kind || !view.lies_within(numbers.numel()) {
             return content(format!("its tensor {name} reaches beyond its storage"));
         }
-        let tensor = numbers.f_as_strided(&view.size, &view.stride, view.offset)?.f_contiguous()?;
-        tensors.insert(name.to_owned(), tensor);
+        // A stride of 0 makes billions of numbers of one.
+        if view.count().is_none_or(|count| count > numbers.numel()) {
+            return content(format!("its tensor {name} repeats numbers of its storage: save tensor.contiguous()"));
+        }
+        // A view takes no memory of its own, however many of them there are.
+        tensors.insert(name.to_owned(), numbers.f_as_strided(&view.size, &view.stride, view.offset)?);
     }
     Ok(tensors)
 }
@@ -203,6 +211,14 @@ impl View {
             }
             _ => None,
         }
+    }
+
+    /// How many numbers it has; none if no number says it.
+    fn count(&self) -> Option<usize> {
+        if self.size.contains(&0) {
+            return Some(0);
+        }
+        self.size.iter().try_fold(1_usize, |count, size| count.checked_mul(usize::try_from(*size).ok()?))
     }
 
     fn lies_within(&self, count: usize) -> bool {

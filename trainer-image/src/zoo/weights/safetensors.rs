@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::WeightsError;
@@ -12,7 +12,9 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, Weight
     let file = SafeTensors::deserialize(bytes)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        let size: Vec<i64> = view.shape().iter().map(|&extent| extent as i64).collect();
+        // An empty tensor may have an extent that is beyond everything.
+        let size = view.shape().iter().map(|&extent| i64::try_from(extent)).collect::<Result<Vec<i64>, _>>();
+        let size = size.map_err(|_| SafeTensorError::ValidationOverflow)?;
         let kind = kind_of(view.dtype())
             .ok_or_else(|| WeightsError::Mismatch(vec![format!("{name} has the unsupported type {}", view.dtype())]))?;
         tensors.insert(name, Tensor::f_from_data_size(view.data(), &size, kind)?);
@@ -63,6 +65,6 @@ pub fn write_safetensors(tensors: &[(String, Tensor)]) -> Result<Vec<u8>, Weight
         .map(|(name, dtype, shape, bytes)| {
             Ok((name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)?))
         })
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        .collect::<Result<Vec<_>, SafeTensorError>>()?;
     Ok(safetensors::serialize(views, None)?)
 }
