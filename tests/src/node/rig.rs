@@ -1,0 +1,150 @@
+//! Control plane, nodes and the cluster's DNS, together.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::runtime::wait::{Condition, await_condition};
+use tokio::time::timeout;
+
+use super::files::CONTROL_PLANE;
+use super::machine::{self, Machine, START};
+use super::program;
+use crate::cluster::process::Process;
+use crate::cluster::{Cluster, Error, Kubelets, Settings};
+
+/// A cluster with real nodes. All of it ends when this is dropped.
+pub struct Rig {
+    // Fields are dropped in this order.
+    nodes: Vec<Machine>,
+    _dns: Process,
+    cluster: Cluster,
+}
+
+impl Rig {
+    /// Starts control plane, DNS and nodes, and returns when the nodes are ready for pods.
+    ///
+    /// # Errors
+    /// Where a part of it does not start; the text has the end of its log.
+    pub async fn start(names: &[&str]) -> Result<Rig, Error> {
+        machine::network()?;
+        let address = Ipv4Addr::from(CONTROL_PLANE);
+        let kubelets = Kubelets { address, names: names.iter().map(|name| (*name).to_owned()).collect() };
+        let settings = Settings { kubelets: Some(kubelets), ..Settings::default() };
+        let cluster = Cluster::start_with(&settings).await?;
+        let dns = dns(&cluster, address)?;
+        let mut rig = Rig { nodes: Vec::new(), _dns: dns, cluster };
+        for (name, number) in names.iter().zip(1..) {
+            rig.nodes.push(Machine::start(&rig.cluster, name, number)?);
+        }
+        for node in &rig.nodes {
+            rig.ready(node.name()).await?;
+        }
+        Ok(rig)
+    }
+
+    /// Its control plane.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Its nodes.
+    pub fn nodes(&mut self) -> &mut [Machine] {
+        &mut self.nodes
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    /// Where there is none of this name.
+    pub fn node(&mut self, name: &str) -> &mut Machine {
+        let found = self.nodes.iter_mut().find(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("there is no node {name}"))
+    }
+
+    /// Makes an image known to all nodes.
+    ///
+    /// # Errors
+    /// Where containerd refuses it.
+    pub fn import(&mut self, archive: &Path) -> Result<(), Error> {
+        self.nodes.iter_mut().try_for_each(|node| node.import(archive))
+    }
+
+    /// A folder of the machine, made for a volume that pods of our images may write to, whichever node they are on.
+    ///
+    /// # Errors
+    /// Where it can't be made.
+    pub fn volume(&self, name: &str) -> Result<PathBuf, Error> {
+        let folder = self.cluster.folder().join("volumes").join(name);
+        fs::create_dir_all(&folder)?;
+        std::os::unix::fs::chown(&folder, Some(65_532), Some(65_532))?;
+        Ok(folder)
+    }
+
+    /// Waits until a node is ready for pods.
+    ///
+    /// # Errors
+    /// Where it is not in time; the text has the end of its kubelet's log.
+    pub async fn ready(&self, name: &str) -> Result<(), Error> {
+        let api = Api::<Node>::all(self.cluster.client().await);
+        let late = |log| Error::Start { program: "kubelet", what: format!("did not get node {name} ready"), log };
+        match timeout(START, await_condition(api, name, is_ready())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(fault)) => Err(late(fault.to_string())),
+            Err(_) => {
+                let node = self.nodes.iter().find(|node| node.name() == name);
+                Err(late(node.map(|node| node.log("kubelet")).unwrap_or_default()))
+            }
+        }
+    }
+
+    /// kubectl with these arguments, as an administrator.
+    pub fn kubectl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", self.cluster.kubeconfig());
+        command
+    }
+}
+
+/// A node that is ready and takes pods.
+fn is_ready() -> impl Condition<Node> {
+    |node: Option<&Node>| {
+        let Some(node) = node else { return false };
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = |condition: &k8s_openapi::api::core::v1::NodeCondition| {
+            condition.type_ == "Ready" && condition.status == "True"
+        };
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        conditions.into_iter().flatten().any(ready) && taints.is_none_or(Vec::is_empty)
+    }
+}
+
+/// Starts CoreDNS where pods ask: it knows services and pods, and says of all other names that there are none.
+fn dns(cluster: &Cluster, address: Ipv4Addr) -> Result<Process, Error> {
+    let corefile = format!(
+        "cluster.local:53 in-addr.arpa:53 {{
+    bind {address}
+    errors
+    kubernetes cluster.local in-addr.arpa {{
+        kubeconfig {} test
+        pods insecure
+        ttl 0
+    }}
+}}
+.:53 {{
+    bind {address}
+    template ANY ANY {{
+        rcode NXDOMAIN
+    }}
+}}
+",
+        cluster.kubeconfig().display()
+    );
+    let path = cluster.folder().join("Corefile");
+    fs::write(&path, corefile)?;
+    let arguments = vec!["-conf".into(), path.display().to_string()];
+    Process::start("coredns", program("coredns")?, arguments, cluster.folder())
+}
