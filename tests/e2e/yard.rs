@@ -121,7 +121,7 @@ impl Yard {
     }
 
     /// An object of the jobs' namespace once it meets a condition.
-    pub(crate) fn until<K>(&self, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> K
+    pub(crate) fn until<K>(&self, name: &str, what: &str, mut holds: impl FnMut(&K) -> bool) -> K
     where
         K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
         K::DynamicType: Default,

@@ -12,6 +12,8 @@ mod archive;
 mod containerfile;
 mod layer;
 mod product;
+#[cfg(test)]
+mod tests;
 
 pub use archive::{Image, Packing};
 pub use containerfile::Containerfile;

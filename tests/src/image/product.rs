@@ -87,7 +87,8 @@ fn run(command: &mut Command) -> io::Result<()> {
     Err(io::Error::other(format!("{} ended with {}: {said}", command.get_program().display(), ran.status)))
 }
 
-fn repository() -> &'static Path {
+/// The root of the repository.
+pub(super) fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 

@@ -41,7 +41,7 @@ pub fn enter(prepare: impl FnOnce()) -> Entry {
     }
     prepare();
     cgroups::clear_leftovers(FOLDERS, &std::env::temp_dir());
-    let folder = Folder::with_end(cgroups::REMOVAL).unwrap_or_else(|fault| panic!("{fault}"));
+    let folder = Folder::with_end(&format!("{}{}", restored_settings(), cgroups::REMOVAL)).unwrap_or_else(|fault| panic!("{fault}"));
     let status = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare"])
         .args(needs::NAMESPACES)
@@ -56,6 +56,25 @@ pub fn enter(prepare: impl FnOnce()) -> Entry {
     let status = status.unwrap_or_else(|fault| panic!("setpriv and unshare can't be run: {fault}"));
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Entry::Outside(ExitCode::from(code))
+}
+
+/// Settings of the kernel that a kubelet changes for the whole machine.
+const SETTINGS: [&str; 6] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
+
+/// Shell text that sets them as they are now.
+fn restored_settings() -> String {
+    let restored = |setting: &&str| {
+        let value = std::fs::read_to_string(format!("/proc/sys/{setting}")).ok()?;
+        Some(format!("echo {} > /proc/sys/{setting}\n", value.trim()))
+    };
+    SETTINGS.iter().filter_map(restored).collect()
 }
 
 /// The control group of a node, below the root of each hierarchy.

@@ -104,7 +104,7 @@ impl Machine {
         self.first = Some(first);
         self.connect()?;
 
-        let mut containerd = self.inside("containerd", "containerd".into(), &["--config", "containerd.toml"])?;
+        let mut containerd = self.inside("containerd", "containerd".into(), &["--config", &self.file("containerd.toml")])?;
         let listens = || self.command("test").args(["-S", SOCKET]).status().is_ok_and(|status| status.success());
         wait_for(&mut containerd, "does not answer", || listens() && self.containerd(["version"]).is_ok())?;
         self.parts.push(containerd);
@@ -112,7 +112,7 @@ impl Machine {
             self.import(&pause(&self.folder)?)?;
         }
         self.start_kubelet()?;
-        let proxy = self.inside("kube-proxy", Programs::default().find("kube-proxy")?, &["--config", "proxy.yaml"])?;
+        let proxy = self.inside("kube-proxy", Programs::default().find("kube-proxy")?, &["--config", &self.file("proxy.yaml")])?;
         self.parts.push(proxy);
         if self.gpus > 0 { self.start_plugin() } else { Ok(()) }
     }
@@ -146,11 +146,12 @@ impl Machine {
     /// Where it can't be started.
     pub fn start_kubelet(&mut self) -> Result<(), Error> {
         let arguments = [
-            "--config=kubelet.yaml",
-            &format!("--kubeconfig={}", self.kubelet_access.display()),
-            &format!("--hostname-override={}", self.name),
-            &format!("--node-ip={}", self.place.address()),
+            format!("--config={}", self.file("kubelet.yaml")),
+            format!("--kubeconfig={}", self.kubelet_access.display()),
+            format!("--hostname-override={}", self.name),
+            format!("--node-ip={}", self.place.address()),
         ];
+        let arguments = arguments.each_ref().map(String::as_str);
         self.kubelet = Some(self.inside("kubelet", Programs::default().find("kubelet")?, &arguments)?);
         Ok(())
     }
@@ -198,6 +199,20 @@ impl Machine {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// A part of it that has ended, and should not have.
+    pub(super) fn broken(&mut self) -> Option<Error> {
+        let parts = self.parts.iter_mut().chain(&mut self.kubelet);
+        let ended = |part: &mut Process| {
+            let status = part.ended()?;
+            Some(Error::Start { program: part.name, what: format!("ended with {status}"), log: part.last_words() })
+        };
+        parts.into_iter().find_map(ended)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
     fn namespaces(&self) -> [String; 4] {
         let first = self.first.as_ref().and_then(Process::id);
         let first = first.unwrap_or_else(|| panic!("{} has no power", self.name));
@@ -208,7 +223,7 @@ impl Machine {
 
     fn inside(&self, name: &'static str, program: PathBuf, arguments: &[&str]) -> Result<Process, Error> {
         let mut all: Vec<_> = self.namespaces().into();
-        all.extend([format!("--wd={}", self.folder.display()), "--".into(), program.display().to_string()]);
+        all.extend(["--".into(), program.display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Process::start(name, "nsenter".into(), all, &self.folder)
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -40,8 +41,8 @@ impl Rig {
         for (name, number) in names.iter().zip(1..) {
             rig.nodes.push(Machine::start(&rig.cluster, name, number)?);
         }
-        for node in &rig.nodes {
-            rig.ready(node.name()).await?;
+        for name in names {
+            rig.ready(name).await?;
         }
         Ok(rig)
     }
@@ -87,16 +88,22 @@ impl Rig {
     /// Waits until a node is ready for pods.
     ///
     /// # Errors
-    /// Where it is not in time; the text has the end of its kubelet's log.
-    pub async fn ready(&self, name: &str) -> Result<(), Error> {
+    /// Where a part of it ends or it is not ready in time; the text has the end of a log.
+    pub async fn ready(&mut self, name: &str) -> Result<(), Error> {
         let api = Api::<Node>::all(self.cluster.client().await);
-        let late = |log| Error::Start { program: "kubelet", what: format!("did not get node {name} ready"), log };
-        match timeout(START, await_condition(api, name, is_ready())).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(fault)) => Err(late(fault.to_string())),
-            Err(_) => {
-                let node = self.nodes.iter().find(|node| node.name() == name);
-                Err(late(node.map(|node| node.log("kubelet")).unwrap_or_default()))
+        let began = Instant::now();
+        loop {
+            let waited = timeout(Duration::from_secs(1), await_condition(api.clone(), name, is_ready())).await;
+            if matches!(waited, Ok(Ok(_))) {
+                return Ok(());
+            }
+            let node = self.node(name);
+            if let Some(fault) = node.broken() {
+                return Err(fault);
+            }
+            if began.elapsed() > START {
+                let what = format!("did not get node {name} ready in {} s", START.as_secs());
+                return Err(Error::Start { program: "kubelet", what, log: node.log("kubelet") });
             }
         }
     }
