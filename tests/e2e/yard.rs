@@ -34,7 +34,7 @@ fn archive(product: Product) -> PathBuf {
 
 /// Where images are assembled, beside what cargo built.
 fn work() -> PathBuf {
-    built().join("images")
+    built().join("rootfs")
 }
 
 /// The folder that cargo built the programs into.
