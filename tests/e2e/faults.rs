@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use serde_json::json;
 
-use crate::jobs::{phase, step, succeeds};
+use crate::jobs::{phase, step, two_pods, until};
 use crate::yard::{JOBS, RELEASE, Yard};
 
 const NAME: &str = "digits-long";
@@ -22,7 +22,7 @@ fn attempt(job: &TrainingJob) -> u32 {
 
 /// The job once it works at its attempt of this number, and has come further than it was.
 fn works(yard: &Yard, number: u32, beyond: i64) -> TrainingJob {
-    yard.until(NAME, &format!("it works at attempt {number}, beyond step {beyond}"), |job: &TrainingJob| {
+    until(yard, NAME, &format!("it works at attempt {number}, beyond step {beyond}"), |job| {
         phase(job) == Phase::Running && attempt(job) == number && step(job) > beyond
     })
 }
@@ -55,8 +55,10 @@ fn node_is(yard: &Yard, name: &str, ready: &str) {
 pub(crate) fn outlives(yard: &mut Yard) {
     let mut job = Yard::example("digits-training.yaml");
     job["metadata"]["name"] = json!(NAME);
-    job["spec"]["training"]["epochs"] = json!(30);
-    job["spec"]["infrastructure"] = json!({"device": "Cpu", "nodes": 2, "processesPerNode": 1});
+    // A small network, whose steps are short, and more of them than there is time for.
+    job["spec"]["model"]["architecture"] = json!("mobilenet_v3_small");
+    (job["spec"]["training"]["epochs"], job["spec"]["training"]["batchSize"]) = (json!(1000), json!(8));
+    job["spec"]["infrastructure"] = two_pods("Cpu");
     job["spec"]["output"] = json!({"uri": "pvc://models/digits-long", "checkpoint": {"everySteps": 5}});
     yard.apply(&job);
     let mut at = step(&works(yard, 1, 5));
@@ -67,11 +69,6 @@ pub(crate) fn outlives(yard: &mut Yard) {
     at = step(&a_kubelet_is_away(yard, at));
     at = step(&it_is_suspended(yard, at));
     a_node_loses_power(yard, at);
-
-    let ended = succeeds(yard, NAME);
-    let status = ended.status.unwrap_or_default();
-    assert_eq!(status.job.attempt, status.job.restarts + 1, "{status:?}");
-    assert!(status.model.is_some());
 }
 
 fn a_rank_is_killed(yard: &mut Yard, at: i64) -> TrainingJob {
@@ -132,7 +129,7 @@ fn it_is_suspended(yard: &mut Yard, at: i64) -> TrainingJob {
         yard.kubectl(["patch", "trainingjob", "-n", JOBS, NAME, "--type=merge", "-p", &patch]);
     };
     suspend(yard, true);
-    yard.until(NAME, "it is suspended", |job: &TrainingJob| phase(job) == Phase::Suspended);
+    until(yard, NAME, "it is suspended", |job| phase(job) == Phase::Suspended);
     yard.until_true("it has no pods", || {
         yard.labelled::<Pod>(JOB, NAME).iter().all(|pod| {
             pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")))

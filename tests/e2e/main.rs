@@ -1,7 +1,7 @@
 //! The whole product as its users have it: the chart installed by Helm with our images on real nodes, in a namespace that enforces the
 //! Pod Security level `restricted`; jobs that train, score and serve the digits; what breaks, and comes back; and nothing that stays.
 //!
-//! The tests are acts of one play on one cluster, in this order; each alone needs the first. Where the machine can't have nodes
+//! The tests are acts of one play on one cluster, in this order. Where the machine can't have nodes
 //! (no root, no cgroup v1, no namespaces), they are left out, and it is said why.
 
 mod faults;
@@ -22,7 +22,7 @@ use yard::Yard;
 type Act = fn(&mut Yard);
 
 const ACTS: [(&str, Act); 8] = [
-    ("helm installs an operator that gets ready, and helm test agrees", install::installs),
+    ("helm test finds what helm has installed at work", install::works),
     ("two pods train the digits, and tell how far they are", jobs::two_pods_train),
     ("one pod of two processes trains the digits", jobs::two_processes_train),
     ("held-out digits are scored by the model", jobs::scores),

@@ -16,12 +16,14 @@ use tests::image::{Packing, Product, Programs};
 use tests::node::Rig;
 use tokio::runtime::Runtime;
 
+use crate::install;
+
 /// The namespace of the jobs.
 pub(crate) const JOBS: &str = "vision";
 /// The namespace of the release.
 pub(crate) const RELEASE: &str = "trainyard";
 /// How long an act waits for anything. Far more than it takes on a machine with nothing else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The name under which an image of ours is known on the nodes.
 pub(crate) fn image(product: Product) -> String {
@@ -65,22 +67,21 @@ pub(crate) struct Yard {
 }
 
 impl Yard {
+    /// Starts the cluster and installs the release.
     pub(crate) fn start() -> Yard {
         let began = Instant::now();
         let runtime = Runtime::new().unwrap_or_else(|fault| panic!("no runtime: {fault}"));
         let (rig, client) = runtime.block_on(async {
-            let rig = Rig::start(&["a", "b"]).await.unwrap_or_else(|fault| panic!("no nodes: {fault}"));
+            let rig = Rig::start(&["a", "b"], &Product::ALL.map(archive))
+                .await
+                .unwrap_or_else(|fault| panic!("no nodes: {fault}"));
             let client = rig.cluster().client().await;
             (rig, client)
         });
         let mut yard = Yard { rig, client, runtime, figures: Vec::new() };
-        yard.figure("from nothing to two nodes that are ready", began.elapsed());
-        let began = Instant::now();
-        for product in Product::ALL {
-            yard.rig.import(&archive(product)).unwrap_or_else(|fault| panic!("no image on the nodes: {fault}"));
-        }
-        yard.figure("images imported on both nodes", began.elapsed());
+        yard.figure("from nothing to two nodes that are ready and know our images", began.elapsed());
         yard.namespace();
+        install::installs(&mut yard);
         yard
     }
 
@@ -96,6 +97,8 @@ impl Yard {
     }
 
     pub(crate) fn figure(&mut self, what: &str, took: Duration) {
+        // Said at once as well: who waits sees how far it is.
+        eprintln!("{:>7.1} s  {what}", took.as_secs_f64());
         self.figures.push((what.to_owned(), took));
     }
 

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Box<dyn Error>> {
-    let rig = tokio::runtime::Runtime::new()?.block_on(Rig::start(&["a", "b"]))?;
+    let rig = tokio::runtime::Runtime::new()?.block_on(Rig::start(&["a", "b"], &[]))?;
     eprintln!("rig: nodes a and b are ready; logs and files are in {}", rig.cluster().folder().display());
     let mut words = std::env::args_os().skip(1);
     let mut command = Command::new(words.next().unwrap_or_else(|| "bash".into()));

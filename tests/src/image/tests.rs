@@ -87,12 +87,17 @@ fn an_archive_has_what_its_index_names() {
     let blob = |digest: &Value| digest.as_str().unwrap().replace("sha256:", "blobs/sha256/");
     let index = read("index.json");
     let manifest = &index["manifests"][0];
-    assert_eq!((&manifest["digest"], &manifest["annotations"]["io.containerd.image.name"]), (&named.into(), &"a:1".into()));
+    assert_eq!(
+        (&manifest["digest"], &manifest["annotations"]["io.containerd.image.name"]),
+        (&named.into(), &"a:1".into())
+    );
     let manifest = read(&blob(&manifest["digest"]));
     let config = read(&blob(&manifest["config"]["digest"]));
     assert_eq!(config["config"]["User"], "65532:65532");
     let mut contents = Vec::new();
-    for (layer, content) in manifest["layers"].as_array().unwrap().iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap()) {
+    for (layer, content) in
+        manifest["layers"].as_array().unwrap().iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap())
+    {
         let mut bytes = Vec::new();
         flate2::read::GzDecoder::new(&files[&blob(&layer["digest"])][..]).read_to_end(&mut bytes).unwrap();
         assert_eq!(format!("sha256:{}", digest(&bytes)), *content);
@@ -103,9 +108,7 @@ fn an_archive_has_what_its_index_names() {
             contents.push((entry.path().unwrap().display().to_string(), mode, user, header.mtime().unwrap()));
         }
     }
-    let expected = [
-        ("etc", 0o755), ("etc/passwd", 0o644), ("tmp", 0o1777), ("bin", 0o755), ("bin/a", 0o755),
-    ];
+    let expected = [("etc", 0o755), ("etc/passwd", 0o644), ("tmp", 0o1777), ("bin", 0o755), ("bin/a", 0o755)];
     assert_eq!(contents, expected.map(|(path, mode)| (path.to_owned(), mode, 0, 0)));
 }
 
@@ -145,7 +148,8 @@ fn what_is_wrong_with_a_list_is_said() {
 #[test]
 fn the_containerfiles_copy_the_sections_of_their_lists_and_say_what_they_are() {
     for (containerfile, list) in IMAGES {
-        let read = Containerfile::read(&repository().join(containerfile), &[("VERSION", "1.2.3"), ("REVISION", "abc")]).unwrap();
+        let read = Containerfile::read(&repository().join(containerfile), &[("VERSION", "1.2.3"), ("REVISION", "abc")])
+            .unwrap();
         let lines = fs::read_to_string(repository().join(list)).unwrap();
         let sections: Vec<_> = lines.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
         assert_eq!(read.layers, sections, "{containerfile}");
@@ -156,5 +160,26 @@ fn the_containerfiles_copy_the_sections_of_their_lists_and_say_what_they_are() {
         }
         let program = read.entrypoint.first().unwrap();
         assert!(lines.contains(&format!(" {program} ")), "{list} lacks {program}");
+    }
+}
+
+#[test]
+fn every_library_that_a_listed_library_needs_is_listed() {
+    for (_, list) in IMAGES {
+        let lines = fs::read_to_string(repository().join(list)).unwrap();
+        let libraries = repository().join(".libtorch/lib").display().to_string();
+        let sources = lines.lines().filter_map(|line| line.split_whitespace().nth(2));
+        let sources =
+            sources.map(|source| source.replace("{libtorch}", &libraries)).filter(|source| source.contains(".so"));
+        let mut looked_at = 0;
+        for source in sources.filter(|source| Path::new(source).exists()) {
+            let said = Command::new("readelf").args(["--dynamic", &source]).output().unwrap().stdout;
+            for line in String::from_utf8_lossy(&said).lines().filter(|line| line.contains("(NEEDED)")) {
+                let needed = line.split_once('[').unwrap().1.trim_end_matches(']');
+                assert!(lines.contains(&format!("/{needed} ")), "{list}: {source} needs {needed}");
+            }
+            looked_at += 1;
+        }
+        assert!(looked_at > 3, "{list}: {looked_at}");
     }
 }

@@ -10,6 +10,9 @@ pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 pub(super) const CONTROLLERS: [&str; 9] =
     ["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "freezer", "devices", "systemd"];
 
+/// What a test weighs where CPUs are short. A group weighs as much as a single process if nothing is said, however many it has.
+const SHARES: &str = "8192";
+
 /// Shell text that removes the control groups of the test whose folder is `$1`, once its processes have ended.
 pub(super) const REMOVAL: &str = r#"for try in 1 2 3 4 5 6 7 8 9; do
   find /sys/fs/cgroup/*/"$(basename "$1")" -depth -type d -exec rmdir {} + 2>/dev/null
@@ -27,15 +30,26 @@ pub(super) fn make(group: &Path) -> io::Result<()> {
             let parent = folder.clone();
             folder.push(part);
             fs::create_dir_all(&folder)?;
-            if controller == "cpuset" {
+            match controller {
                 // A group may use no CPU until it is said which.
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    fs::write(folder.join(file), fs::read(parent.join(file))?)?;
+                "cpuset" => {
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        fs::write(folder.join(file), fs::read(parent.join(file))?)?;
+                    }
                 }
+                "cpu" if parent == Path::new(MOUNT).join(controller) => fs::write(folder.join("cpu.shares"), SHARES)?,
+                _ => {}
             }
         }
     }
     Ok(())
+}
+
+/// Puts this process, and what it starts, into a control group beside those of the test's nodes: the control plane does not starve
+/// when pods compute.
+pub(super) fn join(group: &Path) -> io::Result<()> {
+    make(group)?;
+    fs::write(Path::new(MOUNT).join("cpu").join(group).join("cgroup.procs"), "0")
 }
 
 /// Removes a control group with all that are in it, as far as no process is.

@@ -30,6 +30,7 @@ pub fn enter(prepare: impl FnOnce()) -> Entry {
     if std::env::var_os(INSIDE).is_some() {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
         assert!(up.is_ok_and(|status| status.success()), "the loopback device can't be set up");
+        cgroups::join(&control_group("control-plane")).unwrap_or_else(|fault| panic!("no control group: {fault}"));
         return Entry::Inside;
     }
     if let Some(what) = needs::lacking() {
@@ -41,7 +42,8 @@ pub fn enter(prepare: impl FnOnce()) -> Entry {
     }
     prepare();
     cgroups::clear_leftovers(FOLDERS, &std::env::temp_dir());
-    let folder = Folder::with_end(&format!("{}{}", restored_settings(), cgroups::REMOVAL)).unwrap_or_else(|fault| panic!("{fault}"));
+    let folder = Folder::with_end(&format!("{}{}", restored_settings(), cgroups::REMOVAL))
+        .unwrap_or_else(|fault| panic!("{fault}"));
     let status = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", "unshare"])
         .args(needs::NAMESPACES)

@@ -28,7 +28,6 @@ pub struct Machine {
     folder: PathBuf,
     control_group: PathBuf,
     kubelet_access: PathBuf,
-    images: Vec<PathBuf>,
     // Fields are dropped in this order; all others end with the last.
     parts: Vec<Process>,
     kubelet: Option<Process>,
@@ -36,8 +35,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts one. It has not yet joined the cluster when this returns.
-    pub(super) fn start(cluster: &Cluster, name: &str, number: u8) -> Result<Machine, Error> {
+    /// Starts one, which has not yet a kubelet. Its disk begins as the copy of another one's, if that is given.
+    pub(super) fn start(cluster: &Cluster, name: &str, number: u8, like: Option<&Machine>) -> Result<Machine, Error> {
         let folder = cluster.folder().join(name);
         fs::create_dir_all(&folder)?;
         let control_group = entry::control_group(name);
@@ -60,13 +59,20 @@ impl Machine {
             folder,
             control_group,
             kubelet_access,
-            images: Vec::new(),
             parts: Vec::new(),
             kubelet: None,
             first: None,
         };
-        machine.power_on()?;
+        if let Some(like) = like {
+            copy_disk(&like.disk(), &machine.disk())?;
+        }
+        machine.boot()?;
         Ok(machine)
+    }
+
+    /// Where its images are.
+    fn disk(&self) -> PathBuf {
+        self.folder.join("disk/containerd")
     }
 
     /// Its name.
@@ -91,6 +97,12 @@ impl Machine {
     /// # Errors
     /// Where a part of it does not start.
     pub fn power_on(&mut self) -> Result<(), Error> {
+        self.boot()?;
+        self.join()
+    }
+
+    /// Starts it as far as containerd.
+    fn boot(&mut self) -> Result<(), Error> {
         cgroups::make(&self.control_group)?;
         let up = self.folder.join("up");
         let _ = fs::remove_file(&up);
@@ -104,15 +116,22 @@ impl Machine {
         self.first = Some(first);
         self.connect()?;
 
-        let mut containerd = self.inside("containerd", "containerd".into(), &["--config", &self.file("containerd.toml")])?;
+        let mut containerd =
+            self.inside("containerd", "containerd".into(), &["--config", &self.file("containerd.toml")])?;
         let listens = || self.command("test").args(["-S", SOCKET]).status().is_ok_and(|status| status.success());
         wait_for(&mut containerd, "does not answer", || listens() && self.containerd(["version"]).is_ok())?;
         self.parts.push(containerd);
-        if self.images.is_empty() {
-            self.import(&pause(&self.folder)?)?;
-        }
+        Ok(())
+    }
+
+    /// Starts what makes it a node of the cluster.
+    pub(super) fn join(&mut self) -> Result<(), Error> {
         self.start_kubelet()?;
-        let proxy = self.inside("kube-proxy", Programs::default().find("kube-proxy")?, &["--config", &self.file("proxy.yaml")])?;
+        let proxy = self.inside(
+            "kube-proxy",
+            Programs::default().find("kube-proxy")?,
+            &["--config", &self.file("proxy.yaml")],
+        )?;
         self.parts.push(proxy);
         if self.gpus > 0 { self.start_plugin() } else { Ok(()) }
     }
@@ -160,10 +179,8 @@ impl Machine {
     ///
     /// # Errors
     /// Where containerd refuses it.
-    pub fn import(&mut self, archive: &Path) -> Result<(), Error> {
-        self.containerd([OsStr::new("images"), OsStr::new("import"), archive.as_os_str()])?;
-        self.images.push(archive.into());
-        Ok(())
+    pub fn import(&self, archive: &Path) -> Result<(), Error> {
+        self.containerd([OsStr::new("images"), OsStr::new("import"), archive.as_os_str()])
     }
 
     /// A command on the node.
@@ -277,8 +294,15 @@ pub(super) fn network() -> Result<(), Error> {
     run("ip", ["route", "add", SERVICES, "via", &Place { number: 1 }.address(), "dev", BRIDGE])
 }
 
+/// Copies a disk of images, of which nothing is ever changed in its place but the files of containerd's databases.
+fn copy_disk(from: &Path, to: &Path) -> Result<(), Error> {
+    let script = "set -e; mkdir -p \"$2\"; cp -al \"$1/.\" \"$2\"; cd \"$1\"
+        find . -name '*.db' -exec cp --remove-destination {} \"$2\"/{} ';'";
+    done(Command::new("sh").args(["-c", script, "sh"]).args([from, to]))
+}
+
 /// Writes the archive of the image that holds a pod's namespaces.
-fn pause(folder: &Path) -> Result<PathBuf, Error> {
+pub(super) fn pause(folder: &Path) -> Result<PathBuf, Error> {
     let archive = folder.join("pause.tar");
     let image = crate::image::single(&program("pause")?, PAUSE);
     image.and_then(|image| image.write(&archive)).map_err(|fault| Error::Folder(std::io::Error::other(fault)))?;

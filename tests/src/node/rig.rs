@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,11 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts control plane, DNS and nodes, and returns when the nodes are ready for pods.
+    /// Starts control plane, DNS and nodes, which know the images of some archives, and returns when the nodes are ready for pods.
     ///
     /// # Errors
     /// Where a part of it does not start; the text has the end of its log.
-    pub async fn start(names: &[&str]) -> Result<Rig, Error> {
+    pub async fn start(names: &[&str], images: &[PathBuf]) -> Result<Rig, Error> {
         machine::network()?;
         let address = Ipv4Addr::from(CONTROL_PLANE);
         let kubelets = Kubelets { address, names: names.iter().map(|name| (*name).to_owned()).collect() };
@@ -39,8 +39,15 @@ impl Rig {
         let dns = dns(&cluster, address)?;
         let mut rig = Rig { nodes: Vec::new(), _dns: dns, cluster };
         for (name, number) in names.iter().zip(1..) {
-            rig.nodes.push(Machine::start(&rig.cluster, name, number)?);
+            let first = rig.nodes.first();
+            let node = Machine::start(&rig.cluster, name, number, first)?;
+            if first.is_none() {
+                node.import(&machine::pause(rig.cluster.folder())?)?;
+                images.iter().try_for_each(|image| node.import(image))?;
+            }
+            rig.nodes.push(node);
         }
+        rig.nodes.iter_mut().try_for_each(Machine::join)?;
         for name in names {
             rig.ready(name).await?;
         }
@@ -64,14 +71,6 @@ impl Rig {
     pub fn node(&mut self, name: &str) -> &mut Machine {
         let found = self.nodes.iter_mut().find(|node| node.name() == name);
         found.unwrap_or_else(|| panic!("there is no node {name}"))
-    }
-
-    /// Makes an image known to all nodes.
-    ///
-    /// # Errors
-    /// Where containerd refuses it.
-    pub fn import(&mut self, archive: &Path) -> Result<(), Error> {
-        self.nodes.iter_mut().try_for_each(|node| node.import(archive))
     }
 
     /// A folder of the machine, made for a volume that pods of our images may write to, whichever node they are on.
