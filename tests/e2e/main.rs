@@ -8,6 +8,7 @@ mod faults;
 mod gpus;
 mod install;
 mod jobs;
+mod store;
 mod yard;
 
 use std::process::ExitCode;
@@ -21,12 +22,13 @@ use yard::Yard;
 /// An act of the play.
 type Act = fn(&mut Yard);
 
-const ACTS: [(&str, Act); 8] = [
+const ACTS: [(&str, Act); 9] = [
     ("helm test finds what helm has installed at work", install::works),
     ("two pods train the digits, and tell how far they are", jobs::two_pods_train),
     ("one pod of two processes trains the digits", jobs::two_processes_train),
     ("held-out digits are scored by the model", jobs::scores),
     ("an endpoint answers an image over its Service", jobs::serves),
+    ("data and model may lie in an S3 server", store::trains),
     ("a job outlives its rank, its pod, the operator, a kubelet and a node, and a pause", faults::outlives),
     ("a GPU without a driver ends a job with its cause", gpus::no_driver),
     ("what is deleted and uninstalled leaves nothing behind", install::leaves_nothing),

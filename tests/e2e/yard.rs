@@ -48,6 +48,7 @@ fn built() -> PathBuf {
 /// Makes the images' archives; done where there is a network. An archive that is not older than what it is made from stays.
 pub(crate) fn prepare() {
     tests::chart::checker("helm");
+    tests::storage::program("versitygw").unwrap_or_else(|fault| panic!("{fault}"));
     let (built, work) = (built(), work());
     fs::create_dir_all(&work).unwrap_or_else(|fault| panic!("{}: {fault}", work.display()));
     let programs = Programs { built: &built, work: &work };

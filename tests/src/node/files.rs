@@ -11,7 +11,7 @@ pub(super) const PODS: &str = "10.245.0.0/16";
 /// Range of the services' addresses.
 pub(super) const SERVICES: &str = "10.251.0.0/16";
 /// The address of the control plane and the cluster's DNS.
-pub(super) const CONTROL_PLANE: [u8; 4] = [10, 250, 0, 1];
+pub const CONTROL_PLANE: [u8; 4] = [10, 250, 0, 1];
 /// The image that holds a pod's namespaces, as containerd gets it imported.
 pub(super) const PAUSE: &str = "trainyard.test/pause:1";
 /// Where containerd listens, inside of a node.

@@ -117,7 +117,7 @@ impl Machine {
         self.connect()?;
 
         let mut containerd =
-            self.inside("containerd", "containerd".into(), &["--config", &self.file("containerd.toml")])?;
+            self.inside("containerd", Path::new("containerd"), &["--config", &self.file("containerd.toml")])?;
         let listens = || self.command("test").args(["-S", SOCKET]).status().is_ok_and(|status| status.success());
         wait_for(&mut containerd, "does not answer", || listens() && self.containerd(["version"]).is_ok())?;
         self.parts.push(containerd);
@@ -129,7 +129,7 @@ impl Machine {
         self.start_kubelet()?;
         let proxy = self.inside(
             "kube-proxy",
-            Programs::default().find("kube-proxy")?,
+            &Programs::default().find("kube-proxy")?,
             &["--config", &self.file("proxy.yaml")],
         )?;
         self.parts.push(proxy);
@@ -147,7 +147,7 @@ impl Machine {
 
     fn start_plugin(&mut self) -> Result<(), Error> {
         let arguments = ["nvidia.com/gpu", &self.gpus.to_string(), "/var/lib/kubelet/device-plugins"];
-        let plugin = self.inside("device-plugin", program("device-plugin")?, &arguments)?;
+        let plugin = self.inside("device-plugin", &program("device-plugin")?, &arguments)?;
         self.parts.push(plugin);
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Machine {
             format!("--node-ip={}", self.place.address()),
         ];
         let arguments = arguments.each_ref().map(String::as_str);
-        self.kubelet = Some(self.inside("kubelet", Programs::default().find("kubelet")?, &arguments)?);
+        self.kubelet = Some(self.inside("kubelet", &Programs::default().find("kubelet")?, &arguments)?);
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Machine {
             .map(|(flag, kind)| format!("--{flag}=/proc/{first}/ns/{kind}"))
     }
 
-    fn inside(&self, name: &'static str, program: PathBuf, arguments: &[&str]) -> Result<Process, Error> {
+    fn inside(&self, name: &'static str, program: &Path, arguments: &[&str]) -> Result<Process, Error> {
         let mut all: Vec<_> = self.namespaces().into();
         all.extend(["--".into(), program.display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));

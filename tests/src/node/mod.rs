@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub use entry::{Entry, enter};
+pub use files::CONTROL_PLANE;
 pub use machine::Machine;
 pub use rig::Rig;
 
