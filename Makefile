@@ -10,7 +10,7 @@ endif
 bin := target/debug
 digits := .trainyard/volumes/datasets/digits
 
-.PHONY: help run test fuzz lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers bench-scoring
+.PHONY: help run test fuzz lint fmt build tools cluster storage libtorch bench-loading bench-training bench-operator gpu-checks bench-serving checkers bench-scoring nodes e2e images
 
 help: ## Says what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,11 +19,14 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 	$(bin)/trainyard run -f crds/examples/digits-training.yaml
 	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
 
-test: build cluster storage checkers ## Runs every test
+test: build cluster nodes storage checkers ## Runs every test
 	cargo test --workspace
 
 fuzz: tools libtorch ## Looks for bytes that the trainer's readers do not stand, SECONDS_EACH=20 a reader; TARGETS="image pth": these alone
 	@trainer-image/fuzz/run
+
+e2e: build cluster nodes checkers ## Runs the whole product on real nodes: needs root, cgroup v1 and namespaces
+	cargo test --workspace --test e2e
 
 lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
 	cargo fmt --all --check
@@ -45,6 +48,9 @@ tools: # What the C and C++ parts need beside a compiler
 cluster: # The Kubernetes control plane that tests run against, from Go modules, once
 	@tests/cluster/build.sh
 
+nodes: # What nodes of tests run, from Go modules, once
+	@tests/node/build.sh
+
 storage: # The servers that tests read from and write to, from Go modules, once
 	@tests/storage/build.sh
 
@@ -56,6 +62,11 @@ libtorch: # libtorch for CPUs, from PyPI, once
 
 $(digits): | build
 	$(bin)/digits $@
+
+images: tools libtorch ## Writes the images for CPUs as OCI archives into target/images, and says how large they are
+	cargo build --release -p operator -p trainer
+	cargo build -p tests --bin images
+	$(bin)/images target/release target/images
 
 bench-loading: build ## Times loading of images against torchvision's recipe
 	cargo bench -p trainer --bench loading

@@ -1,8 +1,8 @@
 //! The five processes of a control plane: their arguments, the order in which they start, and what tests do to them.
 
 use std::io;
-use std::net::TcpListener;
-use std::path::Path;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,6 +47,25 @@ pub struct Settings {
     pub runtime_config: Vec<String>,
     /// Ports to try first. Where they are taken, or without them, free ones are found.
     pub ports: Option<Ports>,
+    /// Nodes with kubelets that will join; without them KWOK plays nodes.
+    pub kubelets: Option<Kubelets>,
+}
+
+/// Nodes that join a control plane with a kubelet of their own.
+#[derive(Clone, Debug)]
+pub struct Kubelets {
+    /// The address of this machine by which nodes and pods reach the API server.
+    pub address: Ipv4Addr,
+    /// Names of the nodes.
+    pub names: Vec<String>,
+}
+
+/// The name by which nodes' proxies are known to the API server.
+pub(crate) const PROXY: &str = "system:kube-proxy";
+
+/// The name by which a node's kubelet is known to the API server.
+pub(crate) fn kubelet(node: &str) -> String {
+    format!("system:node:{node}")
 }
 
 /// A running control plane. It stops when this is dropped, and with this process at the latest.
@@ -98,8 +117,9 @@ impl Cluster {
         let ports = ports.map_or_else(Ports::free, Ok)?;
         let programs = Programs::default();
         let folder = Folder::new()?;
-        let credentials = Credentials::write(folder.path())?;
-        let server = format!("https://127.0.0.1:{}", ports.apiserver);
+        let credentials = Credentials::write(folder.path(), settings.kubelets.as_ref())?;
+        let address = settings.kubelets.as_ref().map_or(Ipv4Addr::LOCALHOST, |kubelets| kubelets.address);
+        let server = format!("https://{address}:{}", ports.apiserver);
         let path = folder.path().join("kubeconfig");
         let access = Access::write(path, &server, &credentials.authority, &credentials.token, "default")?;
         let start = |name: &'static str, arguments: Vec<String>| {
@@ -108,11 +128,13 @@ impl Cluster {
         let parts =
             vec![start("etcd", etcd(ports))?, start("kube-apiserver", apiserver(ports, &credentials, settings))?];
         let kubeconfig = access.path.display().to_string();
-        let others = [
+        let mut others = vec![
             ("kube-controller-manager", controller_manager(&kubeconfig, &credentials, settings)),
             ("kube-scheduler", scheduler(&kubeconfig, settings)),
-            ("kwok", kwok(&kubeconfig)),
         ];
+        if settings.kubelets.is_none() {
+            others.push(("kwok", kwok(&kubeconfig)));
+        }
         let namespaces = AtomicU32::new(0);
         let cluster = Cluster { parts: Mutex::new(parts), access, server, credentials, folder, namespaces };
         cluster.ready().await?;
@@ -182,6 +204,18 @@ impl Cluster {
         self.start_apiserver().await;
     }
 
+    /// The authority that clients' certificates are signed by.
+    pub(crate) fn authority(&self) -> &Path {
+        &self.credentials.authority
+    }
+
+    /// Writes the kubeconfig of a node's kubelet or of the nodes' proxies, by its name.
+    pub(crate) fn write_part_access(&self, part: &str) -> Result<PathBuf, Error> {
+        let token = self.credentials.parts.iter().find(|(name, _)| name == part).map(|(_, token)| token.as_str());
+        let token = token.unwrap_or_else(|| panic!("the control plane knows no {part}"));
+        Ok(self.write_access(&part.replace(':', "-"), token, "default")?.path)
+    }
+
     /// Writes a kubeconfig for the holder of a token.
     pub(super) fn write_access(&self, name: &str, token: &str, namespace: &str) -> Result<Access, Error> {
         let path = self.folder.path().join(format!("{name}.kubeconfig"));
@@ -239,12 +273,8 @@ fn etcd(ports: Ports) -> Vec<String> {
 fn apiserver(ports: Ports, credentials: &Credentials, settings: &Settings) -> Vec<String> {
     let mut arguments = vec![
         format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
-        "--bind-address=127.0.0.1".into(),
         format!("--secure-port={}", ports.apiserver),
-        // Pods reach no API server here, and loopback is no address for an endpoint.
-        "--endpoint-reconciler-type=none".into(),
         "--service-cluster-ip-range=10.251.0.0/16".into(),
-        "--authorization-mode=RBAC".into(),
         "--allow-privileged=true".into(),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         "--cert-dir=.".into(),
@@ -258,6 +288,22 @@ fn apiserver(ports: Ports, credentials: &Credentials, settings: &Settings) -> Ve
     ] {
         arguments.push(format!("--{flag}={}", path.display()));
     }
+    match &settings.kubelets {
+        // Pods that are played reach no API server, and loopback is no address for an endpoint.
+        None => arguments.extend(
+            ["--bind-address=127.0.0.1", "--endpoint-reconciler-type=none", "--authorization-mode=RBAC"]
+                .map(str::to_owned),
+        ),
+        Some(Kubelets { address, .. }) => arguments.extend([
+            format!("--bind-address={address}"),
+            format!("--advertise-address={address}"),
+            "--authorization-mode=Node,RBAC".into(),
+            "--enable-admission-plugins=NodeRestriction".into(),
+            "--kubelet-preferred-address-types=InternalIP".into(),
+            format!("--kubelet-client-certificate={}", credentials.kubelet_client.display()),
+            format!("--kubelet-client-key={}", credentials.kubelet_client_key.display()),
+        ]),
+    }
     if !settings.runtime_config.is_empty() {
         arguments.push(format!("--runtime-config={}", settings.runtime_config.join(",")));
     }
@@ -265,7 +311,7 @@ fn apiserver(ports: Ports, credentials: &Credentials, settings: &Settings) -> Ve
 }
 
 fn controller_manager(kubeconfig: &str, credentials: &Credentials, settings: &Settings) -> Vec<String> {
-    let arguments = vec![
+    let mut arguments = vec![
         format!("--kubeconfig={kubeconfig}"),
         "--secure-port=0".into(),
         "--leader-elect=false".into(),
@@ -276,6 +322,10 @@ fn controller_manager(kubeconfig: &str, credentials: &Credentials, settings: &Se
         format!("--root-ca-file={}", credentials.authority.display()),
         format!("--service-account-private-key-file={}", credentials.service_accounts.display()),
     ];
+    if settings.kubelets.is_some() {
+        // A node that is heard of no more is told so within seconds.
+        arguments.push("--node-monitor-grace-period=8s".into());
+    }
     with_gates(arguments, settings)
 }
 

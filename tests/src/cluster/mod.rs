@@ -32,7 +32,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use control_plane::{Cluster, Ports, Settings};
+pub use control_plane::{Cluster, Kubelets, Ports, Settings};
+pub(crate) use control_plane::{PROXY, kubelet};
 pub use leaders::Leader;
 pub use namespace::{Namespace, dynamic};
 pub use nodes::{OWNER_LABEL, templates};

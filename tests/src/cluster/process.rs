@@ -64,6 +64,15 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Kills a process that it started and that lives on without it, as one inside of other namespaces does; and it with that.
+    pub(crate) fn kill_children(&mut self) {
+        for child in self.id().map(children).unwrap_or_default() {
+            let _ = Command::new("kill").args(["-KILL", &child.to_string()]).stderr(Stdio::null()).status();
+        }
+        self.wait();
+        self.child = None;
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.wait().ok())
@@ -85,6 +94,18 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The processes that a process started.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of = |process: &u32| {
+        let line = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // The name in brackets may have spaces; state and parent come after it.
+        line.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    numbers.filter(|process| of(process) == Some(parent)).collect()
 }
 
 /// Starts a process from a thread that lives as long as this process: the kernel sends a child its parent-death signal
@@ -113,13 +134,21 @@ pub(crate) struct Folder {
     watchdog: Child,
 }
 
+/// What the names of such folders begin with.
+pub(crate) const FOLDERS: &str = "trainyard-cluster-";
+
 impl Folder {
     pub(crate) fn new() -> Result<Folder, Error> {
-        let path = tempfile::Builder::new().prefix("trainyard-cluster-").tempdir()?.keep();
+        Folder::with_end("")
+    }
+
+    /// One with shell text that is run in the end, before the folder goes, which it has as `$1`.
+    pub(crate) fn with_end(end: &str) -> Result<Folder, Error> {
+        let path = tempfile::Builder::new().prefix(FOLDERS).tempdir()?.keep();
         // Its standard input ends when we do. A process that is being killed may still write, hence again and again.
-        let script = "cat > /dev/null; for try in 1 2 3 4 5 6 7 8 9; do rm -rf \"$1\" && exit; sleep 0.2; done";
+        let removal = "for try in 1 2 3 4 5 6 7 8 9; do rm -rf \"$1\" && exit; sleep 0.2; done";
         let watchdog = Command::new("sh")
-            .args(["-c", script, "sh"])
+            .args(["-c", &format!("cat > /dev/null\n{end}{removal}"), "sh"])
             .arg(&path)
             .process_group(0)
             .stdin(Stdio::piped())

@@ -8,18 +8,18 @@ use std::sync::OnceLock;
 use super::Error;
 
 /// The folder of the Go module, with the nodes and stages beside it.
-pub(super) fn module() -> &'static Path {
+pub(crate) fn module() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/cluster"))
 }
 
 /// Finds programs; builds them where they are missing.
 #[derive(Default)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     built: OnceLock<PathBuf>,
 }
 
 impl Programs {
-    pub(super) fn find(&self, name: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn find(&self, name: &str) -> Result<PathBuf, Error> {
         let given = std::env::var_os("KUBEBUILDER_ASSETS").map(|folder| Path::new(&folder).join(name));
         if let Some(given) = given.filter(|path| path.is_file()) {
             return Ok(given);

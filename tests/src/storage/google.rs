@@ -1,6 +1,7 @@
 //! Google Cloud Storage for tests: fake-gcs-server, which Google's own client libraries are tested with by many. It does not honour the
 //! conditions of a write, so that it stands in for reading alone.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use super::{free_port, program, wait_until_ready};
@@ -42,7 +43,7 @@ impl GoogleServer {
             &buckets.display().to_string(),
         ];
         let mut process = Process::start(NAME, program, arguments.map(str::to_owned).into(), folder.path())?;
-        wait_until_ready(&mut process, port)?;
+        wait_until_ready(&mut process, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
         Ok(GoogleServer { _process: process, _folder: folder, port })
     }
 

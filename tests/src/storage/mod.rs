@@ -5,7 +5,7 @@ mod google;
 mod web;
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Server {
     // Fields are dropped in this order: the process ends before its folder goes.
     process: Process,
-    port: u16,
+    address: SocketAddrV4,
     folder: Folder,
 }
 
@@ -37,6 +37,14 @@ impl Server {
     /// # Errors
     /// Where the program is missing, can't be started or is not ready in time.
     pub fn start(bucket: &str) -> Result<Server, Error> {
+        Server::start_on(Ipv4Addr::LOCALHOST, bucket)
+    }
+
+    /// Starts one on a free port of an address, such as one that pods reach.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_on(address: Ipv4Addr, bucket: &str) -> Result<Server, Error> {
         let program = program(NAME)?;
         let folder = Folder::new()?;
         for name in [&format!("buckets/{bucket}"), "metadata"] {
@@ -44,10 +52,10 @@ impl Server {
         }
         // It changes to the folder of the buckets before it looks for the other.
         let [metadata, buckets] = ["metadata", "buckets"].map(|name| folder.path().join(name).display().to_string());
-        let port = free_port()?;
+        let address = SocketAddrV4::new(address, free_port()?);
         let arguments = [
             "--port",
-            &format!("127.0.0.1:{port}"),
+            &address.to_string(),
             "--access",
             KEY,
             "--secret",
@@ -60,8 +68,8 @@ impl Server {
             &buckets,
         ];
         let process = Process::start(NAME, program, arguments.map(str::to_owned).into(), folder.path())?;
-        let mut server = Server { process, port, folder };
-        wait_until_ready(&mut server.process, port)?;
+        let mut server = Server { process, address, folder };
+        wait_until_ready(&mut server.process, address)?;
         Ok(server)
     }
 
@@ -73,7 +81,7 @@ impl Server {
     /// The environment by which a client finds it.
     pub fn environment(&self) -> [(&'static str, String); 5] {
         [
-            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
             ("AWS_ALLOW_HTTP", "true".into()),
             ("AWS_REGION", "us-east-1".into()),
             ("AWS_ACCESS_KEY_ID", KEY.into()),
@@ -97,18 +105,21 @@ impl Server {
     /// As [`Server::start`].
     pub fn restart(&mut self) -> Result<(), Error> {
         self.process.run()?;
-        wait_until_ready(&mut self.process, self.port)
+        wait_until_ready(&mut self.process, self.address)
     }
 }
 
 /// One of the programs that `tests/storage/build.sh` builds.
-fn program(name: &str) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// Where they can't be built.
+pub fn program(name: &str) -> Result<PathBuf, Error> {
     Ok(build(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/storage")))?.join(name))
 }
 
-fn wait_until_ready(process: &mut Process, port: u16) -> Result<(), Error> {
+fn wait_until_ready(process: &mut Process, address: SocketAddrV4) -> Result<(), Error> {
     let began = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+    while TcpStream::connect(address).is_err() {
         let what = match process.ended() {
             Some(status) => format!("ended with {status}"),
             None if began.elapsed() > START => format!("is not ready after {} s", START.as_secs()),

@@ -1,6 +1,7 @@
 //! A web server for tests: Go's own over a folder, with TLS and an authority of the test's own.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -32,7 +33,7 @@ impl WebServer {
         let arguments =
             ["-address", &address, "-certificate", &certificate, "-key", &key, "-folder", &files].map(str::to_owned);
         let mut process = Process::start(NAME, program, arguments.into(), folder.path())?;
-        wait_until_ready(&mut process, port)?;
+        wait_until_ready(&mut process, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
         Ok(WebServer { _process: process, folder, port })
     }
 
