@@ -53,7 +53,7 @@ fn what_is_told_of_one_machine_works() {
     assert!(story.run(run).contains("TrainingJob flowers is done"));
     assert!(story.run("trainyard run -f scoring.yaml").contains("ScoringJob flowers-new is done"));
     let model = story.folder.path().join(".trainyard/volumes/models/flowers");
-    for file in ["model.safetensors", "model.json", "metrics.json", "report.html", "tensorboard", "checkpoints"] {
+    for file in ["model.safetensors", "model.json", "metrics.json", "report.html", "tensorboard"] {
         assert!(model.join(file).exists(), "{file}");
     }
     assert!(story.run(evaluations).contains("flowers-new"));
