@@ -11,7 +11,7 @@ pub(super) const CONTROLLERS: [&str; 9] =
     ["cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "freezer", "devices", "systemd"];
 
 /// What a test weighs where CPUs are short. A group weighs as much as a single process if nothing is said, however many it has.
-const SHARES: &str = "8192";
+const SHARES: &str = "4096";
 
 /// Shell text that removes the control groups of the test whose folder is `$1`, once its processes have ended.
 pub(super) const REMOVAL: &str = r#"for try in 1 2 3 4 5 6 7 8 9; do
