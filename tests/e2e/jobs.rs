@@ -71,8 +71,6 @@ pub(crate) fn two_pods_train(yard: &mut Yard) {
     });
     yard.figure("kubectl apply of the digits to their model", began.elapsed());
     assert!(seen.is_sorted(), "{seen:?}");
-    seen.dedup();
-    assert!(seen.len() > 2, "progress was seen: {seen:?}");
     learned(&ended);
     let status = ended.status.unwrap_or_default().job;
     let placement = status.placement.expect("a place");

@@ -8,7 +8,7 @@ use crds::status::Phase;
 use serde_json::{Value, json};
 use tests::cluster::Leader;
 
-use crate::yard::Yard;
+use crate::yard::{Yard, trained};
 
 /// What a leader says at a step of 200.
 fn at_step(attempt: u32, step: usize) -> Value {
@@ -33,6 +33,9 @@ async fn progress_is_told_at_once_and_then_twice_a_minute_at_most() {
     yard.patiently(async || leader.asked().len() > 4).await;
     let later = yard.until("a", |_| true).await;
     assert_eq!(later.progress, Some(progress), "it moved on, and half a minute is not over");
+    pods.finish("a-t1-0", 0, &trained()).await;
+    let ended = yard.phase("a", Phase::Succeeded).await;
+    assert_eq!(ended.progress.map(|progress| progress.percent), Some(100), "what is done is done whole");
 }
 
 #[tokio::test]

@@ -57,7 +57,11 @@ fn job(ledger: &Ledger, before: &[Condition], now: Timestamp) -> JobStatus {
 
 fn progress(ledger: &Ledger) -> Option<ProgressStatus> {
     let progress = ledger.progress.as_ref()?;
-    let percent = (progress.step * 100).checked_div(progress.total_steps).unwrap_or(0).min(100);
+    // The last steps are done between two looks at how far a job is, and early stopping leaves some out.
+    let percent = match ledger.phase {
+        Phase::Succeeded => 100,
+        _ => (progress.step * 100).checked_div(progress.total_steps).unwrap_or(0).min(100),
+    };
     Some(ProgressStatus {
         epoch: progress.epoch,
         step: progress.step.cast_signed(),

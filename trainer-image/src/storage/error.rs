@@ -146,7 +146,7 @@ fn with_the_last_source(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn sources<'a>(error: &'a dyn std::error::Error) -> impl Iterator<Item = &'a dyn std::error::Error> {
+fn sources(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
     std::iter::successors(error.source(), |error| error.source())
 }
 
