@@ -69,20 +69,20 @@ pub(super) fn seeds() -> Vec<Seed> {
         Seed::new(
             "labels",
             tar(
-                Header::new_gnu(),
+                &Header::new_gnu(),
                 &[("a.jpg", b"image"), ("a.cls", b"cat\n"), ("b.png", b""), ("b.json", b"{\"label\": \"cat\"}")],
             ),
         ),
         Seed::new(
             "a long name",
-            tar(Header::new_gnu(), &[(&long, b"image"), ("c/.hidden", b""), ("./c/d.x.webp", b"image")]),
+            tar(&Header::new_gnu(), &[(&long, b"image"), ("c/.hidden", b""), ("./c/d.x.webp", b"image")]),
         ),
-        Seed::new("ustar", tar(Header::new_ustar(), &[("deep/a.seg.jpg", &[7; 600]), ("deep/a.CLS", b"0")])),
+        Seed::new("ustar", tar(&Header::new_ustar(), &[("deep/a.seg.jpg", &[7; 600]), ("deep/a.CLS", b"0")])),
         Seed::new("extended", extended()),
     ]
 }
 
-fn tar(header: Header, members: &[(&str, &[u8])]) -> Vec<u8> {
+fn tar(header: &Header, members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     for (name, bytes) in members {
         let mut header = header.clone();
