@@ -12,12 +12,14 @@ use crate::observe::{Failure, FinalReason, Member, MemberId, Stage};
 const PROGRESS_SECONDS: u64 = 30;
 
 impl Draft<'_> {
-    /// Writes progress down: at once for the first time and for a new attempt, otherwise when it moved, twice a minute at most.
+    /// Writes progress down: at once for the first time, for a new attempt, and when the first step is done, which is what people wait
+    /// for; otherwise when it moved, twice a minute at most.
     pub(super) fn take_progress(&mut self) {
         let Some(heard) = &self.world.progress else { return };
         let due = match (&self.ledger.progress, self.ledger.progress_at) {
             (Some(known), Some(at)) => {
-                known.attempt != heard.attempt || (moved(known, heard) && self.now >= after(at, PROGRESS_SECONDS))
+                let begins = known.attempt != heard.attempt || (known.step == 0 && heard.step > 0);
+                begins || (moved(known, heard) && self.now >= after(at, PROGRESS_SECONDS))
             }
             _ => true,
         };

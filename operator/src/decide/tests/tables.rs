@@ -236,6 +236,10 @@ fn progress_is_written_down_twice_a_minute_and_only_when_it_moved() {
         let plan = seen.clone().at_step(step).decided(seconds);
         assert_eq!(plan.ledger.is_some(), written, "step {step} at {seconds} s");
     }
+    let prepares = training(1).running_attempt(1).member(0, running()).at_step(0);
+    let prepares = prepares.clone().then(&prepares.decided(0));
+    assert!(prepares.clone().at_step(1).decided(1).ledger.is_some(), "the first step is told at once");
+    assert!(prepares.at_step(0).decided(1).ledger.is_none());
 }
 
 #[test]
