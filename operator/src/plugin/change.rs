@@ -9,6 +9,7 @@ use super::access::{Access, Cluster, Format};
 use super::endpoint::Endpoint;
 use super::error::PluginError;
 use super::job::{Job, Kind};
+use super::subject::Subject;
 
 #[derive(Debug, Args)]
 pub(crate) struct Suspend {
@@ -25,10 +26,10 @@ impl Suspend {
     /// Suspends the job, or lets it go on; the exit code.
     pub(crate) fn run(&self, suspend: bool) -> u8 {
         self.access.with(async |cluster| {
-            if let Some(endpoint) = cluster.meant(&self.job).await? {
-                return self.change_endpoint(&cluster, &endpoint, suspend).await;
-            }
-            let job = cluster.find(&self.job).await?;
+            let job = match Subject::find(&cluster, &self.job).await? {
+                Subject::Endpoint(endpoint) => return self.change_endpoint(&cluster, &endpoint, suspend).await,
+                Subject::Job(job) => job,
+            };
             let (title, verb) = (job.title(), if suspend { "suspended" } else { "resumed" });
             if job.status.phase.is_terminal() {
                 let text = format!("{title} has ended ({}): it can't be {verb} any more", job.phase());

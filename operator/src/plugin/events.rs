@@ -9,6 +9,7 @@ use super::access::{Access, Cluster, Format};
 use super::error::PluginError;
 use super::job::Job;
 use super::paint::span;
+use super::subject::Subject;
 use crate::build::names;
 use crate::placement::Table;
 
@@ -27,15 +28,13 @@ impl Events {
     /// Prints them; the exit code.
     pub(crate) fn run(&self) -> u8 {
         self.access.with(async |cluster| {
-            let (title, events) = match cluster.meant(&self.job).await? {
-                Some(endpoint) => {
-                    (endpoint.title(), of(&cluster, |event| is_of_endpoint(event, &endpoint.name)).await?)
-                }
-                None => {
-                    let job = cluster.find(&self.job).await?;
-                    (job.title(), of(&cluster, |event| concerns(event, &job)).await?)
-                }
-            };
+            let subject = Subject::find(&cluster, &self.job).await?;
+            let title = subject.title();
+            let events = of(&cluster, |event| match &subject {
+                Subject::Endpoint(endpoint) => is_of_endpoint(event, &endpoint.name),
+                Subject::Job(job) => concerns(event, job),
+            })
+            .await?;
             let value = json!({"apiVersion": "v1", "kind": "List", "items": events});
             Ok(self.output.print(&value, || match events.is_empty() {
                 true => {
