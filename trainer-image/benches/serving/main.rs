@@ -20,12 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::model::Architecture;
+use crds::training::Precision;
 use figures::{Figures, Goal, median};
-use tch::{Device, Kind};
-use trainer::data::{Batch, Images, Labels, Loader, Options, Request, Source, View, default_threads, open};
-use trainer::input::{Input, over_batches};
-use trainer::torch::set_channels_last;
-use trainer::zoo::{Blueprint, Model};
+use tch::Device;
+use trainer::data::{Images, Labels, Loader, Options, Request, Source, default_threads, open};
+use trainer::inference::{Classifier, Settings};
 
 use clients::{Photos, at_rate, closed, leaving};
 use server::{Server, model};
@@ -79,14 +78,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn throughput(figures: &mut Figures, amount: &Amount, model: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
     let name = amount.architecture.name();
     let photos = Photos::read(folder)?;
-    let mut offline = Offline::new(model, folder)?;
+    let offline = Offline::new(model, folder)?;
     let server = Server::start(model, &["--max-batch-size", "16"])?;
     let mut turns = Vec::new();
     for _ in 0..amount.turns {
         turns.push((closed(server.address, &photos, CLIENTS, amount.turn)?.rate(), offline.rate(amount.turn)?));
     }
     let method = format!(
-        "{name}, JPEGs of 500x375; peer: the loop that scores, batch {BATCH}, in one process; medians of {} turns of {} s",
+        "{name}, JPEGs of 500x375; peer: the loop that scores, prepared alike, batch {BATCH}, in one process; medians of {} turns of {} s",
         amount.turns,
         amount.turn.as_secs()
     );
@@ -189,40 +188,34 @@ fn endurance(figures: &mut Figures, amount: &Amount, model: &Path, folder: &Path
 /// The loop that scores, over and over.
 struct Offline {
     images: Arc<Images>,
-    model: Model,
-    input: Input,
+    classifier: Classifier,
 }
 
 impl Offline {
     fn new(folder: &Path, photos: &Path) -> Result<Offline, Box<dyn Error>> {
-        let saved = trainer::model::open(folder).map_err(|fault| fault.to_string())?;
-        let card = &saved.card;
-        let (classes, image_size) = (card.classes.len() as i64, i64::from(card.preprocessing.crop_size));
-        let blueprint = Blueprint { architecture: card.architecture, classes, image_size };
-        let mut model = Model::new(blueprint, 0, Device::Cpu)?;
-        model.state_mut().restore(&saved.weights)?;
-        for entry in model.state().entries() {
-            set_channels_last(&entry.tensor)?;
-        }
-        let dataset = open(&Source::new(photos), Labels::Optional(&card.classes))?;
-        let images = Arc::new(Images::new(Arc::new(dataset), View::evaluation(card.preprocessing.clone())));
-        let input = Input::new(&card.preprocessing, Device::Cpu);
-        Ok(Offline { images, model, input })
+        let settings = Settings::new(Device::Cpu, Precision::Float32, BATCH);
+        let classifier = Classifier::open(folder, settings).map_err(|fault| fault.to_string())?;
+        let dataset = open(&Source::new(photos), Labels::Optional(classifier.classes()))?;
+        let images = Arc::new(Images::new(Arc::new(dataset), classifier.view().clone()));
+        Ok(Offline { images, classifier })
     }
 
     /// Images a second.
-    fn rate(&mut self, time: Duration) -> Result<f64, Box<dyn Error>> {
+    fn rate(&self, time: Duration) -> Result<f64, Box<dyn Error>> {
         let count = self.images.dataset().samples.len();
         let batch =
             move |first: usize| Request { epoch: 0, samples: (first..first + BATCH).map(|one| one % count).collect() };
         let requests = (0..).step_by(BATCH).map(batch);
         let mut loader = Loader::start(self.images.clone(), requests, Options::new(default_threads(1)))?;
         let (began, mut done) = (Instant::now(), 0);
-        let each = |batch: &Batch, _: &[f32]| {
+        while began.elapsed() < time
+            && let Some(batch) = loader.next()
+        {
+            let batch = batch?;
+            std::hint::black_box(self.classifier.probabilities(&batch.pixels).map_err(|fault| fault.to_string())?);
             done += batch.labels.len();
-            Ok(began.elapsed() < time)
-        };
-        over_batches(&self.model, &self.input, Kind::Float, &mut loader, each).map_err(|fault| fault.to_string())?;
+            loader.recycle(batch);
+        }
         Ok(done as f64 / began.elapsed().as_secs_f64())
     }
 }
