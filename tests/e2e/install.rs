@@ -37,8 +37,8 @@ pub(crate) fn installs(yard: &mut Yard) {
 }
 
 pub(crate) fn works(yard: &mut Yard) {
-    let said = run(yard, &["test", "trainyard", "--timeout", "120s"]);
-    assert!(said.contains("Succeeded"), "{said}");
+    let said = run(yard, &["test", "trainyard", "--timeout", "120s", "--logs"]);
+    assert!(said.contains("Succeeded") && said.contains("POD LOGS: trainyard-test"), "{said}");
 }
 
 /// All that there is in a namespace, of all kinds that can be listed, without what Kubernetes itself keeps there.
@@ -55,10 +55,7 @@ pub(crate) fn leaves_nothing(yard: &mut Yard) {
     let kept: BTreeSet<String> = ["datasets", "models"].map(|name| format!("persistentvolumeclaim/{name}")).into();
     yard.until_true("of the jobs the claims are left alone", || contents(yard, JOBS) == kept);
     run(yard, &["uninstall", "trainyard", "--wait", "--timeout", "60s"]);
-    // The operator's lease, which Helm knows nothing of, and the pod of the last `helm test`, for its log.
-    let kept: BTreeSet<String> =
-        ["lease.coordination.k8s.io/trainyard-operator", "pod/trainyard-test"].map(str::to_owned).into();
-    yard.until_true("of the release lease and test are left alone", || contents(yard, RELEASE).is_subset(&kept));
+    yard.until_true("nothing is left of the release", || contents(yard, RELEASE).is_empty());
     let roles = yard.kubectl(["get", "clusterroles,clusterrolebindings,customresourcedefinitions", "-o", "name"]);
     let ours: Vec<_> = roles.lines().filter(|name| name.contains("trainyard")).collect();
     let kept = ["modelendpoints", "scoringjobs", "trainingjobs"]

@@ -7,9 +7,10 @@ use crds::status::EndpointPhase;
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use http::{Method, Request};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::client::Body;
 use serde_json::json;
 use tests::chart;
@@ -129,5 +130,12 @@ async fn the_operator_uses_each_right_of_the_chart_and_needs_no_other() {
     yard.namespace.wait("b", |job: Option<&ScoringJob>| job.is_none()).await;
     operator.stop().await.expect("a good end");
 
-    assert_eq!(*used.lock().expect("no panic"), allowed(&rules));
+    // Who it is may everyone ask, by the role system:basic-user that the API server itself makes.
+    let everyones = Rights::from([right("create", "authentication.k8s.io", "selfsubjectreviews")]);
+    assert_eq!(*used.lock().expect("no panic"), &allowed(&rules) | &everyones);
+
+    // What is left goes with the account.
+    yard.namespace.wait("trainyard-operator", |lease: Option<&Lease>| lease.is_some()).await;
+    yard.namespace.api::<ServiceAccount>().delete("rights-trainyard", &DeleteParams::default()).await.expect("deleted");
+    yard.namespace.wait("trainyard-operator", |lease: Option<&Lease>| lease.is_none()).await;
 }

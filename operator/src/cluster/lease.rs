@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use nix::time::{ClockId, clock_gettime};
@@ -98,7 +99,10 @@ struct Seen {
 
 /// An operator's part in the lease.
 pub(super) struct Candidate<'a> {
+    client: Client,
     api: Api<Lease>,
+    /// The service account that this operator is, if that lives beside the lease: with it the lease goes.
+    account: Option<OwnerReference>,
     leadership: &'a Leadership,
     fence: &'a Fence,
     seen: Option<Seen>,
@@ -107,11 +111,18 @@ pub(super) struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     pub(super) fn new(client: &Client, leadership: &'a Leadership, fence: &'a Fence) -> Candidate<'a> {
         let api = Api::namespaced(client.clone(), &leadership.namespace);
-        Candidate { api, leadership, fence, seen: None }
+        Candidate { client: client.clone(), api, account: None, leadership, fence, seen: None }
     }
 
     /// Waits until this operator leads.
     pub(super) async fn lead(&mut self) {
+        self.account = match bounded(self.patience(), self.account()).await {
+            Ok(account) => account,
+            Err(error) => {
+                tracing::warn!(%error, "who this operator is can't be asked: its lease will stay when it is uninstalled");
+                None
+            }
+        };
         let mut told = None;
         loop {
             match self.turn().await {
@@ -129,6 +140,22 @@ impl<'a> Candidate<'a> {
         }
         tracing::info!(identity = self.leadership.identity, "this operator leads");
         self.fence.stands_by.store(false, Ordering::Relaxed);
+    }
+
+    /// Whom the API server takes this operator for: `None` for a person, or an account of another namespace.
+    async fn account(&self) -> kube::Result<Option<OwnerReference>> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+        let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
+        let prefix = format!("system:serviceaccount:{}:", self.leadership.namespace);
+        let name = user.username.as_deref().and_then(|name| name.strip_prefix(&prefix));
+        Ok(name.zip(user.uid).map(|(name, uid)| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "ServiceAccount".to_owned(),
+            name: name.to_owned(),
+            uid,
+            ..OwnerReference::default()
+        }))
     }
 
     /// Renews the lease until it is lost.
@@ -238,10 +265,12 @@ impl<'a> Candidate<'a> {
         let spec = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let is_own = spec.holder_identity.as_ref() == Some(&self.leadership.identity);
         let transitions = spec.lease_transitions.unwrap_or_default() + i32::from(!is_own && before.is_some());
-        let metadata = before.map_or_else(
+        let mut metadata = before.map_or_else(
             || ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
             |lease| lease.metadata.clone(),
         );
+        // The owner that a lease still has from an earlier installation is no longer there.
+        metadata.owner_references = self.account.clone().map(|account| vec![account]);
         Lease {
             metadata,
             spec: Some(LeaseSpec {
