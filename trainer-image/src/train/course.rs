@@ -109,15 +109,18 @@ impl Course<'_> {
                 publisher.events().epoch(last, Timestamp::now());
                 publisher.publish();
             }
-            tracing::info!(
-                epoch = last.epoch,
-                train_loss = last.train_loss,
-                validation_loss = last.validation_loss,
-                validation_accuracy = last.validation_accuracy,
-                images_per_second = last.images_per_second,
-                gradient_bytes,
-                "epoch done"
-            );
+            // The figures are those of all ranks: one process of each pod tells them.
+            if self.place.local_rank == 0 {
+                tracing::info!(
+                    epoch = last.epoch,
+                    train_loss = last.train_loss,
+                    validation_loss = last.validation_loss,
+                    validation_accuracy = last.validation_accuracy,
+                    images_per_second = last.images_per_second,
+                    gradient_bytes,
+                    "epoch done"
+                );
+            }
         }
         Ok(())
     }

@@ -88,6 +88,9 @@ pub fn run(
             tracing::warn!(check, "{text}");
         }
     }
+    if place.is_first() {
+        setup.introduce(&model, place);
+    }
     if let Some(progress) = &progress {
         progress.update(|progress| progress.diagnostics = diagnostics(&position.findings));
     }

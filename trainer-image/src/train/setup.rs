@@ -132,6 +132,29 @@ impl Setup {
         self.schedule.total_steps
     }
 
+    /// Tells what is about to be trained, on what, and for how long.
+    pub(super) fn introduce(&self, model: &Model, place: &Place) {
+        let training = &self.recipe.training;
+        let images = |images: &Arc<Images>| images.dataset().samples.len();
+        tracing::info!(
+            architecture = self.recipe.model.architecture.name(),
+            trainable_values = model.state().trainable_values(),
+            classes = self.classes().len(),
+            training_images = images(&self.training),
+            validation_images = self.validation.as_ref().map_or(0, images),
+            image_size = self.preprocessing.crop_size,
+            processes = place.world_size,
+            images_per_step = u64::from(training.batch_size)
+                * u64::from(training.gradient_accumulation)
+                * u64::from(place.world_size),
+            epochs = training.epochs,
+            steps = self.total_steps(),
+            device = ?self.device,
+            precision = ?training.precision,
+            "trains"
+        );
+    }
+
     /// What is minimised.
     pub(super) fn criterion(&self) -> Criterion {
         Criterion::new(self.recipe.training.label_smoothing, self.class_weights.clone(), self.device)
