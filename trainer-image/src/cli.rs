@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::fault::{Fault, guard};
 use crate::launcher::{self, Launch, die_with_parent};
+use crate::torch::keep_memory;
 use crate::{preflight, serve, work};
 
 /// Trains, scores and serves vision models with libtorch: the program inside Trainyard's trainer image.
@@ -55,9 +56,13 @@ pub fn run() -> ExitCode {
         Command::Launch { die_with_parent } => launch(die_with_parent),
         Command::Worker => guard(|| {
             die_with_parent()?;
+            keep_memory();
             work::run().map(|()| 0)
         }),
-        Command::Serve(options) => guard(|| serve::run(&options)),
+        Command::Serve(options) => guard(|| {
+            keep_memory();
+            serve::run(&options)
+        }),
         Command::Preflight { json } => guard(|| preflight::print(json)),
         Command::PreflightRank { gpu } => guard(|| preflight::rank(gpu)),
     };

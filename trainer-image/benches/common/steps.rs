@@ -40,6 +40,7 @@ pub(crate) struct Order {
 
 /// Makes one step, says `first`, then answers each number on standard input with the cost of so many steps, as JSON.
 pub(crate) fn serve(order: &Order) -> Result<(), Box<dyn Error>> {
+    torch::keep_memory();
     if let Some(threads) = order.threads {
         tch::set_num_threads(threads);
     }

@@ -22,7 +22,7 @@ use crds::training::Precision;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use trainer::inference::{Classifier, Settings};
-use trainer::torch::to_channels_last;
+use trainer::torch::{keep_memory, to_channels_last};
 
 use figures::{Figures, Goal};
 use job::Job;
@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let extent = if std::env::var_os("TRAINYARD_BENCH_TINY").is_some() { TINY } else { WHOLE };
     let folder = root.join(if extent.turns == 1 { "target/bench/scoring-tiny" } else { "target/bench/scoring" });
     fs::create_dir_all(&folder)?;
+    keep_memory();
     let mut peer = Peer::start(root)?;
     let mut figures = Figures::new("scoring");
     for architecture in ARCHITECTURES {

@@ -25,6 +25,7 @@ use figures::{Figures, Goal, median};
 use tch::Device;
 use trainer::data::{Images, Labels, Loader, Options, Request, Source, default_threads, open};
 use trainer::inference::{Classifier, Settings};
+use trainer::torch::keep_memory;
 
 use clients::{Photos, at_rate, closed, leaving};
 use server::{Server, model};
@@ -59,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             starts: 5,
         }
     };
+    keep_memory();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("a package in a workspace")?;
     let folder = root.join("target/bench");
     fs::create_dir_all(folder.join("photos"))?;
