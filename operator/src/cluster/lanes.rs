@@ -1,7 +1,8 @@
 //! How many requests are under way at a time. Each takes a connection, and a new connection costs the API server more than a
 //! request: hundreds of jobs that start at once don't open thousands.
 //!
-//! Pods have a lane of their own, so that neither they nor the statuses of other jobs wait for each other.
+//! Pods have a lane of their own, and come first: while it is full, the statuses and services of other jobs share a few places,
+//! so that the API server has its time for pods. None of them waits for the end of the burst.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -9,26 +10,40 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const CREATIONS: usize = 48;
 /// Other requests at the same time.
 const OTHERS: usize = 32;
+/// Those of them that may begin while pods wait for room.
+const BESIDE: usize = 4;
 
 /// The lanes to the API server.
 #[derive(Debug)]
 pub(super) struct Lanes {
     creations: Semaphore,
     others: Semaphore,
+    beside: Semaphore,
+}
+
+/// Room for one request, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    _places: [Option<SemaphorePermit<'a>>; 2],
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        Lanes { creations: Semaphore::new(CREATIONS), others: Semaphore::new(OTHERS) }
+        let [creations, others, beside] = [CREATIONS, OTHERS, BESIDE].map(Semaphore::new);
+        Lanes { creations, others, beside }
     }
 }
 
 impl Lanes {
-    /// Waits for room for a request of this verb, and keeps it until the permit is dropped.
-    pub(super) async fn enter(&self, verb: &str) -> Option<SemaphorePermit<'_>> {
-        let lane = if verb == "create_pod" { &self.creations } else { &self.others };
+    /// Waits for room for a request of this verb.
+    pub(super) async fn enter(&self, verb: &str) -> Room<'_> {
         // A semaphore that is never closed gives a permit at last.
-        lane.acquire().await.ok()
+        if verb == "create_pod" {
+            return Room { _places: [self.creations.acquire().await.ok(), None] };
+        }
+        let place = self.others.acquire().await.ok();
+        let beside = if self.creations.available_permits() == 0 { self.beside.acquire().await.ok() } else { None };
+        Room { _places: [place, beside] }
     }
 }
 
@@ -39,15 +54,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_lane_lets_the_other_one_pass() {
+    async fn while_pods_wait_a_few_others_pass() {
         let lanes = Lanes::default();
-        let mut under_way = Vec::new();
+        let mut pods = Vec::new();
         for _ in 0..CREATIONS {
-            under_way.push(lanes.enter("create_pod").await);
+            pods.push(lanes.enter("create_pod").await);
         }
         assert!(lanes.enter("create_pod").now_or_never().is_none());
-        assert!(lanes.enter("patch_status").now_or_never().is_some());
-        under_way.pop();
+        let mut others = Vec::new();
+        for _ in 0..BESIDE {
+            others.push(lanes.enter("patch_status").now_or_never().expect("room"));
+        }
+        assert!(lanes.enter("patch_status").now_or_never().is_none());
+        others.pop();
+        others.push(lanes.enter("patch_status").now_or_never().expect("room again"));
+        pods.pop();
         assert!(lanes.enter("create_pod").now_or_never().is_some());
+        for _ in BESIDE..OTHERS {
+            others.push(lanes.enter("patch_status").now_or_never().expect("as much room as there is"));
+        }
+        assert!(lanes.enter("patch_status").now_or_never().is_none());
     }
 }

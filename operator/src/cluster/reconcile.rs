@@ -134,6 +134,10 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if let Some(ledger) = &plan.ledger {
         let answer = actor.status(job, owner, ledger, &known.written, now).await;
         context.change(&owner.uid, |known| known.is_unsure = answer.is_err());
+        if answer.as_ref().is_err_and(|error| error.is_code(404)) {
+            // It is gone, and its pods go with it: the watch will tell, or the next look.
+            return Ok(Action::requeue(LOOK_AGAIN));
+        }
         written = answer?;
         context.tell(owner, &world.ledger, ledger, &world.job);
     }
