@@ -15,29 +15,3 @@ pub fn keep_memory() {
         }
     }
 }
-
-#[cfg(all(test, target_env = "gnu"))]
-mod tests {
-    use nix::sys::resource::{UsageWho, getrusage};
-    use tch::{Device, Kind, Tensor};
-
-    use super::*;
-
-    /// Pages that the kernel had to bring in for this thread while a tensor of 96 MiB was made and given back.
-    fn pages() -> i64 {
-        let faults = || getrusage(UsageWho::RUSAGE_THREAD).expect("Linux tells it").minor_page_faults();
-        let before = faults();
-        drop(Tensor::ones([24 << 20], (Kind::Float, Device::Cpu)));
-        faults() - before
-    }
-
-    #[test]
-    fn what_is_given_back_is_taken_again() {
-        tch::set_num_threads(1);
-        keep_memory();
-        pages();
-        let again = (0..5).map(|_| pages()).min();
-        // It has 24,576 pages. Other tests of this process may take some of them.
-        assert!(again.is_some_and(|pages| pages < 1_000), "{again:?}");
-    }
-}
