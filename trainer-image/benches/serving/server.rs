@@ -33,7 +33,7 @@ pub(crate) fn model(folder: &Path, architecture: Architecture, photos: &Path) ->
         member: 0,
         members: 1,
         spec: json!({
-            "model": {"architecture": architecture.name(), "fineTuning": {"strategy": "HeadOnly"}},
+            "model": {"architecture": architecture.name()},
             "data": {"uri": uri(photos), "imageSize": 224, "validation": {"fraction": 0.2}},
             "training": {"epochs": 1, "batchSize": 16},
             "infrastructure": {"device": "Cpu"},
