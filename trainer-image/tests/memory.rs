@@ -2,7 +2,7 @@
 //! memory comes from when the thread first asks for some.
 
 use nix::sys::resource::{UsageWho, getrusage};
-use trainer::torch::keep_memory;
+use trainer::torch::{give_back_memory, keep_memory};
 
 fn main() {
     keep_memory();
@@ -13,6 +13,9 @@ fn main() {
         first >= 48 && again < 4 * first,
         "what is given back is taken again: {first} pages, then {again} in 8 times"
     );
+    give_back_memory();
+    let anew = pages();
+    assert!(anew > first / 2, "what was kept is given back: {first} pages at first, then {anew}");
 }
 
 /// Pages that the kernel brings in for this thread while 96 MiB are filled and given back.

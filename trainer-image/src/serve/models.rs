@@ -14,6 +14,7 @@ use crate::data::View;
 use crate::fault::Fault;
 use crate::inference::decide;
 use crate::model::{self, Card};
+use crate::torch::give_back_memory;
 
 /// Digits of the digest that make a version's name.
 const VERSION_DIGITS: usize = 12;
@@ -78,6 +79,9 @@ impl Served {
         // On a GPU the largest batch shows whether the memory is enough, and finds the convolutions' algorithms.
         let sizes: &[usize] = if chosen.device.is_cuda() { &[1, most] } else { &[1] };
         network.warm_up(sizes)?;
+        // To prepare a network takes several times its memory.
+        drop(saved.weights);
+        give_back_memory();
         let view = Arc::new(View::evaluation(saved.card.preprocessing.clone()));
         let delay = Duration::from_millis(settings.batching.max_delay_milliseconds.into());
         // One thread computes both: neither waits for the other's lock.

@@ -15,3 +15,12 @@ pub fn keep_memory() {
         }
     }
 }
+
+/// Gives the kernel what this process has kept and does not use now. What it needs again it gets anew.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time by any thread, and touches free memory alone.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -22,7 +22,7 @@ pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use error::TorchError;
-pub use memory::keep_memory;
+pub use memory::{give_back_memory, keep_memory};
 pub use optim::{
     AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients, clip_gradients,
     fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
