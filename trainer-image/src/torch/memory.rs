@@ -4,8 +4,9 @@ use std::ffi::c_int;
 
 /// Lets this process keep memory for its next tensors: to be called before it starts threads. The values of a network's layers
 /// take tens of megabytes, which are given back and asked for again in each step. By default glibc takes each of them from the
-/// kernel, which clears its pages anew: up to an eighth of a step on CPUs. What the process needed at most it keeps. One arena
-/// for all threads, since those of single threads give back what is larger than their heaps. No effect on other C libraries.
+/// kernel, which clears its pages anew: up to an eighth of a step on CPUs. What the process needed at most it keeps, and
+/// a little more for holes: this is for work that ends, not for servers. One arena for all threads, since those of single
+/// threads give back what is larger than their heaps. No effect on other C libraries.
 pub fn keep_memory() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_MAX, 0), (libc::M_TRIM_THRESHOLD, c_int::MAX)] {
