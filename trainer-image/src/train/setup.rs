@@ -144,9 +144,7 @@ impl Setup {
             validation_images = self.validation.as_ref().map_or(0, images),
             image_size = self.preprocessing.crop_size,
             processes = place.world_size,
-            images_per_step = u64::from(training.batch_size)
-                * u64::from(training.gradient_accumulation)
-                * u64::from(place.world_size),
+            images_per_step = self.sampler.global_batch(),
             epochs = training.epochs,
             steps = self.total_steps(),
             device = ?self.device,
