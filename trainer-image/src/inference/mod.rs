@@ -201,7 +201,7 @@ pub fn as_trained(saved: &Saved, device: Device) -> Result<Model, Fault> {
         classes: card.classes.len() as i64,
         image_size: i64::from(card.preprocessing.crop_size),
     };
-    let mut model = Model::new(blueprint, 0, device).map_err(|error| Fault::new(Cause::BadData, error.to_string()))?;
+    let mut model = Model::blank(blueprint, device).map_err(|error| Fault::new(Cause::BadData, error.to_string()))?;
     model.state_mut().restore(&saved.weights)?;
     for entry in model.state().entries() {
         set_channels_last(&entry.tensor)?;

@@ -137,13 +137,25 @@ impl Model {
     /// # Errors
     /// The architecture can't take images of that size.
     pub fn new(blueprint: Blueprint, seed: i64, device: Device) -> Result<Model, ImageSizeError> {
+        tch::manual_seed(seed);
+        Model::build(blueprint, State::new(device))
+    }
+
+    /// Builds a network on `device` whose parameters are all 0, for weights that take their place: to draw what nobody uses
+    /// takes longer than to read what is used.
+    ///
+    /// # Errors
+    /// The architecture can't take images of that size.
+    pub fn blank(blueprint: Blueprint, device: Device) -> Result<Model, ImageSizeError> {
+        Model::build(blueprint, State::blank(device))
+    }
+
+    fn build(blueprint: Blueprint, mut state: State) -> Result<Model, ImageSizeError> {
         let Blueprint { architecture, classes, image_size } = blueprint;
         if !u32::try_from(image_size).is_ok_and(|size| architecture.image_sizes().contain(size)) {
             return Err(ImageSizeError { architecture, image_size });
         }
-        tch::manual_seed(seed);
         let _no_grad = tch::no_grad_guard();
-        let mut state = State::new(device);
         let (net, stages) = if let Some(shape) = resnet::Shape::of(architecture) {
             resnet::build(&shape, classes, &mut state)
         } else if let Some(shape) = efficientnet::Shape::of(architecture) {

@@ -33,12 +33,19 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct State {
     device: Device,
+    /// Whether first values are drawn; else they are 0, since others come in their place.
+    draws: bool,
     entries: Vec<Entry>,
 }
 
 impl State {
     pub(super) fn new(device: Device) -> State {
-        State { device, entries: Vec::new() }
+        State { device, draws: true, entries: Vec::new() }
+    }
+
+    /// A state whose parameters are all 0.
+    pub(super) fn blank(device: Device) -> State {
+        State { draws: false, ..State::new(device) }
     }
 
     pub(super) fn device(&self) -> Device {
@@ -47,6 +54,7 @@ impl State {
 
     /// A parameter with fresh values.
     pub(super) fn draw(&mut self, name: String, size: &[i64], init: Init) -> Tensor {
+        let init = if self.draws { init } else { Init::Constant(0.0) };
         let values = init.draw(size, self.device);
         self.add(name, Role::Parameter, values.set_requires_grad(true))
     }
