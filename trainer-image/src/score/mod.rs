@@ -9,6 +9,7 @@ mod judge;
 pub mod output;
 mod pipeline;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crds::ScoringJobSpec;
@@ -17,8 +18,8 @@ use tch::Device;
 
 use self::judge::{Judge, Judgement, Subject};
 use self::output::{Input as Image, Layout, Manifest, Output, Request};
-use self::pipeline::Pipeline;
-use crate::data::{Dataset, Images, Labels, Sample, Source, default_threads, open};
+use self::pipeline::{Pipeline, requests};
+use crate::data::{Dataset, Failures, Images, Labels, Loader, Options, Sample, Source, View, default_threads, open};
 use crate::fault::Fault;
 use crate::inference::{Classifier, Settings};
 use crate::model::{self, Saved};
@@ -102,7 +103,8 @@ pub fn run(
             let samples = writer.inputs().iter();
             let samples = samples.map(|image| Sample { path: image.path.clone(), label: image.label }).collect();
             let dataset = Dataset { samples, ..listed };
-            pipeline(spec, place, saved, dataset, device, progress)?.run(&mut writer, judge.as_ref())?;
+            let pipeline = pipeline(spec, place, saved, dataset, device, writer.missing())?;
+            pipeline.run(&mut writer, judge.as_ref(), progress.as_ref())?;
             writer.finish()?.manifest
         }
     };
@@ -125,24 +127,28 @@ fn result(spec: &ScoringJobSpec, manifest: &Manifest, judgement: Option<Judgemen
     }
 }
 
-/// What scores the images of `dataset`.
+/// What scores these ranges of the images of `dataset`. Loading begins before the network is prepared.
 fn pipeline(
     spec: &ScoringJobSpec,
     place: &Place,
     saved: Saved,
     dataset: Dataset,
     device: Device,
-    progress: Option<ProgressHandle>,
+    due: Vec<Range<usize>>,
 ) -> Result<Pipeline, Fault> {
     let batch_size = spec.batch_size as usize;
-    let classifier = Classifier::prepare(&saved, Settings::new(device, spec.precision, batch_size))?;
-    // The network has them now, in another form.
-    drop(saved);
-    tracing::info!(network = classifier.how(), "the model is ready");
     let threads = match spec.data.loader_threads {
         0 => default_threads(place.local_world_size as usize),
         threads => threads as usize,
     };
-    let images = Arc::new(Images::new(Arc::new(dataset), classifier.view().clone()));
-    Ok(Pipeline { classifier, images, batch_size, threads, progress })
+    let preprocessing = &saved.card.preprocessing;
+    preprocessing.check()?;
+    let view = View::evaluation(preprocessing.clone());
+    // Each image is looked at once: none is kept.
+    let images = Arc::new(Images::new(Arc::new(dataset), view).cache(0));
+    let options = Options { failures: Failures::Report, ..Options::new(threads) };
+    let loader = Loader::start(images.clone(), requests(due.clone(), batch_size), options)?;
+    let classifier = Classifier::prepare(&saved, Settings::new(device, spec.precision, batch_size))?;
+    tracing::info!(network = classifier.how(), "the model is ready");
+    Ok(Pipeline { classifier, images, loader, due: due.into() })
 }

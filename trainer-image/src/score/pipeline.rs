@@ -20,7 +20,7 @@ use tch::{Device, Tensor};
 
 use super::judge::Judge;
 use super::output::{Prediction, Row, Writer};
-use crate::data::{DataError, Failures, Images, Loader, Options, Request};
+use crate::data::{DataError, Images, Loader, Request};
 use crate::fault::Fault;
 use crate::inference::{Classifier, decide};
 use crate::input::rows;
@@ -38,10 +38,10 @@ type PartRows = (Range<usize>, Vec<Row>);
 pub(super) struct Pipeline {
     pub(super) classifier: Classifier,
     pub(super) images: Arc<Images>,
-    pub(super) batch_size: usize,
-    /// Threads that load images.
-    pub(super) threads: usize,
-    pub(super) progress: Option<ProgressHandle>,
+    /// Loads the batches of [`requests`].
+    pub(super) loader: Loader<Images>,
+    /// What is to be scored.
+    pub(super) due: VecDeque<Range<usize>>,
 }
 
 /// Rows that are scored, on their way into parts.
@@ -69,72 +69,78 @@ struct Course<'a> {
 
 impl Pipeline {
     /// Scores what is missing and commits it, part by part.
-    pub(super) fn run(&self, writer: &mut Writer, judge: Option<&Judge>) -> Result<(), Fault> {
-        let due: VecDeque<Range<usize>> = writer.missing().into();
+    pub(super) fn run(
+        self,
+        writer: &mut Writer,
+        judge: Option<&Judge>,
+        progress: Option<&ProgressHandle>,
+    ) -> Result<(), Fault> {
+        let Pipeline { classifier, images, loader, due } = self;
         let done = writer.rows_done() as u64;
-        let mut course = Course {
-            done,
-            total: writer.range().len() as u64,
-            meter: Meter::new(done),
-            progress: self.progress.as_ref(),
-        };
+        let mut course = Course { done, total: writer.range().len() as u64, meter: Meter::new(done), progress };
         thread::scope(|scope| {
             let (parts, scored) = sync_channel(PARTS);
-            let images = &*self.images;
+            let images = &*images;
             let writing = scope.spawn(move || write(writer, judge, images, scored));
-            let computed = self.compute(Scored { due, rows: Vec::new(), parts: &parts }, &mut course);
+            let computed = compute(&classifier, loader, Scored { due, rows: Vec::new(), parts: &parts }, &mut course);
             drop(parts);
             let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Why a writer has ended says more than that it has.
             written.and(computed)
         })
     }
+}
 
-    /// Takes batches from the loader through the network.
-    fn compute(&self, mut scored: Scored<'_>, course: &mut Course<'_>) -> Result<(), Fault> {
-        let options = Options { failures: Failures::Report, ..Options::new(self.threads) };
-        let requests = requests(scored.due.clone(), self.batch_size);
-        let mut loader = Loader::start(self.images.clone(), requests, options)?;
-        let at_once = if self.classifier.device() == Device::Cpu { 1 } else { UNREAD };
-        let mut unread = Vec::new();
-        while let Some(batch) = loader.next() {
-            let mut batch = batch?;
-            unread.push(Unread {
-                logits: self.classifier.logits(&self.classifier.tensor(&batch.pixels)?)?,
-                images: batch.labels.len(),
-                failures: std::mem::take(&mut batch.failures),
-            });
-            loader.recycle(batch);
-            if unread.len() == at_once && !self.read(&mut unread, &mut scored, course)? {
-                // The writer has ended, and says why.
-                return Ok(());
-            }
+/// Takes batches from the loader through the network.
+fn compute(
+    classifier: &Classifier,
+    mut loader: Loader<Images>,
+    mut scored: Scored<'_>,
+    course: &mut Course<'_>,
+) -> Result<(), Fault> {
+    let at_once = if classifier.device() == Device::Cpu { 1 } else { UNREAD };
+    let mut unread = Vec::new();
+    while let Some(batch) = loader.next() {
+        let mut batch = batch?;
+        unread.push(Unread {
+            logits: classifier.logits(&classifier.tensor(&batch.pixels)?)?,
+            images: batch.labels.len(),
+            failures: std::mem::take(&mut batch.failures),
+        });
+        loader.recycle(batch);
+        if unread.len() == at_once && !read(classifier, &mut unread, &mut scored, course)? {
+            // The writer has ended, and says why.
+            return Ok(());
         }
-        self.read(&mut unread, &mut scored, course).map(drop)
     }
+    read(classifier, &mut unread, &mut scored, course).map(drop)
+}
 
-    /// Turns logits into rows. Tells whether there is somebody to write them.
-    fn read(&self, unread: &mut Vec<Unread>, scored: &mut Scored<'_>, course: &mut Course<'_>) -> Result<bool, Fault> {
-        if unread.is_empty() {
-            return Ok(true);
-        }
-        let logits: Vec<&Tensor> = unread.iter().map(|batch| &batch.logits).collect();
-        let probabilities = rows(&Tensor::f_cat(&logits, 0)?)?;
-        let threshold = self.classifier.card().threshold.map(|threshold| threshold as f32);
-        let mut predictions =
-            probabilities.chunks_exact(self.classifier.classes().len()).map(|row| Ok(predict(row, threshold)));
-        for batch in unread.drain(..) {
-            let mut rows: Vec<Row> = predictions.by_ref().take(batch.images).collect();
-            for (place, error) in &batch.failures {
-                rows[*place] = Err(error.to_string());
-            }
-            course.add(batch.images as u64);
-            if !scored.add(rows) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+/// Turns logits into rows. Tells whether there is somebody to write them.
+fn read(
+    classifier: &Classifier,
+    unread: &mut Vec<Unread>,
+    scored: &mut Scored<'_>,
+    course: &mut Course<'_>,
+) -> Result<bool, Fault> {
+    if unread.is_empty() {
+        return Ok(true);
     }
+    let logits: Vec<&Tensor> = unread.iter().map(|batch| &batch.logits).collect();
+    let probabilities = rows(&Tensor::f_cat(&logits, 0)?)?;
+    let threshold = classifier.card().threshold.map(|threshold| threshold as f32);
+    let mut predictions = probabilities.chunks_exact(classifier.classes().len()).map(|row| Ok(predict(row, threshold)));
+    for batch in unread.drain(..) {
+        let mut rows: Vec<Row> = predictions.by_ref().take(batch.images).collect();
+        for (place, error) in &batch.failures {
+            rows[*place] = Err(error.to_string());
+        }
+        course.add(batch.images as u64);
+        if !scored.add(rows) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Commits parts as they come.
@@ -185,7 +191,7 @@ impl Course<'_> {
 }
 
 /// The batches of some ranges, one range after the other.
-fn requests(ranges: VecDeque<Range<usize>>, batch_size: usize) -> impl Iterator<Item = Request> + Send + 'static {
+pub(super) fn requests(ranges: Vec<Range<usize>>, batch_size: usize) -> impl Iterator<Item = Request> + Send + 'static {
     ranges.into_iter().flat_map(move |range| {
         let end = range.end;
         range
