@@ -34,8 +34,9 @@ pub struct Infrastructure {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub runtime: Option<String>,
-    /// Container image of a trainer of your own. It finds torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, PET_NNODES
-    /// and so on). If absent: Trainyard's trainer.
+    /// Container image of a trainer of your own. It finds what torchrun reads (PET_NNODES, PET_NODE_RANK and so on), MASTER_ADDR
+    /// and MASTER_PORT, and where each pod has one process also RANK, WORLD_SIZE and the like, for a program that is started
+    /// without torchrun. If absent: Trainyard's trainer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::image")]
     pub image: Option<String>,

@@ -37,6 +37,7 @@ pub mod manifest;
 mod meaning;
 pub mod model;
 pub mod model_endpoint;
+pub mod open;
 pub mod optimizer;
 pub mod pod;
 pub mod reasons;

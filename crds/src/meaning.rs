@@ -119,8 +119,18 @@ fn infrastructure(given: &Infrastructure) -> Vec<Fault> {
         let path = "spec.infrastructure.processesPerNode";
         faults.push(no_effect(path, "device is Gpu", "Give gpusPerNode: there is one process for each GPU"));
     }
+    for (field, why) in given.pod.misfits() {
+        let hint = "Write it as in the spec of a pod: kubectl explain pod.spec tells how";
+        faults.push(Fault::error(format!("spec.infrastructure.pod.{field}"), why, hint));
+    }
+    let claims = given.pod.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
+    for claim in claims.filter(|claim| given.pod.resource_claims.iter().all(|known| known.name != claim.name)) {
+        let path = "spec.infrastructure.pod.resources.claims";
+        let message = format!("uses the claim {:?}, which is not in pod.resourceClaims", claim.name);
+        faults.push(Fault::error(path, message, "Add it to resourceClaims, or correct the name"));
+    }
     for mount in &given.pod.volume_mounts {
-        if !given.pod.volumes.iter().any(|volume| volume.name == mount.name) {
+        if !given.pod.volumes.iter().any(|volume| volume.get().is_none_or(|volume| volume.name == mount.name)) {
             let path = "spec.infrastructure.pod.volumeMounts";
             let message = format!("mounts the volume {:?}, which is not in volumes", mount.name);
             faults.push(Fault::error(path, message, "Add it to volumes, or correct the name"));

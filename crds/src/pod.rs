@@ -1,15 +1,17 @@
 //! What the pods of a job get besides what Trainyard gives them. The types are Kubernetes' own; the schemas are short
-//! ones, and what they leave open is checked by the API server when the pod is created.
+//! ones. What they leave open ([`Open`]) is checked before a pod is made, and by the API server when it is.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, EnvFromSource, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements, SecurityContext,
-    Toleration, Volume, VolumeMount,
+    Affinity, EnvFromSource, EnvVar, LocalObjectReference, PodResourceClaim, PodSecurityContext, ResourceRequirements,
+    SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::open::Open;
 
 /// What the pods get besides. Fields of a container (env, resources, volumeMounts) are those of the trainer's container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -40,11 +42,11 @@ pub struct Pod {
     /// Affinity, as in a pod. What Trainyard needs of a node is added to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Open<Affinity>>,
     /// Environment variables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::env")]
-    pub env: Vec<EnvVar>,
+    pub env: Vec<Open<EnvVar>>,
     /// Secrets and config maps whose keys become environment variables: the way for credentials of a storage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::env_from")]
@@ -52,7 +54,7 @@ pub struct Pod {
     /// Volumes, as in a pod. Those of pvc:// URIs are added by themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::volumes")]
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<Open<Volume>>,
     /// Where the volumes are mounted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::volume_mounts")]
@@ -61,6 +63,10 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::resources")]
     pub resources: Option<ResourceRequirements>,
+    /// Devices claimed by dynamic resource allocation, as in a pod. The container uses those that resources.claims names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::resource_claims")]
+    pub resource_claims: Vec<PodResourceClaim>,
     /// Size of /dev/shm, such as 8Gi. Trainyard's trainer needs none; NCCL between GPUs without peer access and custom
     /// images may.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,13 +99,30 @@ pub struct Pod {
     /// capability IPC_LOCK here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
-    pub security_context: Option<SecurityContext>,
+    pub security_context: Option<Open<SecurityContext>>,
     /// Security context of the pod, over Trainyard's own: fsGroup, supplementalGroups and such.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
-    pub pod_security_context: Option<PodSecurityContext>,
+    pub pod_security_context: Option<Open<PodSecurityContext>>,
     /// Whether the pods use their node's network, as some RDMA fabrics need.
     pub host_network: bool,
+}
+
+impl Pod {
+    /// The fields that do not fit their type, as kubectl writes them from here on, and why.
+    pub fn misfits(&self) -> Vec<(String, &str)> {
+        let alone = [
+            ("affinity", self.affinity.as_ref().and_then(Open::misfit)),
+            ("securityContext", self.security_context.as_ref().and_then(Open::misfit)),
+            ("podSecurityContext", self.pod_security_context.as_ref().and_then(Open::misfit)),
+        ];
+        let mut misfits: Vec<(String, &str)> =
+            alone.into_iter().filter_map(|(field, why)| Some((field.to_owned(), why?))).collect();
+        let of = |list: &str, number: usize, why: Option<_>| Some((format!("{list}[{number}]"), why?));
+        misfits.extend(self.env.iter().enumerate().filter_map(|(number, one)| of("env", number, one.misfit())));
+        misfits.extend(self.volumes.iter().enumerate().filter_map(|(number, one)| of("volumes", number, one.misfit())));
+        misfits
+    }
 }
 
 impl Default for Pod {
@@ -115,6 +138,7 @@ impl Default for Pod {
             volumes: Vec::new(),
             volume_mounts: Vec::new(),
             resources: None,
+            resource_claims: Vec::new(),
             shared_memory: None,
             termination_grace_period_seconds: 60,
             service_account_name: None,

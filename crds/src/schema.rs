@@ -87,7 +87,7 @@ pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// An object of Kubernetes' own whose fields the API server checks when the pod is created.
+/// An object of Kubernetes' own that [`Open`](crate::open::Open) reads.
 pub(crate) fn open_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
@@ -185,6 +185,19 @@ pub(crate) fn resources(_: &mut SchemaGenerator) -> Schema {
             }},
         },
     }})
+}
+
+pub(crate) fn resource_claims(_: &mut SchemaGenerator) -> Schema {
+    let reference = json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": NAME});
+    json_schema!({
+        "type": "array", "maxItems": 16,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME},
+            "resourceClaimName": reference,
+            "resourceClaimTemplateName": reference,
+        }},
+    })
 }
 
 pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {

@@ -12,16 +12,18 @@ use crate::infrastructure::Device;
 pub const MESSAGE_BYTES: usize = 1024;
 /// Attempts that a status keeps: the first one and the last nine.
 pub const ATTEMPTS_KEPT: usize = 10;
+/// Characters of `memory` at most: thousands of shards that are under way at a time.
+pub const MEMORY_CHARACTERS: usize = 1 << 20;
 /// Most nodes that a status names as left out.
 pub const NODES_KEPT: usize = 64;
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Its pods are not there yet, or wait for places.
+    /// Its pods are not there yet; the message says what they wait for.
     #[default]
     Pending,
-    /// Its pods have places; not all of them work yet.
+    /// Its pods are there; not all of them work yet. The message says what they wait for.
     Starting,
     /// It works.
     Running,
@@ -121,7 +123,7 @@ pub struct JobStatus {
     /// What the operator remembers between two decisions and nobody else needs, as JSON: the gangs under way, the shards
     /// that are done, failures in a row.
     #[serde(skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 65_536))]
+    #[schemars(length(max = MEMORY_CHARACTERS))]
     pub memory: String,
 }
 
@@ -256,14 +258,14 @@ pub struct RowCounts {
 pub struct Placement {
     /// What computes: Gpu or Cpu.
     pub device: Device,
-    /// GPUs in all; 0 on CPUs.
+    /// GPUs in all, of a ScoringJob those of the shards at a time; 0 on CPUs.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub gpus: u32,
     /// Name of the runtime in the operator's catalogue.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub runtime: Option<String>,
-    /// Node of the first pod.
+    /// Node of the first pod, once all pods of a TrainingJob work.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node: Option<String>,

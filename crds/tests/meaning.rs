@@ -127,6 +127,40 @@ fn contradictions_are_errors() {
             "spec.infrastructure.pod.volumeMounts",
             "mounts the volume \"a\"",
         ),
+        (
+            json!({"infrastructure": {"pod": {"resources": {"claims": [{"name": "gpus"}]}}}}),
+            "spec.infrastructure.pod.resources.claims",
+            "uses the claim \"gpus\"",
+        ),
+        // Within what the schema leaves open.
+        (
+            json!({"infrastructure": {"pod": {"podSecurityContext": {"fsGroup": "1000"}}}}),
+            "spec.infrastructure.pod.podSecurityContext",
+            "invalid type: string \"1000\", expected i64",
+        ),
+        (
+            json!({"infrastructure": {"pod": {"securityContext": {"capabilities": {"add": "IPC_LOCK"}}}}}),
+            "spec.infrastructure.pod.securityContext",
+            "invalid type: string \"IPC_LOCK\"",
+        ),
+        (
+            json!({"infrastructure": {"pod": {"affinity": {"nodeAffinity": []}}}}),
+            "spec.infrastructure.pod.affinity",
+            "invalid type: sequence",
+        ),
+        (
+            json!({"infrastructure": {"pod": {
+                "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": "/data"}],
+                "volumeMounts": [{"name": "b", "mountPath": "/b"}],
+            }}}),
+            "spec.infrastructure.pod.volumes[1]",
+            "invalid type: string \"/data\"",
+        ),
+        (
+            json!({"infrastructure": {"pod": {"env": [{"name": "A", "valueFrom": {"fieldRef": "spec.nodeName"}}]}}}),
+            "spec.infrastructure.pod.env[0]",
+            "invalid type: string \"spec.nodeName\"",
+        ),
     ];
     for (spec, path, message) in cases {
         assert_meaning("TrainingJob", &spec, &[(Error, path, message)]);

@@ -75,9 +75,20 @@ async fn an_image_of_ones_own_gets_torchruns_environment_and_keeps_its_user() {
         ("PET_MASTER_ADDR", leader.as_str()),
         ("PET_MASTER_PORT", "29500"),
         ("TORCHELASTIC_RESTART_COUNT", "0"),
+        ("MASTER_ADDR", leader.as_str()),
+        ("MASTER_PORT", "29500"),
+        ("RANK", "1"),
+        ("WORLD_SIZE", "2"),
+        ("LOCAL_RANK", "0"),
+        ("LOCAL_WORLD_SIZE", "1"),
+        ("GROUP_RANK", "1"),
     ] {
         assert_eq!(variable(&pod, name), value, "{name}");
     }
+    assert_eq!(
+        pod.pointer("/spec/containers/0/env").and_then(|env| env.as_array()?.iter().find(|one| one["name"] == "HOME")),
+        None
+    );
     let container = pod.pointer("/spec/containers/0").expect("a container");
     assert_eq!(
         (&container["image"], &container["command"], &container["args"]),

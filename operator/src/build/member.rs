@@ -21,6 +21,26 @@ pub struct Rendezvous {
     pub processes: u32,
 }
 
+/// What a program reads that is started without torchrun: where its processes meet, and its own rank where it is the only one
+/// of its pod. torchrun gives its processes values of their own.
+pub fn alone(job: &Job, id: MemberId, rendezvous: &Rendezvous) -> BTreeMap<&'static str, String> {
+    let mut variables = BTreeMap::from([
+        (env::MASTER_ADDR, rendezvous.address.clone()),
+        (env::MASTER_PORT, rendezvous.port.to_string()),
+    ]);
+    if rendezvous.processes == 1 {
+        let (rank, one) = ((id.index % job.gang_size).to_string(), "1".to_owned());
+        variables.extend([
+            (env::RANK, rank.clone()),
+            (env::GROUP_RANK, rank),
+            (env::WORLD_SIZE, job.gang_size.to_string()),
+            (env::LOCAL_RANK, "0".to_owned()),
+            (env::LOCAL_WORLD_SIZE, one),
+        ]);
+    }
+    variables
+}
+
 /// The environment of a member, by the contract. `spec` is that of the [`assignment`](super::assignment).
 pub fn environment(job: &Job, id: MemberId, spec: &Value, rendezvous: &Rendezvous) -> BTreeMap<&'static str, String> {
     let assignment = Assignment {

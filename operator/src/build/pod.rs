@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub(super) use self::common::Common;
 pub use self::volumes::{Claim, MOUNTS, mounts};
-use super::member::{COMMAND, Rendezvous, environment};
+use super::member::{COMMAND, Rendezvous, alone, environment};
 use super::names;
 use crate::observe::{Job, MemberId};
 use crate::placement::Placed;
@@ -91,7 +91,10 @@ impl Template<'_> {
     fn environment(&self, id: MemberId) -> Vec<EnvVar> {
         let rendezvous =
             Rendezvous { address: names::leader(self.job, id), port: RENDEZVOUS_PORT, processes: self.processes() };
-        let variables = environment(self.job, id, self.spec, &rendezvous);
+        let mut variables = environment(self.job, id, self.spec, &rendezvous);
+        if self.infrastructure.image.is_some() {
+            variables.extend(alone(self.job, id, &rendezvous));
+        }
         self.common().environment(variables)
     }
 

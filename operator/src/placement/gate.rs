@@ -93,7 +93,7 @@ impl<'a> Gate<'a> {
 
     /// The job's own required affinity; `None` if it has none.
     pub(super) fn own_terms(&self) -> Option<&'a [NodeSelectorTerm]> {
-        let affinity = self.infrastructure.pod.affinity.as_ref()?.node_affinity.as_ref()?;
+        let affinity = self.infrastructure.pod.affinity.as_ref()?.get()?.node_affinity.as_ref()?;
         Some(&affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms)
     }
 

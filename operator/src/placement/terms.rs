@@ -5,6 +5,7 @@
 //! part is larger makes the later ones irrelevant, so three terms say "580.65.06 or newer":
 //! major > 580, or major > 579 and minor > 65, or major > 579 and minor > 64 and revision > 5.
 
+use crds::open::Open;
 use k8s_openapi::api::core::v1::{Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 
 use super::catalogue::Cuda;
@@ -39,7 +40,7 @@ impl Gate<'_> {
     }
 
     fn affinity_of(&self, gate: &[Vec<NodeSelectorRequirement>]) -> Result<Option<Affinity>, TooMany> {
-        let given = self.infrastructure.pod.affinity.clone();
+        let given = self.infrastructure.pod.affinity.as_ref().and_then(Open::get).cloned();
         let fields: Vec<NodeSelectorRequirement> =
             self.excluded.iter().map(|name| requirement("metadata.name", "NotIn", &[*name])).collect();
         if fields.is_empty() && gate.iter().all(Vec::is_empty) {

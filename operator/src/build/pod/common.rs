@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::contract::env;
 use crds::infrastructure::{Device, Infrastructure};
+use crds::open::Open;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, PodSecurityContext, PodSpec,
     ResourceRequirements, SeccompProfile, SecurityContext,
@@ -44,6 +45,7 @@ impl Common<'_> {
             host_network: wished.host_network.then_some(true),
             dns_policy: wished.host_network.then(|| "ClusterFirstWithHostNet".to_owned()),
             image_pull_secrets: Some(wished.image_pull_secrets.clone()).filter(|secrets| !secrets.is_empty()),
+            resource_claims: Some(wished.resource_claims.clone()).filter(|claims| !claims.is_empty()),
             node_selector: Some(wished.node_selector.clone()).filter(|labels| !labels.is_empty()),
             priority_class_name: wished.priority_class_name.clone(),
             runtime_class_name: wished.runtime_class_name.clone(),
@@ -87,7 +89,10 @@ impl Common<'_> {
             // Without this a pod that asks for no GPU sees all of them on some nodes.
             variables.insert(NVIDIA_VISIBLE_DEVICES, "void".to_owned());
         }
-        variables.extend(volumes::caches());
+        if self.infrastructure.image.is_none() {
+            // An image of one's own may have something in its home.
+            variables.extend(volumes::caches());
+        }
         let node = EnvVar {
             name: env::NODE_NAME.to_owned(),
             value_from: Some(EnvVarSource {
@@ -96,13 +101,13 @@ impl Common<'_> {
             }),
             value: None,
         };
-        let asked = &self.infrastructure.pod.env;
+        let asked = || self.infrastructure.pod.env.iter().filter_map(Open::get);
         let ours = variables
             .into_iter()
-            .filter(|(name, _)| asked.iter().all(|asked| asked.name != *name))
+            .filter(|(name, _)| asked().all(|asked| asked.name != *name))
             .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), value_from: None });
         // What is asked for comes last: it may refer to ours by $(NAME).
-        ours.chain([node]).chain(asked.iter().cloned()).collect()
+        ours.chain([node]).chain(asked().cloned()).collect()
     }
 
     fn resources(&self) -> ResourceRequirements {
@@ -116,7 +121,8 @@ impl Common<'_> {
     /// What is asked for over our own. A custom image may need to run as the user that it was made for.
     fn pod_security(&self) -> PodSecurityContext {
         let custom = self.infrastructure.image.is_some();
-        let asked = self.infrastructure.pod.pod_security_context.clone().unwrap_or_default();
+        let asked =
+            self.infrastructure.pod.pod_security_context.as_ref().and_then(Open::get).cloned().unwrap_or_default();
         PodSecurityContext {
             run_as_non_root: asked.run_as_non_root.or((!custom).then_some(true)),
             run_as_user: asked.run_as_user.or((!custom).then_some(NONROOT)),
@@ -130,7 +136,7 @@ impl Common<'_> {
 
     fn container_security(&self) -> SecurityContext {
         let custom = self.infrastructure.image.is_some();
-        let asked = self.infrastructure.pod.security_context.clone().unwrap_or_default();
+        let asked = self.infrastructure.pod.security_context.as_ref().and_then(Open::get).cloned().unwrap_or_default();
         let none = Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None };
         SecurityContext {
             allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::open::Open;
 use crds::uri::Uri;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount};
 use serde_json::Value;
@@ -85,7 +86,12 @@ impl Common<'_> {
         });
         let scratch = empty("scratch", EmptyDirVolumeSource::default());
         let claims = self.claims.iter().enumerate().map(claim);
-        [scratch].into_iter().chain(memory).chain(claims).chain(wished.volumes.iter().cloned()).collect()
+        [scratch]
+            .into_iter()
+            .chain(memory)
+            .chain(claims)
+            .chain(wished.volumes.iter().filter_map(Open::get).cloned())
+            .collect()
     }
 
     pub(super) fn volume_mounts(&self) -> Vec<VolumeMount> {

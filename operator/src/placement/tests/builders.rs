@@ -1,7 +1,7 @@
 //! Nodes and jobs in a few words: `h100("a", 8).with_driver("535.104.05")`, `gpus(2).on(3).runtime("cuda-12.4")`.
 
 use crds::infrastructure::{Device, Infrastructure};
-use k8s_openapi::api::core::v1::{NodeSelectorTerm, Taint};
+use k8s_openapi::api::core::v1::{Affinity, NodeSelectorTerm, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::json;
 
@@ -188,8 +188,8 @@ impl Job {
     #[expect(clippy::needless_pass_by_value, reason = "a table of a test reads better without references")]
     pub(super) fn terms(self, terms: serde_json::Value) -> Job {
         let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
-        let affinity = serde_json::from_value(json!({"nodeAffinity": required})).expect("an affinity");
-        self.with(|wish| wish.pod.affinity = Some(affinity))
+        let affinity: Affinity = serde_json::from_value(json!({"nodeAffinity": required})).expect("an affinity");
+        self.with(|wish| wish.pod.affinity = Some(affinity.into()))
     }
 
     pub(super) fn without(mut self, node: &str) -> Job {

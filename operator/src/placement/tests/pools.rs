@@ -7,6 +7,7 @@ use super::scheduler::lets;
 use crate::observe::NodeFacts;
 use crate::placement::{Catalogue, Request, Why, place};
 use crds::infrastructure::Device;
+use crds::open::Open;
 use k8s_openapi::api::core::v1::Toleration;
 
 /// Twelve nodes with GPUs of all ages, and two without.
@@ -327,7 +328,7 @@ fn where_nodes_are_not_read_the_driver_table_is_the_gate() {
 fn on_cpus_only_the_nodes_left_out_are_kept_from_a_job() {
     let cpu = |job: Job| job.with(|wish| wish.device = Device::Cpu);
     let job = cpu(gpus(1).terms(json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}])));
-    assert_eq!(job.placed(&[cpus("x")]).unwrap().affinity, job.infrastructure.pod.affinity);
+    assert_eq!(job.placed(&[cpus("x")]).unwrap().affinity.map(Open::Fits), job.infrastructure.pod.affinity);
     let without = job.without("bad");
     let placed = without.placed(&[]).unwrap();
     let seen = [("bad", "a"), ("good", "a"), ("good", "b")];
