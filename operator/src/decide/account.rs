@@ -19,7 +19,15 @@ impl Draft<'_> {
         let due = match (&self.ledger.progress, self.ledger.progress_at) {
             (Some(known), Some(at)) => {
                 let begins = known.attempt != heard.attempt || (known.step == 0 && heard.step > 0);
-                begins || (moved(known, heard) && self.now >= after(at, PROGRESS_SECONDS))
+                // A shard that nothing was heard of yet, after a restart of the operator, does not take back what was told.
+                let goes_back = self.world.job.gangs > 1 && known.attempt == heard.attempt && heard.step < known.step;
+                let moved = moved(known, heard) && !goes_back;
+                let next = after(at, PROGRESS_SECONDS);
+                if moved && self.now < next {
+                    // It may be the last that is ever heard: then it has to be noted all the same, for the stall to be seen.
+                    self.wake_at(next);
+                }
+                begins || (moved && self.now >= next)
             }
             _ => true,
         };
@@ -143,6 +151,14 @@ impl Draft<'_> {
             self.ledger.phase = self.phase();
         }
         let phase = self.ledger.phase;
+        if phase == Phase::Running && job.gangs == 1 {
+            let leader = MemberId { attempt: self.ledger.attempt, index: 0 };
+            let node =
+                self.world.members.iter().find(|member| member.id == leader).and_then(|member| member.node.clone());
+            if let (Some(placement), Some(node)) = (&mut self.ledger.placement, node) {
+                placement.node = Some(node);
+            }
+        }
         if phase == Phase::Suspended {
             self.ledger.active_seconds = self.ledger.active_until(self.now);
             self.ledger.active_since = None;

@@ -11,6 +11,8 @@ use crate::observe::{Attempt, Failure, FinalReason, Gang, Member, MemberId, Memb
 const LINGER_SECONDS: u64 = 30;
 /// Seconds for which a node at fault is left out.
 const EXCLUSION_SECONDS: u64 = 3600;
+/// Seconds within which an attempt that ended by no fault of its own, and without having been asked to, makes the next one wait.
+const HASTY_SECONDS: u64 = 600;
 /// Ended attempts that the history keeps besides the first.
 const ATTEMPTS_KEPT: usize = crds::status::ATTEMPTS_KEPT - 1;
 
@@ -36,6 +38,7 @@ impl Draft<'_> {
             Stage::Failing { failure } => {
                 let refined = members
                     .iter()
+                    .filter(|member| !ended_as_told(member))
                     .filter_map(|member| failure_of(member))
                     // One that we stopped is news only where stopping was all that happened: it tells the step.
                     .filter(|other| other.cause != Cause::Preempted || failure.cause == Cause::Preempted)
@@ -147,13 +150,16 @@ impl Draft<'_> {
         if policy.retry == policy::Retry::Elsewhere && last.is_none() {
             self.exclude(&failure);
         }
+        // An eviction costs nothing, and its next attempt may come at once; but not again and again.
+        let hasty = !costs && !stopped_by_us && failure.exit_code != Some(Cause::Preempted.exit_code());
+        let hasty = hasty && self.now < after(record.since, HASTY_SECONDS);
         let mut wait = 0;
-        if costs {
+        if costs || hasty {
             let step = failure.step.unwrap_or(0).max(self.ledger.progress.as_ref().map_or(0, |progress| progress.step));
             let moved = step > self.ledger.streak_step;
             self.ledger.streak = if moved { 1 } else { self.ledger.streak + 1 };
             self.ledger.streak_step = self.ledger.streak_step.max(step);
-            self.ledger.failures += 1;
+            self.ledger.failures += u32::from(costs);
             wait = backoff::seconds(self.world.job.backoff, self.ledger.streak, &self.world.job.uid, record.attempt);
         }
         self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: failure.clone() });
@@ -238,6 +244,15 @@ fn failure_of(member: &Member) -> Option<Failure> {
         }),
         _ => None,
     }
+}
+
+/// Whether a member ended once it was told to, with a code that says nothing else: torchrun exits with 1 when it is
+/// terminated.
+fn ended_as_told(member: &Member) -> bool {
+    let says_nothing = |cause| matches!(cause, Cause::OtherPermanent | Cause::OtherRetryable);
+    member.end().is_some_and(|end| {
+        says_nothing(end.cause) && member.stopping_since.is_some_and(|since| end.at.as_second() >= since.as_second())
+    })
 }
 
 /// The UID of the one member of the attempt before that failed first: it stays until the next failure, for its log.

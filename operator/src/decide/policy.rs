@@ -29,7 +29,8 @@ const fn policy(retry: Retry, costs: bool) -> Policy {
 /// Every cause with its policy, the most telling one first.
 ///
 /// When a gang fails, several members end, and most of them only because another did: a lost peer is no news beside a bad
-/// image, and neither is a process that was told to stop. The first in this table that a member gave is the gang's cause.
+/// image, and neither is a process that was told to stop. The first in this table that a member gave is the gang's cause. An
+/// exit code outside the contract comes late: a process of a custom image ends so when its peer's node is lost or drained.
 #[rustfmt::skip]
 pub(crate) const POLICIES: [(Cause, Policy); 15] = [
     (Cause::BadSpec,        policy(Retry::Never,     true)),
@@ -40,12 +41,12 @@ pub(crate) const POLICIES: [(Cause, Policy); 15] = [
     (Cause::HostMemory,     policy(Retry::Never,     true)),
     (Cause::NotFinite,      policy(Retry::Never,     true)),
     (Cause::Bug,            policy(Retry::Never,     true)),
-    (Cause::OtherPermanent, policy(Retry::Never,     true)),
     (Cause::GpuUnsupported, policy(Retry::Elsewhere, true)),
     (Cause::NodeFault,      policy(Retry::Elsewhere, true)),
     (Cause::Storage,        policy(Retry::Anywhere,  true)),
-    (Cause::OtherRetryable, policy(Retry::Anywhere,  true)),
     (Cause::Preempted,      policy(Retry::Anywhere,  false)),
+    (Cause::OtherPermanent, policy(Retry::Never,     true)),
+    (Cause::OtherRetryable, policy(Retry::Anywhere,  true)),
     (Cause::PeerLost,       policy(Retry::Anywhere,  true)),
 ];
 

@@ -148,13 +148,20 @@ impl PodFacts {
     /// How it ended, if it has.
     fn end(&self, now: Timestamp) -> Option<End> {
         let news = self.news.as_deref();
+        let by_platform = news.and_then(|news| news.reason.as_deref()).is_some_and(is_reason);
         let mut end = match (news.and_then(|news| news.terminated.as_ref()), self.stage) {
+            // Why it was killed is what the pod says: its container can't.
+            (Some(terminated), Stage::Failed) if by_platform && said(terminated).is_none() => {
+                End { exit_code: Some(terminated.exit_code), ..refused(news, now) }
+            }
             (Some(terminated), _) => exited(terminated, now),
             (None, Stage::Succeeded) => End::from_exit(0, None, now),
             (None, Stage::Failed) => refused(news, now),
             (None, Stage::Pending | Stage::Running) => return None,
         };
-        if let Some(why) = news.and_then(|news| news.disrupted.as_ref()).filter(|_| end.cause.is_retryable()) {
+        // torchrun exits with 1 when it is terminated, and 1 is no code of the contract.
+        let may_be_that = end.cause.is_retryable() || end.cause == Cause::OtherPermanent;
+        if let Some(why) = news.and_then(|news| news.disrupted.as_ref()).filter(|_| may_be_that) {
             end.cause = Cause::Preempted;
             end.message = format!("the cluster took its place: {why}");
         }
@@ -216,10 +223,19 @@ impl News {
     }
 }
 
+fn is_reason(reason: &str) -> bool {
+    REASONS.iter().any(|(name, _, _)| *name == reason)
+}
+
+/// What our trainer said of its end.
+fn said(terminated: &ContainerStateTerminated) -> Option<TerminationMessage> {
+    serde_json::from_str(terminated.message.as_deref().unwrap_or_default().trim()).ok()
+}
+
 fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
     let at = terminated.finished_at.as_ref().map_or(now, |time| time.0);
     let text = terminated.message.as_deref().unwrap_or_default().trim();
-    let said: Option<TerminationMessage> = serde_json::from_str(text).ok();
+    let said = said(terminated);
     let mut end = End::from_exit(terminated.exit_code, said.clone(), at);
     if said.is_none() && !text.is_empty() && end.cause != Cause::Completed {
         // The end of a custom image's log: its last line tells most.
@@ -234,7 +250,7 @@ fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
     end
 }
 
-/// The end of a pod whose container never ran to an exit code.
+/// The end of a pod by what the platform says of it.
 fn refused(news: Option<&News>, now: Timestamp) -> End {
     let reason = news.and_then(|news| news.reason.as_deref()).unwrap_or("Failed");
     let said = news.and_then(|news| news.message.as_deref()).unwrap_or_default();

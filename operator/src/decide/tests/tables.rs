@@ -144,6 +144,86 @@ fn a_gang_that_stands_still_is_restarted() {
 }
 
 #[test]
+fn a_gang_that_stands_still_after_a_step_that_was_not_noted_at_once_is_restarted() {
+    let world = training(1).running_attempt(1).member(0, running()).at_step(7);
+    let world = world.wishing(|job| job.stall_deadline_seconds = Some(60));
+    let noted = world.clone().then(&world.decided(0)).at_step(8);
+    let plan = noted.decided(10);
+    assert_eq!((plan.ledger, plan.wake), (None, Some(at(30))), "progress is noted twice a minute at most");
+    let plan = noted.decided(30);
+    let hangs = noted.then(&plan);
+    assert_eq!(hangs.decided(89).wake, Some(at(90)));
+    assert_eq!(stops(&hangs.decided_twice(90).1), ["1/0 gracefully"]);
+}
+
+#[test]
+fn a_shard_not_heard_of_again_yet_takes_no_progress_back() {
+    let world = scoring(2, 2).running_attempt(1).gang(1, 1, Stage::Running).member(0, running()).member(1, running());
+    let world = world.at_step(50);
+    let told = world.clone().then(&world.decided(0));
+    assert_eq!(told.clone().at_step(30).decided(60).ledger, None);
+    let more = told.at_step(60).decided(60).ledger.expect("it is noted");
+    assert_eq!(more.progress.map(|progress| progress.step), Some(60));
+}
+
+#[test]
+fn what_a_member_that_is_told_to_stop_exits_with_is_no_failure_of_its_own() {
+    let told = |mut world: World, state: MemberState| {
+        world.members[1].state = state;
+        world.members[1].stopping_since = Some(at(0));
+        world
+    };
+    let two = || training(2).running_attempt(1).member(0, running()).member(1, running());
+    // torchrun exits with 1 when it is terminated.
+    let (suspended, _) = two().wishing(|job| job.suspend = true).decided_twice(0);
+    let mut stopped = told(suspended, ended(1));
+    stopped.members[0].state = ended(143);
+    assert_eq!(stands(&stopped, &stopped.decided(1)), (Phase::Suspended, 1, 0, 0));
+
+    let mut failing = two();
+    failing.members[0].state = ended(162);
+    let (failing, _) = failing.decided_twice(0);
+    let stopped = told(failing.clone(), ended(1));
+    assert_eq!(stands(&stopped, &stopped.decided(1)), (Phase::Restarting, 1, 0, 1), "storage may come back");
+    // A code of the contract says more than that it was stopped.
+    let broken = told(failing, ended(65));
+    assert_eq!(stands(&broken, &broken.decided(1)).0, Phase::Failed);
+}
+
+#[test]
+fn an_exit_code_outside_the_contract_says_less_than_the_loss_of_a_node() {
+    let mut world = training(2).running_attempt(1).member(0, MemberState::Unreachable).member(1, ended(1));
+    world.members[0].node = Some("n".to_owned());
+    let ledger = world.decided(1).ledger.expect("the end is written down");
+    assert_eq!((ledger.phase, ledger.attempts[0].failure.cause), (Phase::Restarting, Cause::NodeFault));
+}
+
+#[test]
+fn evictions_in_a_row_cost_nothing_and_wait_longer_each_time() {
+    let evicted = |state: &mut MemberState| {
+        let MemberState::Ended(end) = state else { panic!("it has ended") };
+        end.cause = Cause::Preempted;
+    };
+    let mut waits = Vec::new();
+    let mut world = training(1).running_attempt(1).member(0, ended(137));
+    for _ in 0..3 {
+        evicted(&mut world.members[0].state);
+        let ledger = world.decided(5).ledger.expect("the end is written down");
+        assert_eq!(ledger.failures, 0);
+        let Stage::Waiting { not_before } = ledger.gangs[&0].stage else { panic!("{:?}", ledger.gangs) };
+        waits.push(not_before.as_second() - at(5).as_second());
+        world = training(1).remembering(|memory| *memory = ledger).running_attempt(1).member(0, ended(137));
+    }
+    assert!((10..=12).contains(&waits[0]) && waits[1] >= 20 && waits[2] >= 40, "{waits:?}");
+    // One that was asked to end, or that had run for long, is no sign of more.
+    let asked = training(1).running_attempt(1).member(0, ended(143)).decided(5).ledger.expect("the end");
+    assert_eq!(asked.gangs[&0].stage, waiting(5));
+    let mut late = training(1).running_attempt(1).member(0, ended(137));
+    evicted(&mut late.members[0].state);
+    assert_eq!(late.decided(700).ledger.expect("the end").gangs[&0].stage, waiting(700));
+}
+
+#[test]
 fn what_has_completed_or_came_late_does_not_stand_still() {
     let impatient = |job: &mut crate::observe::Job| job.stall_deadline_seconds = Some(60);
     let world = training(2).running_attempt(1).member(0, running()).member(1, running()).at_step(7).wishing(impatient);

@@ -42,7 +42,15 @@ fn each_end_that_the_platform_tells_of_has_its_cause() {
     let mut preempted = ended(terminated(137, "Error", ""));
     preempted["conditions"] = target.clone();
     let mut broken = ended(terminated(65, "Error", &said));
-    broken["conditions"] = target;
+    broken["conditions"] = target.clone();
+    // torchrun exits with 1 when it is terminated.
+    let mut drained = ended(terminated(1, "Error", "torch.distributed.elastic.multiprocessing.api.SignalException"));
+    drained["conditions"] = target;
+    let mut evicted = ended(terminated(137, "Error", ""));
+    evicted["reason"] = json!("Evicted");
+    evicted["message"] = json!("Usage of EmptyDir volume \"shared-memory\" exceeds the limit \"1Gi\". ");
+    let mut told = ended(terminated(65, "Error", &said));
+    told["reason"] = json!("Evicted");
     let table = [
         (json!({"phase": "Succeeded"}), Cause::Completed, ""),
         (ended(terminated(0, "Completed", "")), Cause::Completed, ""),
@@ -52,6 +60,9 @@ fn each_end_that_the_platform_tells_of_has_its_cause() {
         (preempted, Cause::Preempted, "PreemptionByScheduler"),
         // A permanent cause stays what it is, also on a node that is drained.
         (broken, Cause::BadData, "cat/7.jpg is truncated"),
+        (drained, Cause::Preempted, "PreemptionByScheduler"),
+        (evicted, Cause::OtherRetryable, "evicted it: Usage of EmptyDir volume"),
+        (told, Cause::BadData, "cat/7.jpg is truncated"),
         (refused("Evicted"), Cause::OtherRetryable, "said so"),
         (refused("UnexpectedAdmissionError"), Cause::OtherRetryable, "a device was no longer free: said so"),
         (refused("Preempting"), Cause::Preempted, "higher priority"),
