@@ -7,6 +7,7 @@ mod cli;
 mod crashes;
 mod endpoints;
 mod faults;
+mod hardships;
 mod late;
 mod leading;
 mod lives;

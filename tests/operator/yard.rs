@@ -67,7 +67,16 @@ impl Yard {
 
     /// Starts the operator with a client of the test's own.
     pub(crate) fn start_operator_with(&mut self, client: Client) {
-        let run = cluster::run(client, self.settings(), Box::pin(std::future::pending()));
+        self.start(client, self.settings());
+    }
+
+    /// Starts the operator with settings of the test's own.
+    pub(crate) fn start_operator_by(&mut self, settings: Settings) {
+        self.start(self.namespace.client(), settings);
+    }
+
+    fn start(&mut self, client: Client, settings: Settings) {
+        let run = cluster::run(client, settings, Box::pin(std::future::pending()));
         self.operator = Some(tokio::spawn(async move {
             let end = run.await;
             panic!("the operator ended: {end:?}");

@@ -38,6 +38,8 @@ pub(super) const FIELD_MANAGER: &str = "trainyard";
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Longest time that one write may take, retries of the client included.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Errors in a row from which on a person is told.
+const LASTING: u32 = 5;
 /// Pods that are created or deleted at the same time for one job.
 const AT_ONCE: usize = 64;
 
@@ -47,6 +49,8 @@ pub(super) enum ActError {
     /// The API server refused a write, or could not be reached.
     #[error("can't {doing}: {source}")]
     Api {
+        /// Which kind of write.
+        verb: &'static str,
         /// What was tried.
         doing: String,
         /// What it said.
@@ -100,6 +104,18 @@ impl ActError {
     /// What the API server says of an object that it may take later: a quota, a right or what the object names is missing.
     pub(super) fn refused(&self) -> Option<String> {
         self.answer().filter(|status| status.code == 403).map(|status| status.message.clone())
+    }
+
+    /// What is wrong, once it has been wrong so many times in a row that it is more than a moment's: an admission webhook that is
+    /// down, a name that somebody else's pod has.
+    pub(super) fn lasting(&self, errors: u32) -> Option<String> {
+        let of_the_cluster = matches!(self, ActError::Api { .. } | ActError::Taken { .. });
+        (errors >= LASTING && of_the_cluster && !self.is_code(404)).then(|| self.to_string())
+    }
+
+    /// Whether the write that failed was of this verb.
+    pub(super) fn is_of(&self, verb: &str) -> bool {
+        matches!(self, ActError::Api { verb: of, .. } if *of == verb)
     }
 
     /// Whether the namespace is being deleted.
@@ -174,7 +190,7 @@ impl Actor<'_> {
                         Ok(_) => Ok(()),
                         // It is gone, or another one has its name: either way this one is no more.
                         Err(error) if error.is_code(404) || error.is_code(409) => {
-                            self.pods.forget(&owner.uid, stop.id, &stop.uid);
+                            self.pods.forget(owner, stop.id, &stop.uid);
                             Ok(())
                         }
                         Err(error) => Err(error),
@@ -330,7 +346,7 @@ impl Actor<'_> {
             Some(patience) => {
                 match tokio::time::timeout(patience, call.instrument(tracing::info_span!("write", verb))).await {
                     Ok(Ok(done)) => Ok(done),
-                    Ok(Err(source)) => Err(ActError::Api { doing: doing(), source: Box::new(source) }),
+                    Ok(Err(source)) => Err(ActError::Api { verb, doing: doing(), source: Box::new(source) }),
                     Err(_) => Err(ActError::Timeout { doing: doing(), patience }),
                 }
             }

@@ -49,7 +49,7 @@ pub(super) struct Context {
 /// What was written last for a job. It is newer than what the watch has told, and nobody else writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
-    pub(super) kind: String,
+    pub(super) owner: Owner,
     pub(super) ledger: Ledger,
     /// Since when it is in its phase, or known to this operator.
     pub(super) since: Instant,
@@ -85,17 +85,6 @@ impl Written {
 }
 
 impl Context {
-    /// Whose pods a job's are.
-    pub(super) fn owner_of<K: Kind>(&self, job: &K) -> Owner {
-        let metadata = job.meta();
-        Owner {
-            kind: K::kind(&()).into_owned(),
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-        }
-    }
-
     /// What carries plans out.
     pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
@@ -116,7 +105,7 @@ impl Context {
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
             let written = Written { conditions: status.conditions, version: None };
             Remembered {
-                kind: owner.kind.clone(),
+                owner: owner.clone(),
                 ledger,
                 since: Instant::now(),
                 written,
@@ -171,13 +160,19 @@ impl Context {
     }
 
     /// Forgets a job that is gone, or no longer ours.
-    pub(super) fn forget(&self, uid: &str) {
-        if let Some(known) = lock(&self.jobs).remove(uid) {
-            self.telemetry.moved(&known.kind, Some(phase(&known.ledger)), None);
+    pub(super) fn forget(&self, owner: &Owner) {
+        if let Some(known) = lock(&self.jobs).remove(&owner.uid) {
+            self.telemetry.moved(&known.owner.kind, Some(phase(&known.ledger)), None);
         }
-        lock(&self.unplaced).retain(|owner| owner.uid != uid);
-        self.pods.forget_job(uid);
-        self.polls.forget(uid);
+        lock(&self.unplaced).remove(owner);
+        self.pods.forget_job(owner);
+        self.polls.forget(&owner.uid);
+    }
+
+    /// The jobs of a kind that are remembered.
+    pub(super) fn remembered(&self, kind: &str) -> Vec<Owner> {
+        let jobs = lock(&self.jobs);
+        jobs.values().map(|known| &known.owner).filter(|owner| owner.kind == kind).cloned().collect()
     }
 
     /// Counts what a written ledger changes.
@@ -194,7 +189,7 @@ impl Context {
             );
         }
         let gpus = after.placement.as_ref().map_or(0, |placement| placement.gpus);
-        let of_gang = f64::from(gpus) / f64::from(job.gangs.max(1));
+        let of_gang = f64::from(gpus) / f64::from(job.gangs_at_once());
         let known = |attempt: &crate::observe::Attempt| {
             before
                 .attempts

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::act::ActError;
 use super::context::Context;
+use super::pods::Owner;
 use super::{endpoint, reconcile};
 use crate::build::status;
 use crate::observe::{Job, Ledger, Setting};
@@ -44,7 +45,9 @@ where
     /// When to look again after an error.
     fn after_error(object: &Arc<Self>, error: &ActError, context: &Arc<Context>) -> Action;
     /// Forgets one that is gone.
-    fn forget(context: &Context, uid: &str);
+    fn forget(context: &Context, owner: &Owner);
+    /// Those that are remembered.
+    fn remembered(context: &Context) -> Vec<Owner>;
     /// Whether what a look rests on is there: the first lists of the watches.
     fn is_ready(context: &Context) -> bool;
 }
@@ -78,8 +81,11 @@ impl Controlled for TrainingJob {
     fn after_error(job: &Arc<TrainingJob>, error: &ActError, context: &Arc<Context>) -> Action {
         reconcile::after_error(job, error, context)
     }
-    fn forget(context: &Context, uid: &str) {
-        context.forget(uid);
+    fn forget(context: &Context, owner: &Owner) {
+        context.forget(owner);
+    }
+    fn remembered(context: &Context) -> Vec<Owner> {
+        context.remembered(&Self::kind(&()))
     }
     fn is_ready(context: &Context) -> bool {
         context.is_ready()
@@ -123,8 +129,11 @@ impl Controlled for ScoringJob {
     fn after_error(job: &Arc<ScoringJob>, error: &ActError, context: &Arc<Context>) -> Action {
         reconcile::after_error(job, error, context)
     }
-    fn forget(context: &Context, uid: &str) {
-        context.forget(uid);
+    fn forget(context: &Context, owner: &Owner) {
+        context.forget(owner);
+    }
+    fn remembered(context: &Context) -> Vec<Owner> {
+        context.remembered(&Self::kind(&()))
     }
     fn is_ready(context: &Context) -> bool {
         context.is_ready()
@@ -168,8 +177,11 @@ impl Controlled for ModelEndpoint {
     fn after_error(object: &Arc<ModelEndpoint>, error: &ActError, context: &Arc<Context>) -> Action {
         endpoint::after_error(object, error, context)
     }
-    fn forget(context: &Context, uid: &str) {
-        context.forget_endpoint(uid);
+    fn forget(context: &Context, owner: &Owner) {
+        context.forget_endpoint(owner);
+    }
+    fn remembered(context: &Context) -> Vec<Owner> {
+        context.endpoints.remembered()
     }
     fn is_ready(context: &Context) -> bool {
         context.is_ready() && context.endpoints.is_ready()

@@ -24,6 +24,7 @@ mod progress;
 mod reconcile;
 mod telemetry;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -257,14 +258,21 @@ async fn control<K: Controlled>(
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
     let api = api::<K>(context);
-    let forgetful = Arc::clone(context);
+    let (forgetful, mut listed) = (Arc::clone(context), HashSet::new());
     let jobs = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|job: &mut K| job.meta_mut().managed_fields = None)
-        .inspect(move |event| {
-            if let Ok(Event::Delete(job)) = event {
-                K::forget(&forgetful, job.meta().uid.as_deref().unwrap_or_default());
+        .inspect(move |event| match event {
+            Ok(Event::Delete(object)) => K::forget(&forgetful, &Owner::named(object)),
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => drop(listed.insert(Owner::named(object))),
+            // What the list lacks went while nobody watched.
+            Ok(Event::InitDone) => {
+                let gone = K::remembered(&forgetful).into_iter().filter(|known| !listed.contains(known));
+                gone.for_each(|owner| K::forget(&forgetful, &owner));
+                listed.clear();
             }
+            Ok(Event::Apply(_)) | Err(_) => {}
         })
         .reflect(writer)
         .touched_objects();
@@ -299,11 +307,11 @@ async fn watch_pods(context: &Context, wakes: &Wakes) {
         .for_each(|event| async {
             match event {
                 Ok(event) => {
-                    let endpoint = context.endpoints.seen.servers.hear(&event);
-                    endpoint.iter().for_each(|name| wakes.wake(&context.endpoints.owner(name)));
+                    let endpoints = context.endpoints.seen.servers.hear(&event);
+                    endpoints.iter().for_each(|name| wakes.wake(&context.endpoints.owner(name)));
                     for owner in context.pods.hear(event) {
                         if context.is_gone(&owner) {
-                            context.pods.forget_job(&owner.uid);
+                            context.pods.forget_job(&owner);
                         }
                         // Even then: another job of its name may wait for the name of this pod.
                         wakes.wake(&owner);

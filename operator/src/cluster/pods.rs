@@ -1,11 +1,12 @@
 //! The pods of our jobs as the watch has told of them, by the job that owns them. What is kept of a pod is what a decision
 //! rests on; pods of others are never asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use kube::runtime::watcher::Event;
 
 use crate::observe::pod::{NodeState, PodFacts};
@@ -17,12 +18,9 @@ pub(super) struct Pods(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the UID of the owner.
-    known: HashMap<String, BTreeMap<MemberId, PodFacts>>,
-    /// The job of each UID.
-    owners: HashMap<String, Owner>,
+    known: HashMap<Owner, BTreeMap<MemberId, PodFacts>>,
     /// Those named by a list that is still coming in.
-    listed: HashMap<String, BTreeMap<MemberId, PodFacts>>,
+    listed: HashMap<Owner, BTreeMap<MemberId, PodFacts>>,
     ready: bool,
 }
 
@@ -40,6 +38,17 @@ pub(super) struct Owner {
 }
 
 impl Owner {
+    /// This object as the owner of others.
+    pub(super) fn named<K: Resource<DynamicType = ()>>(object: &K) -> Owner {
+        let metadata = object.meta();
+        Owner {
+            kind: K::kind(&()).into_owned(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+
     /// The job that owns a pod.
     pub(super) fn of(pod: &Pod) -> Option<Owner> {
         let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
@@ -63,32 +72,32 @@ impl Pods {
             }
             Event::InitApply(pod) => {
                 let Some((owner, facts)) = facts(&pod) else { return Vec::new() };
-                state.owners.entry(owner.uid.clone()).or_insert_with(|| owner.clone());
-                state.listed.entry(owner.uid.clone()).or_default().insert(facts.id, facts);
-                vec![owner]
+                state.listed.entry(owner).or_default().insert(facts.id, facts);
+                Vec::new()
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut state.listed);
                 let before = std::mem::replace(&mut state.known, listed);
+                // Of some nothing is left: they have lost pods while nobody watched.
+                let concerned: HashSet<Owner> = before.keys().chain(state.known.keys()).cloned().collect();
                 // What ended while nobody watched and is gone still tells how it ended.
-                for (uid, pods) in before {
+                for (owner, pods) in before {
                     for (id, mut facts) in pods.into_iter().filter(|(_, facts)| facts.has_ended()) {
                         facts.is_gone = true;
-                        state.known.entry(uid.clone()).or_default().entry(id).or_insert(facts);
+                        state.known.entry(owner.clone()).or_default().entry(id).or_insert(facts);
                     }
                 }
                 state.ready = true;
-                Vec::new()
+                concerned.into_iter().collect()
             }
             Event::Apply(pod) => {
                 let Some((owner, facts)) = facts(&pod) else { return Vec::new() };
-                state.owners.entry(owner.uid.clone()).or_insert_with(|| owner.clone());
-                state.known.entry(owner.uid.clone()).or_default().insert(facts.id, facts);
+                state.known.entry(owner.clone()).or_default().insert(facts.id, facts);
                 vec![owner]
             }
             Event::Delete(pod) => {
                 let Some((owner, mut facts)) = facts(&pod) else { return Vec::new() };
-                let of_owner = state.known.entry(owner.uid.clone()).or_default();
+                let of_owner = state.known.entry(owner.clone()).or_default();
                 // A pod of the same name may be there already.
                 if of_owner.get(&facts.id).is_none_or(|known| known.uid == facts.uid) {
                     if facts.has_ended() {
@@ -106,11 +115,11 @@ impl Pods {
     /// Takes in a pod that the API server has answered with: our own writes are seen at once.
     pub(super) fn learn(&self, pod: &Pod) {
         let Some((owner, facts)) = facts(pod) else { return };
-        self.lock().known.entry(owner.uid).or_default().entry(facts.id).or_insert(facts);
+        self.lock().known.entry(owner).or_default().entry(facts.id).or_insert(facts);
     }
 
     /// Forgets a pod that is gone and whose end is accounted for.
-    pub(super) fn forget(&self, job: &str, id: MemberId, uid: &str) {
+    pub(super) fn forget(&self, job: &Owner, id: MemberId, uid: &str) {
         if let Some(pods) = self.lock().known.get_mut(job)
             && pods.get(&id).is_some_and(|facts| facts.uid == uid && facts.is_gone)
         {
@@ -119,28 +128,25 @@ impl Pods {
     }
 
     /// Forgets all pods of a job that is gone.
-    pub(super) fn forget_job(&self, job: &str) {
-        let mut state = self.lock();
-        state.known.remove(job);
-        state.owners.remove(job);
+    pub(super) fn forget_job(&self, job: &Owner) {
+        self.lock().known.remove(job);
     }
 
     /// The members of a job, by what `node` knows of their nodes.
-    pub(super) fn members(&self, job: &str, node: impl Fn(&str) -> NodeState, now: Timestamp) -> Vec<Member> {
+    pub(super) fn members(&self, job: &Owner, node: impl Fn(&str) -> NodeState, now: Timestamp) -> Vec<Member> {
         let state = self.lock();
         let pods = state.known.get(job).into_iter().flat_map(BTreeMap::values);
         pods.map(|facts| facts.member(facts.node.as_deref().map(&node).unwrap_or_default(), now)).collect()
     }
 
     /// The address of a member's pod.
-    pub(super) fn address(&self, job: &str, id: MemberId) -> Option<String> {
+    pub(super) fn address(&self, job: &Owner, id: MemberId) -> Option<String> {
         self.lock().known.get(job)?.get(&id)?.address.clone()
     }
 
     /// All jobs that have pods.
     pub(super) fn owners(&self) -> Vec<Owner> {
-        let state = self.lock();
-        state.known.keys().filter_map(|uid| state.owners.get(uid).cloned()).collect()
+        self.lock().known.keys().cloned().collect()
     }
 
     /// Whether the first list is in.
@@ -156,4 +162,56 @@ impl Pods {
 
 fn facts(pod: &Pod) -> Option<(Owner, PodFacts)> {
     Some((Owner::of(pod)?, PodFacts::of(pod)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, job: &str, index: u32) -> Pod {
+        let value = json!({
+            "metadata": {
+                "namespace": namespace, "name": format!("{job}-t1-{index}"), "uid": format!("{namespace}-{job}-{index}"),
+                "labels": {"trainyard.dev/attempt": "1", "trainyard.dev/member": index.to_string()},
+                "ownerReferences": [{
+                    "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "name": job, "uid": job, "controller": true,
+                }],
+            },
+            "spec": {"containers": []},
+        });
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn count(pods: &Pods, owner: &Owner) -> usize {
+        pods.members(owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH).len()
+    }
+
+    #[test]
+    fn a_list_tells_of_all_jobs_once_it_is_whole_also_of_those_that_lost_their_pods_meanwhile() {
+        let pods = Pods::default();
+        let (a, b) = (pod("n", "a", 0), pod("n", "b", 0));
+        let owners = [&a, &b].map(|pod| Owner::of(pod).expect("an owner"));
+        pods.hear(Event::Apply(a));
+        assert_eq!(pods.hear(Event::Init), []);
+        assert_eq!(pods.hear(Event::InitApply(b)), [], "a look now would rest on what was before the list");
+        assert_eq!(count(&pods, &owners[1]), 0);
+        let mut told = pods.hear(Event::InitDone);
+        told.sort_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(told, owners);
+        assert_eq!(owners.each_ref().map(|owner| count(&pods, owner)), [0, 1]);
+    }
+
+    #[test]
+    fn a_pod_elsewhere_that_names_a_job_as_its_owner_is_none_of_its_members() {
+        let pods = Pods::default();
+        let (ours, forged) = (pod("n", "a", 0), pod("elsewhere", "a", 1));
+        let owner = Owner::of(&ours).expect("an owner");
+        pods.hear(Event::Apply(ours));
+        let told = pods.hear(Event::Apply(forged));
+        assert_ne!(told, [owner.clone()]);
+        pods.forget_job(&told[0]);
+        assert_eq!(count(&pods, &owner), 1);
+    }
 }

@@ -1,7 +1,7 @@
 //! Asks the leaders of running gangs how far they are, and a pod of each endpoint what it computes on: each every ten seconds at
 //! a time of its own. The reconciler is woken when an answer is another one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -145,9 +145,9 @@ impl<A: Answer> State<A> {
 }
 
 impl Polls<Progress> {
-    /// The newest progress of all gangs of a job, summed up.
-    pub(super) fn newest(&self, uid: &str) -> Option<Progress> {
-        lock(&self.state).answers.get(uid).and_then(|gangs| progress::sum(gangs.values()))
+    /// The newest progress of a job of so many gangs, of which some are done.
+    pub(super) fn newest(&self, uid: &str, gangs: u32, done: &BTreeSet<u32>) -> Option<Progress> {
+        lock(&self.state).answers.get(uid).and_then(|heard| progress::of_job(heard, gangs, done))
     }
 
     /// When an attempt of a job last told of a new checkpoint.

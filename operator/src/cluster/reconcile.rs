@@ -24,7 +24,7 @@ use crate::build::pod::{Claim, Template, job_labels, mounts};
 use crate::decide::{Plan, decide};
 use crate::observe::pod::PodFacts;
 use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
-use crate::placement::{self, Placed, Request, Why};
+use crate::placement::{self, Catalogue, Placed, Request, Why};
 
 /// Time after which a job is looked at again while something waits that no event will tell of.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -43,10 +43,10 @@ struct Place {
 /// # Errors
 /// A write failed; the job is looked at again.
 pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Result<Action, ActError> {
-    let owner = context.owner_of(job.as_ref());
+    let owner = Owner::named(job.as_ref());
     let elsewhere = job.managed_by().is_some_and(|manager| manager != MANAGER);
     if job.meta().deletion_timestamp.is_some() || elsewhere {
-        context.forget(&owner.uid);
+        context.forget(&owner);
         return Ok(Action::await_change());
     }
     let known = context.recall(job.as_ref(), &owner);
@@ -59,17 +59,18 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
         Ok(_) => context.change(&owner.uid, |known| (known.errors, known.rejected) = (0, None)),
         Err(error) => {
             tracing::warn!(kind = owner.kind, namespace = owner.namespace, name = owner.name, %error, "will try again");
-            let (rejected, refused) = (error.invalid(), error.refused());
+            // Of a status or a Service that is not taken a person can't mend the spec.
+            let rejected = error.invalid().filter(|_| error.is_of("create_pod"));
             context.change(&owner.uid, |known| {
                 known.errors += 1;
                 known.rejected = rejected.or(known.rejected.take());
-                known.refused = refused;
+                known.refused = error.refused().or_else(|| error.lasting(known.errors));
             });
         }
     }
     if context.has_forgotten(&owner.uid) {
         // It went while it was looked at: what that look has left goes too.
-        context.forget(&owner.uid);
+        context.forget(&owner);
     }
     result
 }
@@ -93,8 +94,8 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     };
     let known = &known;
     let start = Instant::now();
-    let members = context.pods.members(&owner.uid, |node| context.node(node, now), now);
-    let infrastructure = pinned(job.infrastructure(), known);
+    let members = context.pods.members(owner, |node| context.node(node, now), now);
+    let infrastructure = pinned(job.infrastructure(), known, &context.settings.catalogue);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
     let unfit: Vec<String> = members
         .iter()
@@ -103,7 +104,10 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         .collect();
     let elsewhere = unfit.is_empty() || {
         let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
-        find_place(job, context, known, &infrastructure, &excluded).is_ok()
+        // The next attempt is pinned to nothing: where the device is Auto it may compute on CPUs. What waits for something
+        // else than a node has not been told that there is none.
+        let found = find_place(job, context, known, job.infrastructure(), &excluded);
+        found.err().is_none_or(|obstacle| obstacle.reason != reason::NO_FITTING_NODE)
     };
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
     let wished = job.wishes(setting);
@@ -111,7 +115,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     let mut world = World {
         ledger: known.ledger.clone(),
         members,
-        progress: context.polls.newest(&owner.uid),
+        progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
         place: None,
         job: wished,
     };
@@ -161,13 +165,15 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
 }
 
-/// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became.
-fn pinned(asked: &Infrastructure, known: &Remembered) -> Infrastructure {
+/// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became, by the runtime that it
+/// was given as long as the catalogue has it.
+fn pinned(asked: &Infrastructure, known: &Remembered, catalogue: &Catalogue) -> Infrastructure {
     let mut infrastructure = asked.clone();
     let under_way = known.ledger.gangs.values().any(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
     if let (Some(placement), true) = (&known.ledger.placement, under_way) {
         infrastructure.device = placement.device;
-        infrastructure.runtime = infrastructure.runtime.or_else(|| placement.runtime.clone());
+        let given = placement.runtime.clone().filter(|name| catalogue.has(name));
+        infrastructure.runtime = infrastructure.runtime.or(given);
     }
     infrastructure
 }
@@ -203,10 +209,11 @@ fn find_place<K: Kind>(
         let uri = context.model_of(&namespace, name).map_err(|why| obstacle(reason::WAITING_FOR_MODEL, why, None))?;
         models.insert(name.clone(), uri);
     }
+    let wished = job.wishes(Setting::anywhere(context.settings.backoff));
     let request = Request {
         infrastructure,
         excluded,
-        pods: job.wishes(Setting::anywhere(context.settings.backoff)).members(),
+        pods: wished.gangs_at_once() * wished.gang_size,
         gang: infrastructure.nodes,
         autoscaled: context.settings.autoscaled,
     };
@@ -234,10 +241,11 @@ async fn overlaps(job: &Job, plan: &Plan, context: &Context, owner: &Owner, now:
     }
     let selector = job_labels(job).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let pods = api
-        .list(&ListParams::default().labels(&selector))
-        .await
-        .map_err(|source| ActError::Api { doing: "list the pods of the job".to_owned(), source: Box::new(source) })?;
+    let pods = api.list(&ListParams::default().labels(&selector)).await.map_err(|source| ActError::Api {
+        verb: "list_pods",
+        doing: "list the pods of the job".to_owned(),
+        source: Box::new(source),
+    })?;
     let alive = |facts: &PodFacts| {
         let node = facts.node.as_deref().map(|node| context.node(node, now));
         facts.member(node.unwrap_or_default(), now).is_live()
@@ -309,7 +317,7 @@ fn follow(context: &Context, owner: &Owner, job: &Job, ledger: &Ledger) {
         .filter(|(_, gang)| matches!(gang.stage, Stage::Running))
         .filter_map(|(number, gang)| {
             let id = MemberId { attempt: gang.attempt, index: job.members_of(*number).start };
-            Some((*number, context.pods.address(&owner.uid, id)?))
+            Some((*number, context.pods.address(owner, id)?))
         })
         .collect();
     context.polls.ask(owner, &leaders);

@@ -1,6 +1,6 @@
 //! Asks the gangs' leaders how far they are, several times a second, beside everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -42,10 +42,10 @@ impl Polls {
         });
     }
 
-    /// The newest progress of all gangs, summed up; `None` as long as none has answered.
-    pub(crate) fn newest(&self) -> Option<Progress> {
+    /// The newest progress of a job of so many gangs, of which some are done; `None` as long as none has answered.
+    pub(crate) fn newest(&self, gangs: u32, done: &BTreeSet<u32>) -> Option<Progress> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        progress::sum(newest.values())
+        progress::of_job(&newest, gangs, done)
     }
 }
 

@@ -115,12 +115,13 @@ impl Runner<'_> {
         loop {
             let now = Timestamp::now();
             self.children.reap(&self.folder, now);
+            let job = self.job.wishes(&self.memory, stopped_by.is_some());
             let world = World {
-                job: self.job.wishes(&self.memory, stopped_by.is_some()),
                 ledger: self.memory.ledger.clone(),
                 members: self.children.members(),
-                progress: self.polls.newest(),
+                progress: self.polls.newest(job.gangs, &self.memory.ledger.done),
                 place: Some(Ok(self.place.status.clone())),
+                job,
             };
             let plan = decide(&world, now);
             let settled = plan.is_empty();

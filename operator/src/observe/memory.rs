@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::contract::{JobResult, Progress};
-use crds::status::{AttemptRecord, JobStatus};
+use crds::status::{AttemptRecord, JobStatus, MEMORY_CHARACTERS};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle};
+use super::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Stage};
 
 /// What a status has no field for.
 #[derive(Default, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ struct Memory {
 impl Ledger {
     /// What `status.memory` holds of this ledger.
     pub fn memory(&self) -> String {
-        let memory = Memory {
+        let mut memory = Memory {
             streak: self.streak,
             streak_step: self.streak_step,
             gangs: self.gangs.clone(),
@@ -54,7 +54,19 @@ impl Ledger {
             obstacle: self.obstacle.clone(),
         };
         // Plain data with text keys can always be written as JSON.
-        serde_json::to_string(&memory).unwrap_or_default()
+        let text = |memory: &Memory| serde_json::to_string(memory).unwrap_or_default();
+        let whole = text(&memory);
+        if whole.len() <= MEMORY_CHARACTERS {
+            return whole;
+        }
+        // What thousands of shards that fail at the same time say is told of the first ones to end.
+        for gang in memory.gangs.values_mut() {
+            if let Stage::Failing { failure } = &mut gang.stage {
+                failure.message.clear();
+                failure.hint.clear();
+            }
+        }
+        text(&memory)
     }
 
     /// The ledger that a job's status was written from. A memory that somebody has damaged counts as empty: pods of a newer
@@ -144,6 +156,25 @@ mod tests {
             assert_eq!((ranges(&list).as_str(), numbers(text)), (text, list));
         }
         assert!(numbers("a,-,3-").is_empty());
+    }
+
+    #[test]
+    fn as_many_shards_as_there_can_be_fit_whatever_they_do() {
+        let since = Timestamp::from_second(1_800_000_000).unwrap();
+        let failure = Failure {
+            member: 4095,
+            node: Some("gpu-pool-a100-80gb-7f9c-x2k4.example.internal".to_owned()),
+            message: "m".repeat(1000),
+            ..Failure::of_job()
+        };
+        for stage in [Stage::Running, Stage::Waiting { not_before: since }, Stage::Failing { failure }] {
+            let gangs = (0..4096).map(|number| (number, Gang { attempt: 7, since, stage: stage.clone() })).collect();
+            let memory = Ledger { gangs, ..Ledger::default() }.memory();
+            assert!(memory.len() <= MEMORY_CHARACTERS, "{stage:?}: {}", memory.len());
+            let read = Ledger::of(&JobStatus { memory, ..JobStatus::default() });
+            assert_eq!(read.gangs.len(), 4096);
+            assert_eq!(std::mem::discriminant(&read.gangs[&4095].stage), std::mem::discriminant(&stage));
+        }
     }
 
     #[test]

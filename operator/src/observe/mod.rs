@@ -99,6 +99,11 @@ impl Job {
         self.gangs * self.gang_size
     }
 
+    /// Number of gangs that may live at a time.
+    pub fn gangs_at_once(&self) -> u32 {
+        self.gangs.min(self.parallelism).max(1)
+    }
+
     /// The gang that a member belongs to.
     pub fn gang_of(&self, member: u32) -> u32 {
         member / self.gang_size

@@ -1,15 +1,56 @@
 //! The progress of a job out of that of its gangs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crds::contract::Progress;
 
-/// The progress of all gangs, summed up; `None` if none has told any.
-pub fn sum<'a>(gangs: impl IntoIterator<Item = &'a Progress>) -> Option<Progress> {
-    gangs.into_iter().cloned().reduce(|a, b| Progress {
-        attempt: a.attempt.max(b.attempt),
-        step: a.step + b.step,
-        total_steps: a.total_steps + b.total_steps,
-        images_per_second: a.images_per_second + b.images_per_second,
-        eta_seconds: a.eta_seconds.max(b.eta_seconds),
-        ..a
-    })
+/// The progress of a job of so many gangs out of what has been heard of some, by their numbers; `None` if of none.
+///
+/// Gangs have equal shares of the work, one row more or less. Those of which nothing was heard count with the mean of the
+/// others: nothing of it is done yet, or, of those that are `done`, all of it. Only those that are not done have a rate.
+pub fn of_job(heard: &BTreeMap<u32, Progress>, gangs: u32, done: &BTreeSet<u32>) -> Option<Progress> {
+    let newest = heard.values().max_by_key(|progress| progress.attempt)?.clone();
+    if gangs <= 1 {
+        return Some(newest);
+    }
+    let is_done = |gang: &&u32| done.contains(gang);
+    let shares: u64 = heard.values().map(|progress| progress.total_steps).sum();
+    let share = shares / heard.len() as u64;
+    let unheard = u64::from(gangs).saturating_sub(heard.len() as u64);
+    let total_steps = shares + share * unheard;
+    let steps_heard: u64 = heard.iter().map(|(gang, it)| if is_done(&gang) { it.total_steps } else { it.step }).sum();
+    let done_unheard = done.iter().filter(|gang| !heard.contains_key(gang)).count() as u64;
+    let step = steps_heard + share * done_unheard;
+    let live = heard.iter().filter(|(gang, _)| !is_done(gang)).map(|(_, progress)| progress);
+    let images_per_second: f64 = live.map(|progress| progress.images_per_second).sum();
+    // A step of a ScoringJob, which alone has several gangs, is an image.
+    let left = total_steps.saturating_sub(step) as f64;
+    let eta_seconds = (images_per_second > 0.0).then(|| (left / images_per_second).ceil() as u64);
+    Some(Progress { step, total_steps, images_per_second, eta_seconds, ..newest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(step: u64, total_steps: u64, images_per_second: f64) -> Progress {
+        Progress { attempt: 1, step, total_steps, images_per_second, ..Progress::default() }
+    }
+
+    #[test]
+    fn shards_that_nothing_was_heard_of_count_as_large_as_the_others() {
+        let heard = BTreeMap::from([(0, shard(90, 100, 9.0)), (2, shard(50, 100, 10.0)), (3, shard(0, 100, 0.0))]);
+        // The first has finished since, and so has one that was never heard: of ten shards two, a half of one, and none of another.
+        let whole = of_job(&heard, 10, &BTreeSet::from([0, 1])).unwrap();
+        assert_eq!((whole.step, whole.total_steps), (250, 1000));
+        assert!((whole.images_per_second - 10.0).abs() < 1e-9);
+        assert_eq!(whole.eta_seconds, Some(75));
+        assert_eq!(of_job(&BTreeMap::new(), 10, &BTreeSet::new()), None);
+    }
+
+    #[test]
+    fn one_gang_is_told_as_it_tells_itself() {
+        let heard = BTreeMap::from([(0, Progress { eta_seconds: Some(7), ..shard(3, 10, 2.0) })]);
+        assert_eq!(of_job(&heard, 1, &BTreeSet::new()).as_ref(), heard.get(&0));
+    }
 }

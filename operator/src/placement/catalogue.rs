@@ -109,6 +109,11 @@ impl Catalogue {
         Catalogue::of(runtimes)
     }
 
+    /// Whether there is a runtime of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.runtimes.iter().any(|runtime| runtime.name == name)
+    }
+
     /// A catalogue of these runtimes.
     ///
     /// # Errors

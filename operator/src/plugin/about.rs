@@ -74,6 +74,9 @@ fn rows(table: &Table) -> Value {
 }
 
 /// Prints why a job or an endpoint is where it is; the exit code.
+/// By what `why` has judged.
+const BUILT_IN: &str = "\nJudged by the runtimes that this version has of itself. Where the operator was given others, give the same by --catalogue\n";
+
 pub(crate) fn why(
     access: &Access,
     job: &str,
@@ -82,13 +85,17 @@ pub(crate) fn why(
 ) -> u8 {
     access.with(async |cluster| {
         let catalogue = catalogue().map_err(|error| PluginError::Usage(error.to_string()))?;
+        let is_built_in = catalogue == Catalogue::built_in();
         let subject = Subject::find(&cluster, job).await?;
         let title = subject.title();
         let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &title, &catalogue).await;
-        let answer = answer.map_err(|error| match error {
+        let mut answer = answer.map_err(|error| match error {
             OperatorError::Client(error) => error.into(),
             error => PluginError::Refused(error.to_string()),
         })?;
+        if is_built_in {
+            answer.push_str(BUILT_IN);
+        }
         let lines: Vec<&str> = answer.lines().collect();
         let status = &subject.value()["status"];
         let value = json!({"job": title, "namespace": cluster.namespace, "status": status, "why": lines});

@@ -1,7 +1,7 @@
 //! The way to the cluster, as kubectl's options name it, and how an answer is written.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -27,6 +27,10 @@ pub(crate) struct Access {
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
 }
+
+/// How long a command that has reached the cluster before waits for it to come back, and how often it tries.
+const AWAY: Duration = Duration::from_secs(120);
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// A cluster, and the namespace that is meant.
 pub(crate) struct Cluster {
@@ -68,6 +72,25 @@ impl Access {
             eprintln!("{error}");
             error.exit_code()
         })
+    }
+}
+
+/// Looks at a cluster that was there a moment ago: for a while it may be away, since its API server restarts or a network changes.
+pub(crate) async fn patiently<T>(look: impl AsyncFn() -> Result<T, PluginError>) -> Result<T, PluginError> {
+    let mut since = None;
+    loop {
+        match look().await {
+            Err(error @ PluginError::Unreachable { .. }) => {
+                if since.is_none() {
+                    eprintln!("{error} Trying for {} s", AWAY.as_secs());
+                }
+                if since.get_or_insert_with(Instant::now).elapsed() >= AWAY {
+                    return Err(error);
+                }
+            }
+            seen => return seen,
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
     }
 }
 

@@ -14,7 +14,7 @@ use kube::api::LogParams;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinHandle;
 
-use super::access::{Access, Cluster};
+use super::access::{Access, Cluster, patiently};
 use super::error::PluginError;
 use super::job::Kind;
 use super::lines::{Line, merge};
@@ -102,7 +102,10 @@ impl Logs {
     /// Whether a line was asked for, of a pod that was.
     fn wants_line(&self, subject: &Subject, line: &Line) -> bool {
         match (subject, self.rank) {
-            (Subject::Job(job), Some(rank)) if job.kind == Kind::Training => line.is_of(rank, job.processes()),
+            // Lines of an image of one's own are not marked by rank: those of its pod are all there is.
+            (Subject::Job(job), Some(rank)) if job.kind == Kind::Training && job.infrastructure.image.is_none() => {
+                line.is_of(rank, job.processes())
+            }
             _ => true,
         }
     }
@@ -168,7 +171,7 @@ impl Logs {
         let (mut done, mut told) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let over = self.is_over(&subject);
-            for member in self.members(cluster, &subject).await? {
+            for member in patiently(async || self.members(cluster, &subject).await).await? {
                 // What has not started has no log yet; a finished job's pods end, or are gone.
                 let has_begun = member.started.is_some() || member.has_ended();
                 if !has_begun || done.contains(&member.pod) || readers.contains_key(&member.pod) {
@@ -214,7 +217,7 @@ impl Logs {
                 let failed = matches!(&subject, Subject::Job(job) if job.status.phase == Phase::Failed);
                 return Ok(u8::from(failed));
             }
-            subject = match subject.again(cluster).await? {
+            subject = match patiently(async || subject.again(cluster).await).await? {
                 Some(subject) => subject,
                 None => return Err(PluginError::Refused(format!("{} was deleted", subject.title()))),
             };

@@ -9,7 +9,7 @@ use crds::status::Phase;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::access::{Access, Cluster, Format};
+use super::access::{Access, Cluster, Format, patiently};
 use super::endpoint;
 use super::error::PluginError;
 use super::job::Job;
@@ -69,7 +69,8 @@ impl Status {
         let is_terminal = io::stdout().is_terminal();
         let mut before = String::new();
         loop {
-            let seen = self.look(cluster, is_terminal).await?;
+            let look = async || self.look(cluster, is_terminal).await;
+            let seen = if before.is_empty() { look().await? } else { patiently(look).await? };
             let text = if is_terminal { format!("{CLEAR}{}", seen.text) } else { changed(&before, &seen.text) };
             let mut out = io::stdout();
             if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {

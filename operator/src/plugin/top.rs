@@ -2,13 +2,13 @@
 
 use clap::Args;
 use crds::infrastructure::Device;
-use crds::status::Phase;
+use crds::status::{ATTEMPTS_KEPT, Phase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::access::{Access, Format};
-use super::job::Job;
+use super::job::{Job, Kind};
 use super::member::{Health, Member};
 use crate::placement::Table;
 
@@ -89,24 +89,7 @@ fn of(job: &Job, members: &[Member], now: Timestamp) -> Use {
         None if job.infrastructure.device == Device::Gpu => job.members * job.infrastructure.gpus_per_node,
         None => 0,
     };
-    // Each attempt is taken to have held what the newest one was given: the status says it of that one alone.
-    let gpus = status.placement.as_ref().map_or(0, |placement| placement.gpus);
-    let ended = status.attempts.iter().filter_map(|one| Some((one.start.as_ref()?.0, one.end.as_ref()?.0)));
-    let recorded: i64 = ended.map(|(start, end)| (end.as_second() - start.as_second()).max(0)).sum();
-    let is_recorded = status.attempts.iter().any(|one| one.number == status.attempt);
-    let newest = members.iter().filter(|member| member.attempt == status.attempt);
-    let began = newest.clone().filter_map(|member| member.started).min();
-    let until = match newest.clone().all(Member::has_ended) {
-        true => newest.filter_map(|member| member.ended).max().unwrap_or(now),
-        false => now,
-    };
-    let current = match began.filter(|_| !is_recorded) {
-        Some(began) => (until.as_second() - began.as_second()).max(0),
-        None => 0,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "seconds of jobs stay far below 2^52")]
-    let gpu_hours = f64::from(gpus) * (recorded + current) as f64 / 3600.0;
-    let known = u32::try_from(status.attempts.len()).unwrap_or(u32::MAX) + u32::from(!is_recorded);
+    let (gpu_hours, is_at_least) = hours(job, members, now);
     Use {
         namespace: job.namespace.clone(),
         job: job.title(),
@@ -115,8 +98,36 @@ fn of(job: &Job, members: &[Member], now: Timestamp) -> Use {
         running: running.iter().map(|member| member.gpus).sum(),
         nodes,
         gpu_hours,
-        is_at_least: status.attempt > known,
+        is_at_least,
     }
+}
+
+/// GPUs times hours, and whether there were more. Each attempt is taken to have held what the newest one was given: the status
+/// says it of that one alone.
+#[expect(clippy::cast_precision_loss, reason = "seconds of jobs stay far below 2^52")]
+fn hours(job: &Job, members: &[Member], now: Timestamp) -> (f64, bool) {
+    let (status, hour) = (&job.status, 3600.0);
+    let gpus = f64::from(status.placement.as_ref().map_or(0, |placement| placement.gpus));
+    let ended = status.attempts.iter().filter_map(|one| Some((one.start.as_ref()?.0, one.end.as_ref()?.0)));
+    let recorded = ended.map(|(start, end)| (end.as_second() - start.as_second()).max(0)).sum::<i64>() as f64;
+    let since = |then: Timestamp, until: Timestamp| (until.as_second() - then.as_second()).max(0) as f64;
+    if job.kind == Kind::Scoring {
+        // An attempt is one of a shard, and the placement that of all shards at a time.
+        let of_shard = gpus / f64::from(job.members.max(1));
+        let running = members.iter().filter(|member| member.health == Health::Running);
+        let current: f64 = running.filter_map(|one| Some(since(one.started?, now) * f64::from(one.gpus))).sum();
+        return ((recorded * of_shard + current) / hour, status.attempts.len() >= ATTEMPTS_KEPT);
+    }
+    let is_recorded = status.attempts.iter().any(|one| one.number == status.attempt);
+    let newest = members.iter().filter(|member| member.attempt == status.attempt);
+    let began = newest.clone().filter_map(|member| member.started).min().filter(|_| !is_recorded);
+    let until = match newest.clone().all(Member::has_ended) {
+        true => newest.filter_map(|member| member.ended).max().unwrap_or(now),
+        false => now,
+    };
+    let current = began.map_or(0.0, |began| since(began, until));
+    let known = u32::try_from(status.attempts.len()).unwrap_or(u32::MAX) + u32::from(!is_recorded);
+    (gpus * (recorded + current) / hour, status.attempt > known)
 }
 
 fn value(one: &Use) -> Value {

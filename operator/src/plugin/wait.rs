@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use crds::status::{EndpointPhase, Phase};
 use tokio::time::Instant;
 
-use super::access::Access;
+use super::access::{Access, patiently};
 use super::error::PluginError;
 use super::logs::seconds;
 use super::subject::Subject;
@@ -119,7 +119,7 @@ impl Wait {
                     return Err(PluginError::Timeout(format!("the time is over: {line}")));
                 }
                 tokio::time::sleep(EVERY).await;
-                seen = match seen.again(&cluster).await? {
+                seen = match patiently(async || seen.again(&cluster).await).await? {
                     Some(seen) => seen,
                     None => return Err(PluginError::Refused(format!("{} was deleted", seen.title()))),
                 };

@@ -1,7 +1,7 @@
 //! What the watches have told of what belongs to endpoints: of each kind one object for an endpoint, by the endpoint's UID; and
 //! the pods, by its namespace and name, since their owners are ReplicaSets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use crds::contract::labels;
@@ -136,34 +136,37 @@ struct Pods {
 }
 
 impl Servers {
-    /// Takes in what the watch of all pods says; tells which endpoint it is about, by namespace and name.
-    pub(in crate::cluster) fn hear(&self, event: &Event<Pod>) -> Option<(String, String)> {
+    /// Takes in what the watch of all pods says; tells which endpoints it is about, by namespace and name.
+    pub(in crate::cluster) fn hear(&self, event: &Event<Pod>) -> Vec<(String, String)> {
         let mut pods = lock(&self.0);
         match event {
             Event::Init => {
                 pods.listed.clear();
-                None
+                Vec::new()
             }
             Event::InitApply(pod) => {
-                let (endpoint, server) = server(pod)?;
-                pods.listed.entry(endpoint.clone()).or_default().insert(server.name.clone(), server);
-                Some(endpoint)
+                if let Some((endpoint, server)) = server(pod) {
+                    pods.listed.entry(endpoint).or_default().insert(server.name.clone(), server);
+                }
+                Vec::new()
             }
             Event::InitDone => {
-                pods.known = std::mem::take(&mut pods.listed);
-                None
+                let listed = std::mem::take(&mut pods.listed);
+                let before = std::mem::replace(&mut pods.known, listed);
+                let concerned: BTreeSet<_> = before.into_keys().chain(pods.known.keys().cloned()).collect();
+                concerned.into_iter().collect()
             }
             Event::Apply(pod) => {
-                let (endpoint, server) = server(pod)?;
+                let Some((endpoint, server)) = server(pod) else { return Vec::new() };
                 pods.known.entry(endpoint.clone()).or_default().insert(server.name.clone(), server);
-                Some(endpoint)
+                vec![endpoint]
             }
             Event::Delete(pod) => {
-                let (endpoint, gone) = server(pod)?;
+                let Some((endpoint, gone)) = server(pod) else { return Vec::new() };
                 if let Some(servers) = pods.known.get_mut(&endpoint) {
                     servers.retain(|_, server| server.uid != gone.uid);
                 }
-                Some(endpoint)
+                vec![endpoint]
             }
         }
     }

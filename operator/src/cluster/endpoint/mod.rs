@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 
 use self::cache::Cache;
 pub(super) use self::state::Endpoints;
-use self::state::{Known, Seen, owner_of, seen};
+use self::state::{Known, Seen, seen};
 use super::act::ActError;
 use super::context::{Context, lock};
 use super::pods::Owner;
@@ -54,9 +54,9 @@ pub(super) const KIND: &str = "ModelEndpoint";
 /// # Errors
 /// A write failed; the endpoint is looked at again.
 pub(super) async fn reconcile(endpoint: Arc<ModelEndpoint>, context: Arc<Context>) -> Result<Action, ActError> {
-    let owner = owner_of(&endpoint);
+    let owner = Owner::named(endpoint.as_ref());
     if endpoint.metadata.deletion_timestamp.is_some() {
-        context.forget_endpoint(&owner.uid);
+        context.forget_endpoint(&owner);
         return Ok(Action::await_change());
     }
     let known = context.recall_endpoint(&endpoint, &owner);
@@ -70,17 +70,17 @@ pub(super) async fn reconcile(endpoint: Arc<ModelEndpoint>, context: Arc<Context
         Ok(_) => context.endpoints.change(&owner.uid, |known| known.errors = 0),
         Err(error) => {
             tracing::warn!(kind = KIND, namespace = owner.namespace, name = owner.name, %error, "will try again");
-            let (rejected, refused) = (error.invalid(), error.refused());
+            let rejected = error.invalid();
             context.endpoints.change(&owner.uid, |known| {
                 known.errors += 1;
                 known.rejected = rejected.map(|why| (generation, why)).or(known.rejected.take());
-                known.refused = refused;
+                known.refused = error.refused().or_else(|| error.lasting(known.errors));
             });
         }
     }
     if !lock(&context.endpoints.known).contains_key(&owner.uid) {
         // It went while it was looked at: what that look has left goes too.
-        context.forget_endpoint(&owner.uid);
+        context.forget_endpoint(&owner);
     }
     result
 }

@@ -44,6 +44,7 @@ pub(in crate::cluster) struct Endpoints {
 /// What was written last for an endpoint. It is newer than what the watch has told, and nobody else writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
+    owner: Owner,
     pub(super) status: ModelEndpointStatus,
     /// The resource version of the endpoint since then.
     pub(super) version: Option<String>,
@@ -68,16 +69,6 @@ pub(super) fn seen<K: Serialize>(object: &K) -> Value {
     value
 }
 
-pub(super) fn owner_of(endpoint: &ModelEndpoint) -> Owner {
-    let metadata = &endpoint.metadata;
-    Owner {
-        kind: KIND.to_owned(),
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-    }
-}
-
 impl Endpoints {
     pub(in crate::cluster) fn new(store: Store<ModelEndpoint>, polls: Polls<Serving>) -> Endpoints {
         Endpoints { seen: Seen::default(), store, polls, known: Mutex::default() }
@@ -97,6 +88,11 @@ impl Endpoints {
         Owner { kind: KIND.to_owned(), namespace: namespace.clone(), name: name.clone(), uid }
     }
 
+    /// The endpoints that are remembered.
+    pub(in crate::cluster) fn remembered(&self) -> Vec<Owner> {
+        lock(&self.known).values().map(|known| known.owner.clone()).collect()
+    }
+
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Known)) {
         if let Some(known) = lock(&self.known).get_mut(uid) {
             change(known);
@@ -112,6 +108,7 @@ impl Context {
             let status = endpoint.status.clone().unwrap_or_default();
             self.telemetry.moved(KIND, None, Some(format!("{:?}", status.phase)));
             Known {
+                owner: owner.clone(),
                 status,
                 version: None,
                 since: Instant::now(),
@@ -131,14 +128,15 @@ impl Context {
     }
 
     /// Forgets an endpoint that is gone.
-    pub(in crate::cluster) fn forget_endpoint(&self, uid: &str) {
+    pub(in crate::cluster) fn forget_endpoint(&self, owner: &Owner) {
+        let uid = owner.uid.as_str();
         if let Some(known) = lock(&self.endpoints.known).remove(uid) {
             self.telemetry.moved(KIND, Some(format!("{:?}", known.status.phase)), None);
         }
         let seen = &self.endpoints.seen;
         seen.rollouts.forget(uid);
         [&seen.services, &seen.budgets, &seen.autoscalers].iter().for_each(|cache| cache.forget(uid));
-        lock(&self.unplaced).retain(|owner| owner.uid != uid);
+        lock(&self.unplaced).remove(owner);
         self.endpoints.polls.forget(uid);
     }
 

@@ -1,0 +1,97 @@
+//! Jobs that meet what nobody meant: fields of the wrong type, a cluster that takes no pods for a while, a catalogue that has
+//! changed, a GPU that turns out too old.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crds::ScoringJob;
+use crds::infrastructure::Device;
+use crds::status::Phase;
+use http::{Method, StatusCode};
+use operator::cluster::Settings;
+use operator::placement::Catalogue;
+use serde_json::json;
+
+use crate::wire::Fate;
+use crate::yard::{Yard, said, scored};
+
+#[tokio::test]
+async fn a_field_of_the_wrong_type_fails_its_job_and_no_other() {
+    let mut yard = Yard::idle("misfit", &["cpu"]).await;
+    // The schema leaves these objects to the pod's own, which says no to them.
+    yard.train("misfit", json!({"infrastructure": {"pod": {"podSecurityContext": {"fsGroup": "1000"}}}})).await;
+    yard.train("good", json!({})).await;
+    // The first list of the operator has both.
+    yard.start_operator();
+    let status = yard.phase("misfit", Phase::Failed).await;
+    for text in ["spec.infrastructure.pod.podSecurityContext", "\"1000\"", "expected i64"] {
+        assert!(status.message.contains(text), "{text}: {}", status.message);
+    }
+    yard.phase("good", Phase::Running).await;
+    yard.train("later", json!({"infrastructure": {"pod": {"volumes": [{"name": "d", "hostPath": "/data"}]}}})).await;
+    assert!(yard.phase("later", Phase::Failed).await.message.contains("pod.volumes[0]"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_takes_no_pods_is_told_of_until_it_does() {
+    let mut yard = Yard::idle("lasting", &["cpu"]).await;
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    yard.start_operator_through(move |request| {
+        let creates = request.method() == Method::POST && request.uri().path().ends_with("/pods");
+        // As with an admission webhook that nobody answers.
+        if creates && down.load(Ordering::SeqCst) {
+            Fate::Refused(StatusCode::INTERNAL_SERVER_ERROR)
+        } else {
+            Fate::Pass
+        }
+    });
+    yard.train("a", json!({})).await;
+    let told = yard.until("a", |status| status.message.contains("takes no pods of it now")).await;
+    assert!(
+        told.message.contains("create pod a-t1-0") && told.message.contains("refused by the test"),
+        "{}",
+        told.message
+    );
+    assert_eq!(told.phase, Phase::Pending);
+    is_down.store(false, Ordering::SeqCst);
+    yard.phase("a", Phase::Running).await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_has_left_the_catalogue_is_no_fault_of_a_job_that_did_not_name_it() {
+    let mut yard = Yard::idle("catalogue", &["cpu"]).await;
+    let runtimes = |name: &str| {
+        Catalogue::parse(&format!("runtimes: [{{name: {name}, image: registry.example.com/trainer:1}}]"))
+            .expect("a catalogue")
+    };
+    yard.start_operator_by(Settings { catalogue: runtimes("old"), ..yard.settings() });
+    yard.score("a", json!({"shards": 2, "parallelism": 1})).await;
+    yard.namespace.pods().running("a-s1-0").await;
+    let placed = yard.namespace.wait("a", |job: Option<&ScoringJob>| {
+        job.and_then(|job| job.status.as_ref()).is_some_and(|status| status.job.phase == Phase::Running)
+    });
+    let placement =
+        placed.await.and_then(|job| job.status).and_then(|status| status.job.placement).expect("a placement");
+    assert_eq!(placement.runtime.as_deref(), Some("old"));
+
+    yard.kill_operator().await;
+    yard.start_operator_by(Settings { catalogue: runtimes("new"), ..yard.settings() });
+    yard.namespace.pods().finish("a-s1-0", 0, &scored(5)).await;
+    yard.namespace.pods().running("a-s1-1").await;
+}
+
+#[tokio::test]
+async fn where_the_device_is_auto_a_gpu_that_is_too_old_leaves_the_cpus() {
+    let yard = Yard::new("auto", &["gpu-unlabelled", "cpu"]).await;
+    yard.train("a", json!({"infrastructure": {"device": "Auto"}})).await;
+    let pods = yard.namespace.pods();
+    pods.running("a-t1-0").await;
+    let placed = yard.phase("a", Phase::Running).await.placement.expect("a placement");
+    assert_eq!(placed.device, Device::Gpu);
+    assert!(placed.node.is_some(), "the column NODE has something to show");
+    pods.finish("a-t1-0", 69, &said("GpuUnsupported", "driver 418 is too old")).await;
+    pods.running("a-t2-0").await;
+    let again = yard.until("a", |status| status.attempt == 2 && status.phase == Phase::Running).await;
+    assert_eq!(again.placement.map(|placement| placement.device), Some(Device::Cpu));
+}
