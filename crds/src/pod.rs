@@ -19,8 +19,7 @@ use crate::open::Open;
 #[x_kube(
     validation = Rule::new("!has(self.labels) || self.labels.all(key, !key.startsWith('trainyard.dev/'))")
         .message("labels that start with trainyard.dev/ are set by Trainyard: leave them out").field_path(".labels"),
-    validation = Rule::new("!has(self.env) || self.env.all(e, !e.name.startsWith('TRAINYARD_') && !(e.name in ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT']))")
-        .message("RANK, WORLD_SIZE, MASTER_ADDR and their like, and what starts with TRAINYARD_, are set by Trainyard: leave them out").field_path(".env"),
+    validation = crate::rules::free_variables(),
 )]
 pub struct Pod {
     /// Labels of the pods.

@@ -2,6 +2,8 @@
 
 use kube::core::Rule;
 
+use crate::contract::env;
+
 /// A required or defaulted field of the spec can't change once the job has started.
 pub(crate) fn frozen_field(field: &str) -> Rule {
     frozen(field, &format!("self.spec.{field} == oldSelf.spec.{field}"))
@@ -17,6 +19,31 @@ pub(crate) fn managed_by_is_immutable() -> Rule {
     Rule::new(unchanged("self", "oldSelf", "managedBy"))
         .message("managedBy can't change: delete the job and create it anew")
         .field_path(".managedBy")
+}
+
+/// Variables that Trainyard sets can't be given in `env`; its settings can.
+pub(crate) fn free_variables() -> Rule {
+    let torchrun = [
+        env::RANK,
+        env::WORLD_SIZE,
+        env::LOCAL_RANK,
+        env::LOCAL_WORLD_SIZE,
+        env::GROUP_RANK,
+        env::MASTER_ADDR,
+        env::MASTER_PORT,
+    ];
+    let list = |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let free = format!("(!e.name.startsWith('TRAINYARD_') || e.name in [{}])", list(&env::SETTINGS));
+    let settings = env::SETTINGS.join(", ");
+    Rule::new(format!("!has(self.env) || self.env.all(e, {free} && !(e.name in [{}]))", list(&torchrun)))
+        .message(
+            format!(
+                "RANK, WORLD_SIZE, MASTER_ADDR and their like, and what starts with TRAINYARD_, are set by Trainyard: \
+                 leave them out. Yours to set are {settings}"
+            )
+            .as_str(),
+        )
+        .field_path(".env")
 }
 
 fn frozen(field: &str, unchanged: &str) -> Rule {

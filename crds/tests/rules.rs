@@ -6,7 +6,9 @@ mod pairs;
 
 use std::collections::BTreeSet;
 
+use common::{least, with};
 use crds::check::{read, read_update};
+use crds::contract::env;
 use crds::manifest::schema;
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use kube::core::cel::{CompiledSchema, compile_schema, estimate_rule_cost};
@@ -52,6 +54,27 @@ fn every_rule_has_a_pair_and_every_pair_a_rule() {
     let stray: BTreeSet<_> =
         pairs.iter().filter(|pair| !rules.iter().any(|rule| matches(pair, rule))).map(|pair| &pair.rule).collect();
     assert!(bare.is_empty() && stray.is_empty(), "rules without a pair: {bare:#?}\npairs without a rule: {stray:#?}");
+}
+
+/// What the pages for people name is what may be set, and nothing else of ours.
+#[test]
+fn variables_that_the_pages_name_may_stand_in_a_manifest() {
+    let pages = concat!(include_str!("../../README.md"), include_str!("../CAUSES.md"));
+    let ours = regex::Regex::new("TRAINYARD_[A-Z_]*[A-Z]").unwrap();
+    let named: BTreeSet<&str> = ours.find_iter(pages).map(|found| found.as_str()).collect();
+    assert_eq!(named, BTreeSet::from(env::SETTINGS));
+    for kind in ["TrainingJob", "ScoringJob", "ModelEndpoint"] {
+        let judge = |name: &str| {
+            let pod = json!({"env": [{"name": name, "value": "1"}]});
+            read(&with(least(kind), &json!({"spec": {"infrastructure": {"pod": pod}}})))
+        };
+        for name in &named {
+            assert!(judge(name).is_ok(), "{kind} refuses {name}: {:?}", judge(name));
+        }
+        for name in [env::ASSIGNMENT, env::NODE_NAME, "TRAINYARD_EXACTLY"] {
+            assert!(judge(name).is_err(), "{kind} takes {name}");
+        }
+    }
 }
 
 /// The API server refuses a rule whose worst case costs too much, and one that doesn't compile.

@@ -94,6 +94,9 @@ pub mod env {
     /// Name of the node a pod runs on, for messages.
     pub const NODE_NAME: &str = "TRAINYARD_NODE_NAME";
 
+    /// Variables of ours that a manifest may set by `infrastructure.pod.env`; Trainyard sets the others.
+    pub const SETTINGS: [&str; 4] = [STORAGE_RETRY_SECONDS, DATA_CACHE, DATA_CACHE_BYTES, EXACT];
+
     // What torchrun sets for each process.
     /// Rank of the process among all processes, from 0.
     pub const RANK: &str = "RANK";
