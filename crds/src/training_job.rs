@@ -93,7 +93,7 @@ pub struct TrainingOutput {
     /// Folder that becomes the model folder. It belongs to the first job that writes to it.
     #[schemars(schema_with = "crate::schema::writable_uri")]
     pub uri: String,
-    /// When the state of the training is saved on the way.
+    /// When the state of the training is saved on the way: every 600 seconds if nothing else is given.
     #[serde(default)]
     pub checkpoint: Checkpoint,
 }
@@ -108,7 +108,7 @@ pub struct Checkpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub every_steps: Option<u32>,
-    /// Seconds between two checkpoints.
+    /// Seconds between two checkpoints; 600 if neither this nor everySteps is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub every_seconds: Option<u32>,
