@@ -148,6 +148,14 @@ fn model(given: &Model, retrains: bool) -> Vec<Fault> {
         let because = format!("the strategy is {strategy:?}");
         faults.push(no_effect("spec.model.fineTuning.stages", &because, "Set strategy to LastStages"));
     }
+    let there = given.architecture.stages();
+    if let (FineTuningStrategy::LastStages, Some(asked)) = (strategy, given.fine_tuning.stages)
+        && asked > there
+    {
+        let message = format!("{} has {there} stages, not {asked}", given.architecture.name());
+        let hint = format!("Give {there} or fewer, or set strategy to All, which trains every layer");
+        faults.push(Fault::error("spec.model.fineTuning.stages", message, hint));
+    }
     if strategy != FineTuningStrategy::All && given.initial_weights.is_none() && !retrains {
         let message = format!("{strategy:?} leaves layers untrained that have random weights");
         let hint = "Give initialWeights or retrainFrom, or train all layers";

@@ -97,6 +97,29 @@ impl Architecture {
         !matches!(self, Architecture::ConvnextTiny | Architecture::ConvnextBase | Architecture::VitB16)
     }
 
+    /// Stages that [`FineTuning::stages`] counts: all layers but the last one, which is trained in any case.
+    pub fn stages(self) -> u32 {
+        match self {
+            Architecture::Resnet18
+            | Architecture::Resnet34
+            | Architecture::Resnet50
+            | Architecture::Resnet101
+            | Architecture::Resnet152
+            | Architecture::ConvnextTiny
+            | Architecture::ConvnextBase => 5,
+            Architecture::MobilenetV3Small | Architecture::MobilenetV3Large => 6,
+            Architecture::EfficientnetB0
+            | Architecture::EfficientnetB1
+            | Architecture::EfficientnetB2
+            | Architecture::EfficientnetB3
+            | Architecture::EfficientnetB4
+            | Architecture::EfficientnetB5
+            | Architecture::EfficientnetB6
+            | Architecture::EfficientnetB7 => 9,
+            Architecture::VitB16 => 13,
+        }
+    }
+
     /// Which images it takes. The networks that end in a mean over the image take any that its strides leave something of;
     /// a vision transformer takes what its patches fill.
     pub fn image_sizes(self) -> ImageSizes {
@@ -161,7 +184,8 @@ pub struct InitialWeights {
 pub struct FineTuning {
     /// All: every layer. HeadOnly: the last layer alone. LastStages: the last layer and that many stages before it.
     pub strategy: FineTuningStrategy,
-    /// Stages trained besides the last layer, counted from the output; 1 if absent. Only with strategy LastStages.
+    /// Stages trained besides the last layer, counted from the output; 1 if absent. Only with strategy LastStages. A resnet
+    /// or convnext has 5, a mobilenet_v3 6, an efficientnet 9, vit_b_16 13.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 12))]
     pub stages: Option<u32>,

@@ -108,6 +108,15 @@ fn contradictions_are_errors() {
             "HeadOnly leaves layers untrained",
         ),
         (
+            json!({"model": {
+                "architecture": "resnet18",
+                "initialWeights": {"uri": "pvc://weights/a.pth"},
+                "fineTuning": {"strategy": "LastStages", "stages": 6},
+            }}),
+            "spec.model.fineTuning.stages",
+            "resnet18 has 5 stages, not 6",
+        ),
+        (
             json!({"model": {"architecture": "vit_b_16"}, "data": {"imageSize": 200}}),
             "spec.data.imageSize",
             "vit_b_16 takes images of a multiple of 16 pixels, not of 200",

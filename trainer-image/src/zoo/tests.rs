@@ -29,6 +29,7 @@ const FAMILIES: [(Architecture, usize); 5] = [
 fn every_architecture_is_built_and_its_stages_hold_each_tensor_once() {
     for architecture in Architecture::ALL {
         let model = model(architecture, 3, 32);
+        assert_eq!(model.stages(), 1 + architecture.stages() as usize, "{architecture:?}");
         for entry in model.state().entries() {
             let holders = model.stages.iter().filter(|stage| state::is_below(&entry.name, stage)).count();
             assert_eq!(holders, 1, "{} of {architecture:?}", entry.name);
