@@ -5,6 +5,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::fault::Fault;
+use crate::support::THIS_VERSION;
 use crate::uri::{self, Uri};
 
 /// Everything in `value` that `schema` refuses. `path` is that of the value.
@@ -102,8 +103,8 @@ fn pattern(schema: &Value, text: &str, path: &str, faults: &mut Vec<Fault>) {
         (Some(format), _) => (format!("{text:?} is not {}", format.what), format.example.to_owned()),
         (None, Err(fault)) if is_uri(pattern) => (fault.to_string(), String::new()),
         (None, Ok(_)) if is_uri(pattern) => {
-            let hint = "Write file:///path, pvc://claim/path, s3://, gs:// or az://";
-            (format!("{text:?} can be read but not written"), hint.to_owned())
+            let names: Vec<_> = THIS_VERSION.writable.iter().map(|scheme| format!("{}://", scheme.name())).collect();
+            (format!("{text:?} can be read but not written"), format!("Outputs go to {}", names.join(", ")))
         }
         (None, _) => (format!("{text:?} does not match {pattern}"), String::new()),
     };

@@ -58,10 +58,10 @@ pub struct Uri {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// There is no `://`.
-    #[error("{0:?} is not a URI: write file:///path, pvc://claim/path, s3://bucket/path, gs://, az:// or https://")]
+    #[error("{0:?} is not a URI: write file:///path, pvc://claim/path or s3://bucket/path")]
     NoScheme(String),
     /// The scheme is none that there is.
-    #[error("{uri:?} has the unknown scheme {scheme:?}: there are file, pvc, s3, gs, az and https")]
+    #[error("{uri:?} has the unknown scheme {scheme:?}: there are file, pvc and s3, and gs and https to read from")]
     UnknownScheme {
         /// The text.
         uri: String,
