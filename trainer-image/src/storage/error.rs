@@ -119,8 +119,11 @@ impl StorageError {
             }
             Self::Settings { .. } => "correct the environment variables AWS_*, GOOGLE_* or AZURE_* of the pod",
             Self::Name { .. } => "correct the URI",
-            Self::Failed { .. } => {
+            Self::Failed { uri, .. } if uri.starts_with("s3://") => {
                 "the storage or the network failed, not the data: see whether the endpoint (AWS_ENDPOINT_URL) can be reached from the pod"
+            }
+            Self::Failed { .. } => {
+                "the storage or the network failed, not the data: see whether its host can be reached from the pod"
             }
         }
     }
@@ -171,5 +174,19 @@ impl From<StorageError> for io::Error {
 impl From<StorageError> for Fault {
     fn from(error: StorageError) -> Fault {
         Fault::new(error.cause(), error.to_string()).hint(error.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_s3_is_told_of_its_endpoint() {
+        for (uri, named) in [("s3://bucket/a", true), ("https://host/a.csv", false), ("gs://bucket/a", false)] {
+            let source = object_store::Error::Generic { store: "any", source: "refused".into() };
+            let error = StorageError::new(uri, "read", source);
+            assert_eq!(error.hint().contains("AWS_ENDPOINT_URL"), named, "{uri}: {}", error.hint());
+        }
     }
 }

@@ -64,7 +64,7 @@ fn build(uri: &Uri) -> object_store::Result<Arc<dyn ObjectStore>> {
     let bucket = uri.authority();
     Ok(match uri.scheme() {
         Scheme::S3 => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries());
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries(patience()));
             let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
             let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key));
             let allowed = builder.get_config_value(&AmazonS3ConfigKey::Client(AllowHttp));
@@ -75,7 +75,8 @@ fn build(uri: &Uri) -> object_store::Result<Arc<dyn ObjectStore>> {
             Arc::new(builder.build()?)
         }
         Scheme::Gs => {
-            let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retries());
+            let mut builder =
+                GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retries(patience()));
             let allowed = std::env::var("GOOGLE_ALLOW_HTTP").ok();
             only_https("GOOGLE", builder.get_config_value(&GoogleConfigKey::BaseUrl), allowed.as_deref())?;
             for (key, value) in limits {
@@ -84,7 +85,8 @@ fn build(uri: &Uri) -> object_store::Result<Arc<dyn ObjectStore>> {
             Arc::new(builder.build()?)
         }
         Scheme::Az => {
-            let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retries());
+            let mut builder =
+                MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retries(patience()));
             let allowed = builder.get_config_value(&AzureConfigKey::Client(AllowHttp));
             only_https("AZURE", builder.get_config_value(&AzureConfigKey::Endpoint), allowed.as_deref())?;
             for (key, value) in limits {
@@ -98,7 +100,13 @@ fn build(uri: &Uri) -> object_store::Result<Arc<dyn ObjectStore>> {
                 options = options.with_config(key, value);
             }
             let url = format!("https://{bucket}");
-            Arc::new(HttpBuilder::new().with_url(url).with_client_options(options).with_retry(retries()).build()?)
+            Arc::new(
+                HttpBuilder::new()
+                    .with_url(url)
+                    .with_client_options(options)
+                    .with_retry(retries(patience()))
+                    .build()?,
+            )
         }
     })
 }
@@ -120,8 +128,29 @@ pub(crate) fn patience() -> Duration {
     Duration::from_secs(seconds.unwrap_or(PATIENCE))
 }
 
-fn retries() -> RetryConfig {
-    let backoff =
-        BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(10), base: 2.0 };
-    RetryConfig { backoff, max_retries: 64, retry_timeout: patience() }
+/// A request is tried again until patience is over: the shortest pauses don't fit into it as often as it may be tried.
+///
+/// The next pause is drawn evenly from what is below `base` times the one before: half of that in the middle, so that pauses grow
+/// only from a base of e on (their logarithms by ln(base) - 1 on average). With 4 the middle doubles.
+fn retries(patience: Duration) -> RetryConfig {
+    let shortest = Duration::from_millis(100);
+    let backoff = BackoffConfig { init_backoff: shortest, max_backoff: Duration::from_secs(10), base: 4.0 };
+    let max_retries = patience.div_duration_f64(shortest) as usize + 1;
+    RetryConfig { backoff, max_retries, retry_timeout: patience }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_patience_ends_retries_and_pauses_grow() {
+        for patience in [0, 1, PATIENCE, 86_400].map(Duration::from_secs) {
+            let RetryConfig { backoff, max_retries, retry_timeout } = retries(patience);
+            assert_eq!(retry_timeout, patience);
+            let least = backoff.init_backoff * u32::try_from(max_retries).unwrap();
+            assert!(least > patience, "{max_retries} retries may end within {patience:?}");
+            assert!(backoff.base > std::f64::consts::E, "pauses shrink: {backoff:?}");
+        }
+    }
 }
