@@ -62,7 +62,8 @@ pub enum Labels<'a> {
     Discover,
     /// Validation, or scoring with metrics: every sample has one, of these classes. Another class is an error.
     Known(&'a [String]),
-    /// Scoring: a label of these classes is taken where there is one; a sample without a label, or of another class, is unlabelled.
+    /// Scoring: a label of these classes is taken where there is one; a sample without a label, or of another class, is unlabelled
+    /// (the other classes are the data set's [strangers](Dataset::strangers)).
     /// Files that a table names are not checked: a missing one becomes an error of its own row.
     Optional(&'a [String]),
 }
@@ -87,6 +88,9 @@ pub struct Dataset {
     pub samples: Vec<Sample>,
     /// Where in tar files the samples lie, if they do.
     pub archive: Option<Arc<Archive>>,
+    /// Labels that are none of the classes, each with the number of samples that have it: those of the whole source, where labels
+    /// are [optional](Labels::Optional).
+    pub strangers: BTreeMap<String, usize>,
 }
 
 /// A sample before its class has a number.
@@ -180,6 +184,7 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
         return Err(layout(source, format!("a classifier needs two classes or more, and here is {only}")));
     }
     let numbers: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let mut strangers = BTreeMap::new();
     let samples = listed
         .into_iter()
         .map(|Listed { path, class, line }| {
@@ -192,10 +197,13 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
                 let class = class.unwrap_or_default();
                 return Err(DataError::UnknownClass { place, class, known: classes.len() });
             }
+            if let (Some(class), None) = (class, label) {
+                *strangers.entry(class).or_default() += 1;
+            }
             Ok(Sample { path, label })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Dataset { root, classes, samples, archive: None })
+    Ok(Dataset { root, classes, samples, archive: None, strangers })
 }
 
 impl Dataset {
@@ -224,7 +232,8 @@ impl Dataset {
     /// The samples at these indices, with the same classes.
     pub fn subset(&self, indices: &[usize]) -> Self {
         let samples = indices.iter().map(|&index| self.samples[index].clone()).collect();
-        Self { root: self.root.clone(), classes: self.classes.clone(), samples, archive: self.archive.clone() }
+        let (root, classes, archive) = (self.root.clone(), self.classes.clone(), self.archive.clone());
+        Self { root, classes, samples, archive, strangers: BTreeMap::new() }
     }
 
     /// SHA-256 over the classes, the paths and the labels, in hexadecimal digits: two runs with equal digests list the same

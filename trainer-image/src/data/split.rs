@@ -53,6 +53,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::dataset::Sample;
     use super::*;
 
@@ -62,7 +64,7 @@ mod tests {
         let samples = counts.iter().zip(0_u32..).flat_map(|(&count, class)| {
             (0..count).map(move |image| Sample { path: format!("{class}/{image}.png").into(), label: Some(class) })
         });
-        Dataset { root: "/data".into(), classes, samples: samples.collect(), archive: None }
+        Dataset { root: "/data".into(), classes, samples: samples.collect(), archive: None, strangers: BTreeMap::new() }
     }
 
     #[test]

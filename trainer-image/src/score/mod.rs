@@ -6,6 +6,7 @@
 
 mod drift;
 mod judge;
+mod labels;
 pub mod output;
 mod pipeline;
 
@@ -55,13 +56,7 @@ pub fn run(
         label_column: spec.data.label_column.clone(),
     };
     let listed = open(&source, Labels::Optional(&classes))?;
-    if spec.evaluate && listed.samples.iter().all(|sample| sample.label.is_none()) {
-        return Err(Fault::new(
-            Cause::BadData,
-            format!("evaluate is set and no image of {} has a label", spec.data.uri),
-        )
-        .hint("lay the images out in class folders named as the model's classes, or give a table with labels"));
-    }
+    let not_judged = if spec.evaluate { labels::check(&listed, &spec.data.uri)? } else { None };
     let inputs: Vec<Image> =
         listed.samples.iter().map(|sample| Image { path: sample.path.clone(), label: sample.label }).collect();
     let folder = path_of(&spec.output.uri)?;
@@ -110,20 +105,27 @@ pub fn run(
     };
     let Some(manifest) = manifest else { return Ok(None) };
     let judgement = judge.map(|judge| judge.conclude(&manifest)).transpose()?;
-    Ok(Some(result(spec, &manifest, judgement)))
+    Ok(Some(result(spec, &manifest, judgement, not_judged)))
 }
 
-fn result(spec: &ScoringJobSpec, manifest: &Manifest, judgement: Option<Judgement>) -> JobResult {
+fn result(
+    spec: &ScoringJobSpec,
+    manifest: &Manifest,
+    judgement: Option<Judgement>,
+    not_judged: Option<String>,
+) -> JobResult {
+    let accuracy = judgement.as_ref().map(|judgement| judgement.accuracy);
+    let notes: Vec<String> = not_judged.into_iter().chain(judgement.and_then(|judgement| judgement.note)).collect();
     JobResult {
         uri: spec.output.uri.clone(),
         digest: Some(manifest.digest()),
-        metric_name: judgement.as_ref().map(|_| "accuracy".to_owned()),
-        metric: judgement.as_ref().map(|judgement| judgement.accuracy),
+        metric_name: accuracy.map(|_| "accuracy".to_owned()),
+        metric: accuracy,
         threshold: None,
         rows_in: Some(manifest.rows.inputs),
         rows_out: Some(manifest.rows.written),
         rows_failed: Some(manifest.rows.failed),
-        note: judgement.and_then(|judgement| judgement.note),
+        note: (!notes.is_empty()).then(|| notes.join(". ")),
     }
 }
 

@@ -66,6 +66,7 @@ fn images_to_score_need_no_classes() {
     let data = open(&Source::new(root.path()), Labels::Optional(&classes)).unwrap();
     let expected = pairs(&[("a.jpg", None), ("b.png", None), ("cat/c.png", Some("cat")), ("unknown/d.png", None)]);
     assert_eq!(listed(&data), expected);
+    assert_eq!(data.strangers, [("unknown".to_owned(), 1)].into());
     let error = open(&Source::new(root.path()), Labels::Known(&classes)).unwrap_err();
     assert!(error.to_string().contains("\"unknown\" is not one of the model's 2 classes"), "{error}");
 }
