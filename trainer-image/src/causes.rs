@@ -39,9 +39,17 @@ impl From<PreprocessingError> for Fault {
     }
 }
 
+/// What to do about a training that has come to values that are no numbers.
+pub(crate) const DIVERGED: &str =
+    "lower the learning rate, lengthen the warm-up or set gradientClipNorm; the last checkpoint is kept";
+
 impl From<MetricsError> for Fault {
     fn from(error: MetricsError) -> Fault {
-        Fault::new(Cause::NotFinite, error.to_string())
+        let fault = Fault::new(Cause::NotFinite, error.to_string());
+        match error {
+            MetricsError::Probability { .. } => fault.hint(DIVERGED),
+            MetricsError::Label { .. } | MetricsError::Classes { .. } => fault,
+        }
     }
 }
 
@@ -55,5 +63,16 @@ impl From<WeightsError> for Fault {
                 Fault::new(Cause::BadData, error.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_that_diverges_is_told_what_to_do_wherever_it_shows() {
+        let fault = Fault::from(MetricsError::Probability { class: 0, value: f32::NAN });
+        assert_eq!((fault.cause(), fault.advice()), (Cause::NotFinite, DIVERGED));
     }
 }

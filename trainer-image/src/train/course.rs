@@ -12,6 +12,7 @@ use super::position::{Position, Sums};
 use super::replica::Replica;
 use super::saving::WhenBusy;
 use super::setup::Setup;
+use crate::causes::DIVERGED;
 use crate::checkpoint::{Clock, Policy, Writer};
 use crate::data::{self, Failures, Loader, Request, default_threads};
 use crate::ddp::Group;
@@ -166,9 +167,12 @@ impl Course<'_> {
                 (position.step_in_epoch * setup.sampler.global_batch()).min(setup.training.dataset().samples.len());
             position.seconds = seconds_before + started.elapsed().as_secs_f64();
             if !sums.loss.is_finite() {
-                return Err(Fault::new(Cause::NotFinite, format!("the loss is {} at step {}", sums.loss, position.step))
-                    .hint("lower the learning rate, lengthen the warm-up or set gradientClipNorm; the last checkpoint is kept")
-                    .at_step(position.step));
+                return Err(Fault::new(
+                    Cause::NotFinite,
+                    format!("the loss is {} at step {}", sums.loss, position.step),
+                )
+                .hint(DIVERGED)
+                .at_step(position.step));
             }
             let images = sums.images as u64 * u64::from(self.place.world_size);
             if let Some(publisher) = &mut self.events {
