@@ -121,8 +121,11 @@ pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
                 Format::Parquet => parquet(source)?,
                 _ => table::json_lines(source)?,
             };
+            if rows.is_empty() {
+                return Err(DataError::NoRows { path: path.clone(), reason: "the table has no rows" });
+            }
             if wants_labels {
-                table::check_rows(path, &rows)?;
+                table::check_rows(source, &rows)?;
                 table::check_files(path, root, &rows)?;
             }
             (root.to_owned(), rows)
@@ -180,8 +183,8 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
         }
     };
     if matches!(labels, Labels::Discover) && classes.len() < 2 {
-        let only = classes.first().map_or("none".into(), |class| format!("only {class:?}"));
-        return Err(layout(source, format!("a classifier needs two classes or more, and here is {only}")));
+        let there = classes.first().map_or("none".into(), |class| format!("only {class:?}"));
+        return Err(DataError::FewClasses { path: source.to_owned(), there });
     }
     let numbers: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
     let mut strangers = BTreeMap::new();

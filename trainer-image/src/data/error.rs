@@ -8,6 +8,10 @@ use thiserror::Error;
 
 use crate::storage::StorageError;
 
+/// What to do where more images are broken than [`crds::data::Data::unreadable_fraction`] allows.
+pub(crate) const TOO_MANY_BROKEN: &str =
+    "replace these files, or remove them from the data, or raise data.unreadableFraction";
+
 /// A data set, or one file of it, can't be used.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -40,6 +44,30 @@ pub enum DataError {
         /// The source.
         path: PathBuf,
         /// What was expected and what is there.
+        reason: String,
+    },
+    /// A classifier needs two classes at least.
+    #[error("{}: a classifier needs two classes or more, and here is {there}", path.display())]
+    FewClasses {
+        /// The source.
+        path: PathBuf,
+        /// What is there: `none`, or `only` and the class.
+        there: String,
+    },
+    /// A table without a row.
+    #[error("{}: {reason}", path.display())]
+    NoRows {
+        /// The table.
+        path: PathBuf,
+        /// Whether there is anything in it.
+        reason: &'static str,
+    },
+    /// A table without a column that is read.
+    #[error("{place}: {reason}")]
+    NoColumn {
+        /// The table, and the line that names its columns.
+        place: String,
+        /// Which column, and which ones there are.
         reason: String,
     },
     /// No image in the whole source.
@@ -179,6 +207,11 @@ impl DataError {
         Self::Image { path: path.into(), fault }
     }
 
+    /// The error of a file whose text ends before it has a line.
+    pub(super) fn empty_file(path: &Path) -> Self {
+        Self::NoRows { path: path.to_owned(), reason: "the file is empty" }
+    }
+
     pub(super) fn table(path: &Path, line: u64, reason: impl Into<String>) -> Self {
         Self::Table { path: path.to_owned(), line, reason: reason.into() }
     }
@@ -196,7 +229,9 @@ impl DataError {
             Self::Read { .. } => "read",
             Self::Storage(error) => error.category(),
             Self::Layout { .. } => "layout",
-            Self::Empty { .. } => "empty",
+            Self::FewClasses { .. } => "few-classes",
+            Self::NoColumn { .. } => "no-column",
+            Self::Empty { .. } | Self::NoRows { .. } => "empty",
             Self::EmptyClass { .. } => "empty-class",
             Self::LinkLoop { .. } => "link-loop",
             Self::Table { .. } => "table",
@@ -216,6 +251,9 @@ impl DataError {
             Self::Storage(error) => error.cause(),
             Self::Threads { .. } => Cause::HostMemory,
             Self::Layout { .. }
+            | Self::FewClasses { .. }
+            | Self::NoRows { .. }
+            | Self::NoColumn { .. }
             | Self::Empty { .. }
             | Self::EmptyClass { .. }
             | Self::LinkLoop { .. }
@@ -238,6 +276,9 @@ impl DataError {
             Self::Layout { .. } => {
                 "lay the data out as FOLDER/CLASS/IMAGE, or name a table and its format in data.format"
             }
+            Self::FewClasses { .. } => "add images of a second class",
+            Self::NoRows { .. } => "give it a line for each image, or correct data.uri",
+            Self::NoColumn { .. } => "name the table's columns in data.imageColumn and data.labelColumn",
             Self::Empty { .. } => {
                 "put .jpg, .jpeg, .png, .bmp, .gif, .tif, .tiff or .webp files there, or correct data.uri"
             }
@@ -245,7 +286,8 @@ impl DataError {
             Self::LinkLoop { .. } => "remove the link",
             Self::Table { .. } => "correct the line",
             Self::UnknownClass { .. } => "correct the label, or use a model that was trained on this class",
-            Self::Image { .. } | Self::TooManyBroken { .. } => "replace the file, or remove it from the data",
+            Self::Image { .. } => "replace the file, or remove it from the data",
+            Self::TooManyBroken { .. } => TOO_MANY_BROKEN,
             Self::Threads { .. } => "raise the limits of memory and of processes, or lower the number of threads",
         }
     }

@@ -42,6 +42,7 @@ pub use augment::{Augmentation, RandomCrop};
 pub use checks::{Finding, check};
 pub use dataset::{Dataset, Format, Labels, Sample, Source, open};
 pub use decode::{Decoder, MAX_PIXELS};
+pub(crate) use error::TOO_MANY_BROKEN;
 pub use error::{DataError, ImageFault};
 pub use images::Images;
 pub use loader::{Batch, Failures, Loader, Options, Render, Request, default_threads};

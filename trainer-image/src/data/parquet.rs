@@ -24,6 +24,9 @@ pub(super) fn parquet(source: &Source) -> Result<Vec<Listed>, DataError> {
 fn rows(source: &Source, bytes: Vec<u8>) -> Result<Vec<Listed>, DataError> {
     let path = &source.path;
     let wrong = |reason: String| DataError::Layout { path: path.clone(), reason };
+    if bytes.is_empty() {
+        return Err(DataError::empty_file(path));
+    }
     let file = SerializedFileReader::new(bytes::Bytes::from(bytes))
         .map_err(|error| wrong(format!("not a Parquet file: {error}")))?;
     let schema = file.metadata().file_metadata().schema();
@@ -31,7 +34,8 @@ fn rows(source: &Source, bytes: Vec<u8>) -> Result<Vec<Listed>, DataError> {
     let find = |name: &str| fields.iter().find(|field| field.name() == name).cloned();
     let image = find(&source.image_column).ok_or_else(|| {
         let columns = fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(", ");
-        wrong(format!("has no column {:?}; its columns are: {columns}", source.image_column))
+        let reason = format!("has no column {:?}; its columns are: {columns}", source.image_column);
+        DataError::NoColumn { place: path.display().to_string(), reason }
     })?;
     // A table to be scored may have no labels at all; whether they are needed is checked for each row.
     let label = find(&source.label_column);

@@ -19,6 +19,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 pub(super) fn csv(source: &Source) -> Result<Vec<Listed>, DataError> {
     let path = &source.path;
     let text = read(path)?;
+    if text.is_empty() {
+        return Err(DataError::empty_file(path));
+    }
     let mut lines = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_slice());
     let fault = |error: csv::Error| {
         let line = error.position().map_or(1, csv::Position::line);
@@ -39,7 +42,8 @@ pub(super) fn csv(source: &Source) -> Result<Vec<Listed>, DataError> {
             [at] => Ok(at),
             [] => {
                 let columns = header.iter().collect::<Vec<_>>().join(", ");
-                Err(DataError::table(path, 1, format!("has no column {name:?}; its columns are: {columns}")))
+                let reason = format!("has no column {name:?}; its columns are: {columns}");
+                Err(DataError::NoColumn { place: format!("{}, line 1", path.display()), reason })
             }
             _ => Err(DataError::table(path, 1, format!("has more than one column {name:?}"))),
         }
@@ -67,6 +71,9 @@ pub(super) fn csv(source: &Source) -> Result<Vec<Listed>, DataError> {
 pub(super) fn json_lines(source: &Source) -> Result<Vec<Listed>, DataError> {
     let path = &source.path;
     let text = read(path)?;
+    if text.is_empty() {
+        return Err(DataError::empty_file(path));
+    }
     let mut rows = Vec::new();
     for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         if text.trim_ascii().is_empty() {
@@ -78,7 +85,11 @@ pub(super) fn json_lines(source: &Source) -> Result<Vec<Listed>, DataError> {
         let image = match object.get(&source.image_column) {
             Some(Value::String(image)) => image.clone(),
             Some(other) => return Err(fault(format!("{:?} is {other}, and not a path", source.image_column))),
-            None => return Err(fault(format!("has no {:?}", source.image_column))),
+            None => {
+                let fields = object.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let reason = format!("has no {:?}; its fields are: {fields}", source.image_column);
+                return Err(DataError::NoColumn { place: format!("{}, line {line}", path.display()), reason });
+            }
         };
         let class = match object.get(&source.label_column) {
             None | Some(Value::Null) => None,
@@ -94,7 +105,12 @@ pub(super) fn json_lines(source: &Source) -> Result<Vec<Listed>, DataError> {
 }
 
 /// Refuses rows without a label, and images that come twice: such a one would be in both parts when a part is held out.
-pub(super) fn check_rows(table: &Path, rows: &[Listed]) -> Result<(), DataError> {
+pub(super) fn check_rows(source: &Source, rows: &[Listed]) -> Result<(), DataError> {
+    let table = &source.path;
+    if !rows.is_empty() && rows.iter().all(|row| row.class.is_none()) {
+        let reason = format!("no line has a label in the column {:?}", source.label_column);
+        return Err(DataError::NoColumn { place: table.display().to_string(), reason });
+    }
     let mut seen: HashMap<&Path, u64> = HashMap::with_capacity(rows.len());
     for row in rows {
         if row.class.is_none() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crds::contract::Cause;
 
+use crate::data::TOO_MANY_BROKEN;
 use crate::ddp::Group;
 use crate::fault::Fault;
 
@@ -65,8 +66,7 @@ impl LeftOut {
         if all.len() > at_most {
             let last = all.last().cloned().unwrap_or_default();
             let message = format!("{} images can't be used, {at_most} are allowed; one is {last}", all.len());
-            return Err(Fault::new(Cause::BadData, message)
-                .hint("replace these files, or remove them from the data, or raise data.unreadableFraction"));
+            return Err(Fault::new(Cause::BadData, message).hint(TOO_MANY_BROKEN));
         }
         Ok(())
     }

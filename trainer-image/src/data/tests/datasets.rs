@@ -88,7 +88,7 @@ fn faults_of_folders_say_what_and_where() {
         (missing.as_path(), "missing", Cause::DataMissing, "nowhere: no such file or folder"),
         (empty.path(), "empty", Cause::BadData, "holds no image"),
         (flat.path(), "layout", Cause::BadData, "no class folder"),
-        (one_class.path(), "layout", Cause::BadData, "two classes or more, and here is only \"cat\""),
+        (one_class.path(), "few-classes", Cause::BadData, "two classes or more, and here is only \"cat\""),
         (no_image.path(), "empty-class", Cause::BadData, "dog: the class \"dog\" has no image"),
         (looped.path(), "link-loop", Cause::BadData, "cat/again: a symbolic link leads back"),
         (self_link.path(), "link-loop", Cause::BadData, "cat/c.png"),
@@ -157,8 +157,9 @@ fn faults_of_tables_name_the_line() {
         ("5.csv", "image,label\na.png,cat\nb.png,\n", "5.csv, line 3: b.png has no label"),
         ("6.csv", "image,label\n,cat\n", "6.csv, line 2: names no image"),
         ("7.csv", "image,label,image\na.png,cat,b.png\n", "7.csv, line 1: has more than one column \"image\""),
-        ("8.csv", "", "8.csv, line 1: has no column"),
-        ("9.csv", "image,label\n", "9.csv: holds no image"),
+        ("8.csv", "", "8.csv: the file is empty"),
+        ("9.csv", "image,label\n", "9.csv: the table has no rows"),
+        ("10.csv", "image,class\na.png,cat\nb.png,dog\n", "10.csv: no line has a label in the column \"label\""),
         (
             "1.jsonl",
             "{\"image\": \"a.png\", \"label\": \"cat\"}\n{\"image\": \"b.png\"\n",
@@ -166,6 +167,8 @@ fn faults_of_tables_name_the_line() {
         ),
         ("2.jsonl", "{\"image\": 1, \"label\": \"cat\"}\n", "2.jsonl, line 1: \"image\" is 1, and not a path"),
         ("3.jsonl", "{\"image\": \"a.png\", \"label\": 1.5}\n", "3.jsonl, line 1: \"label\" is 1.5"),
+        ("0.jsonl", "", "0.jsonl: the file is empty"),
+        ("5.jsonl", "{\"path\": \"a.png\"}\n", "5.jsonl, line 1: has no \"image\"; its fields are: path"),
         ("4.jsonl", "[1]\n", "4.jsonl, line 1: is not a JSON object"),
         ("t.txt", "a.png", "none of .csv"),
     ];
@@ -177,6 +180,22 @@ fn faults_of_tables_name_the_line() {
     put(root.path(), "binary.csv", b"image,label\na.png,caf\xE9\n");
     let error = train(&root.path().join("binary.csv")).unwrap_err();
     assert!(error.to_string().contains("binary.csv, line 2: is not UTF-8 text"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_a_table_as_a_whole_is_not_laid_on_a_line() {
+    let root = folder(&["a.png", "b.png"]);
+    for (name, text, hint) in [
+        ("1.csv", "path,label\na.png,cat\n", "data.imageColumn"),
+        ("2.csv", "image,class\na.png,cat\nb.png,dog\n", "data.labelColumn"),
+        ("3.jsonl", "{\"path\": \"a.png\"}\n", "data.imageColumn"),
+        ("4.csv", "image,label\n", "a line for each image"),
+        ("5.csv", "image,label\na.png,cat\nb.png,cat\n", "add images of a second class"),
+    ] {
+        put(root.path(), name, text);
+        let error = train(&root.path().join(name)).unwrap_err();
+        assert!(error.hint().contains(hint), "{error}: {}", error.hint());
+    }
 }
 
 #[test]
