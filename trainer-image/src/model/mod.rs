@@ -16,7 +16,7 @@ use crate::data::Preprocessing;
 use crate::fault::Fault;
 use crate::folder::{Folder, digest};
 use crate::metrics::History;
-use crate::storage;
+use crate::storage::{self, is_remote};
 use crate::zoo::read_safetensors;
 
 /// Name of the file that describes the model.
@@ -171,6 +171,16 @@ fn read_card(path: &Path) -> Result<(Card, String), Fault> {
     let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", file.display()));
     let bytes = storage::read_at_most(&file, MAX_CARD_BYTES).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => bad(format!("more than {MAX_CARD_BYTES} bytes are no model card")),
+        _ if !is_remote(path) && path.is_file() => {
+            let message = format!("can't read the model {}: it is a file, and a model is a folder", path.display());
+            Fault::new(Cause::DataMissing, message).hint("name the folder that holds model.json")
+        }
+        ErrorKind::NotFound if !is_remote(path) && !path.exists() => {
+            let message = format!("can't read the model {}: there is no such folder", path.display());
+            Fault::new(Cause::DataMissing, message).hint(
+                "check the path, and that the volume that holds it is mounted; a training makes the folder at its end",
+            )
+        }
         _ => Fault::io(format_args!("read the model {}", file.display()), error)
             .hint("the model folder is complete when model.json is there: has its training succeeded?"),
     })?;
@@ -196,4 +206,25 @@ fn read_file(path: &Path, card: &Card, name: &str) -> Result<Vec<u8>, Fault> {
         ));
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_model_folder_says_what_it_is_instead() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        std::fs::write(&file, "").unwrap();
+        for (path, message) in [
+            (folder.path().join("nope"), "nope: there is no such folder"),
+            (file, "model.safetensors: it is a file, and a model is a folder"),
+            (folder.path().to_owned(), "model.json"),
+        ] {
+            let fault = open(&path).unwrap_err();
+            assert_eq!(fault.cause(), Cause::DataMissing, "{fault}");
+            assert!(fault.to_string().contains(message), "{fault}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crds::contract::{Assignment, Cause};
-use crds::model::FineTuningStrategy;
+use crds::model::{Architecture, FineTuningStrategy};
 use crds::training::{GradientCompression, Precision};
 use crds::training_job::{Recipe, TrainingJobSpec};
 use tch::{Device, Kind, Tensor};
@@ -17,7 +17,7 @@ use crate::data::{Augmentation, Dataset, Finding, Images, Labels, Preprocessing,
 use crate::ddp::DdpOptions;
 use crate::fault::Fault;
 use crate::loss::{self, Blend, Criterion};
-use crate::model::{self, Saved};
+use crate::model::{self, Card, Saved};
 use crate::optim::{Ema, GradientScaler, Schedule};
 use crate::place::Place;
 use crate::storage::{self, is_remote, path_of};
@@ -214,12 +214,13 @@ impl Setup {
         if let Some(initial) = &self.recipe.model.initial_weights
             && self.parent.is_none()
         {
-            return Ok(Some((weights_at(&path_of(&initial.uri)?)?, initial.uri.clone())));
+            let weights = weights_at(&path_of(&initial.uri)?, self.recipe.model.architecture)?;
+            return Ok(Some((weights, initial.uri.clone())));
         }
-        Ok(self.parent.as_ref().map(|parent| {
-            let weights = parent.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-            (weights, parent.digest.clone())
-        }))
+        let Some(parent) = &self.parent else { return Ok(None) };
+        check_architecture("the model to retrain", &parent.card, self.recipe.model.architecture)?;
+        let weights = parent.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Ok(Some((weights, parent.digest.clone())))
     }
 }
 
@@ -277,10 +278,12 @@ fn is_model_folder(path: &Path) -> bool {
     if is_remote(path) { !is_named_as_file() } else { path.is_dir() }
 }
 
-/// Weights of a model folder or of a file.
-fn weights_at(path: &Path) -> Result<BTreeMap<String, Tensor>, Fault> {
+/// Weights of a model folder, which names its architecture, or of a file.
+fn weights_at(path: &Path, architecture: Architecture) -> Result<BTreeMap<String, Tensor>, Fault> {
     if is_model_folder(path) {
-        return Ok(model::open(path)?.weights);
+        let saved = model::open(path)?;
+        check_architecture(&path.display().to_string(), &saved.card, architecture)?;
+        return Ok(saved.weights);
     }
     let bytes = storage::read(path)
         .map_err(|error| Fault::io(format_args!("read the initial weights {}", path.display()), error))?;
@@ -288,6 +291,16 @@ fn weights_at(path: &Path) -> Result<BTreeMap<String, Tensor>, Fault> {
         Fault::new(Cause::BadData, format!("{}: {error}", path.display()))
             .hint("give a model folder, a .safetensors file, or a .pth file of model.state_dict()")
     })
+}
+
+/// Refuses a model of another architecture, which would otherwise be told by every tensor that does not fit.
+fn check_architecture(model: &str, card: &Card, asked: Architecture) -> Result<(), Fault> {
+    let (there, asked) = (card.architecture.name(), asked.name());
+    if there == asked {
+        return Ok(());
+    }
+    Err(Fault::new(Cause::BadSpec, format!("{model} is a {there}, and model.architecture is {asked}"))
+        .hint(format!("set model.architecture to {there}, or start from weights of a {asked}")))
 }
 
 #[cfg(test)]

@@ -53,6 +53,11 @@ fn first_weights_are_taken_and_what_does_not_fit_is_named() {
     assert_eq!(code, Cause::BadSpec.exit_code(), "{message:?}");
     assert!(message.message.contains("conv1.weight is missing; bn1.weight is missing"), "{message:?}");
     assert!(log("other").contains("features.0.0.weight is not a tensor of the model"), "{}", log("other"));
+    let folder = json!({"architecture": "resnet18", "initialWeights": {"uri": bench.uri("first")}});
+    let (code, message) = bench.start("TrainingJob", "folder", &spec("folder", folder), 1).end();
+    assert_eq!(code, Cause::BadSpec.exit_code(), "{message:?}");
+    let says = "first is a mobilenet_v3_small, and model.architecture is resnet18";
+    assert!(message.message.contains(says) && message.hint.contains("mobilenet_v3_small"), "{message:?}");
     let no_weights = json!({"architecture": "resnet18", "initialWeights": {"uri": bench.uri("images/left/000.png")}});
     let (code, message) = bench.start("TrainingJob", "picture", &spec("picture", no_weights), 1).end();
     assert_eq!(code, Cause::BadData.exit_code(), "{message:?}");
