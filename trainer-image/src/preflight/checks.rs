@@ -54,7 +54,7 @@ fn device_files(host: &Host) -> Outcome {
         ),
         _ => unsupported(
             "this machine has no NVIDIA GPU (no /dev/nvidia0, no /dev/dxg)".to_owned(),
-            "set infrastructure.device to Cpu or Auto, or place the job on a node with a GPU and its driver",
+            "set infrastructure.device (on a command line --device) to Cpu or Auto, or go to a node with a GPU and its driver",
         ),
     }
 }
