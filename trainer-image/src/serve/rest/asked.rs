@@ -58,6 +58,12 @@ impl<'a> Asked<'a> {
         // It is never closed.
         let room = timeout_at(deadline.at, room).await.map_err(|_| full(seconds))?.map_err(|_| full(seconds))?;
         let body = body::read(&head.headers, body, bounds).await?;
+        if let (Content::Protocol, Some(kind)) = (content, kind_of_image(&body)) {
+            return Err(ServeError::MediaType(format!(
+                "the body is an image, and the headers say that it is an inference request: send it with Content-Type: {kind} (curl \
+                 --data-binary @FILE -H 'Content-Type: {kind}')"
+            )));
+        }
         Ok(Asked { app, named, headers: head.headers, content, body, deadline, _room: room })
     }
 }
@@ -96,11 +102,35 @@ impl Content {
     }
 }
 
+/// The content type of an image by its first bytes, which none of the protocol's requests has.
+fn kind_of_image(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0xFF, 0xD8, 0xFF, ..] => Some("image/jpeg"),
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn an_image_is_known_by_its_first_bytes() {
+        let table: [(&[u8], _); 5] = [
+            (b"\xFF\xD8\xFF\xE0\0\x10JFIF", Some("image/jpeg")),
+            (b"\x89PNG\r\n\x1A\n", Some("image/png")),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", Some("image/webp")),
+            (b"{\"inputs\": []}", None),
+            (b"", None),
+        ];
+        for (body, kind) in table {
+            assert_eq!(kind_of_image(body), kind, "{body:?}");
+        }
+    }
 
     #[test]
     fn the_headers_say_what_a_body_holds() {
