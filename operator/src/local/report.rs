@@ -81,6 +81,9 @@ fn done(title: &str, result: Option<&JobResult>) -> String {
     if report.is_file() {
         line("report", report.display().to_string());
     }
+    if let Some(note) = &result.note {
+        line("note", note.clone());
+    }
     text
 }
 

@@ -287,6 +287,13 @@ fn an_endpoint_is_served_until_a_signal_comes() {
 }
 
 #[test]
+fn what_a_person_should_know_of_a_done_job_stands_below_it() {
+    let ran = Yard::training(&["noted"]).run(&[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.ends_with("\n  note       2 findings about the data: see the report\n"), "{ran:?}");
+}
+
+#[test]
 fn a_trainer_that_is_not_there_is_said_so() {
     let yard = Yard::training(&["ok"]);
     let ran = yard.run(&["--trainer", "/no/trainer"]);

@@ -53,7 +53,7 @@ pub(super) fn leave_behind(
         None => None,
         Some(folder) => {
             let files = Files::new(job, setup, place, &position, evaluated.as_ref(), &replica.model)?;
-            Some(files.commit(folder, &job.spec.output.uri)?)
+            Some(JobResult { note: note(&position), ..files.commit(folder, &job.spec.output.uri)? })
         }
     };
     group.barrier()?;
@@ -118,6 +118,13 @@ impl Files {
             ..JobResult::default()
         })
     }
+}
+
+/// What a person who looks at the figures alone would miss.
+fn note(position: &Position) -> Option<String> {
+    let found = position.findings.len() + usize::from(!position.left_out.is_empty());
+    let findings = if found == 1 { "finding" } else { "findings" };
+    (found > 0).then(|| format!("{found} {findings} about the data: see the report"))
 }
 
 /// The figures; of two classes with the threshold that is the best of all there are, not of the curve's bins alone.
