@@ -38,6 +38,22 @@ impl Draft<'_> {
         }
     }
 
+    /// Writes down what was heard last of a job that has come to its end: nothing more will be. None of it has time left, and a job
+    /// that succeeded has all of its steps behind it.
+    pub(super) fn end_progress(&mut self) {
+        let known = self.ledger.progress.as_ref().map_or((0, 0), |known| (known.attempt, known.step));
+        if let Some(heard) = self.world.progress.as_ref().filter(|heard| (heard.attempt, heard.step) >= known) {
+            self.ledger.progress = Some(heard.clone());
+            self.ledger.progress_at = Some(self.now);
+        }
+        if let Some(progress) = &mut self.ledger.progress {
+            progress.eta_seconds = None;
+            if self.ledger.phase == Phase::Succeeded {
+                progress.step = progress.total_steps;
+            }
+        }
+    }
+
     /// Ends the job that was active for too long, and the gang that stands still for too long.
     pub(super) fn check_deadlines(&mut self) {
         // What was done in time may be seen late.

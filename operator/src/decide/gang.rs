@@ -301,6 +301,7 @@ impl Draft<'_> {
         self.ledger.active_seconds = self.ledger.active_until(self.now);
         self.ledger.active_since = None;
         self.ledger.completion_time = Some(self.now);
+        self.end_progress();
         self.plan.start.clear();
     }
 }

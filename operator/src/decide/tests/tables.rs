@@ -1,6 +1,6 @@
 //! One decision each: this world, that plan.
 
-use crds::contract::Cause;
+use crds::contract::{Cause, Progress};
 use crds::status::Placement;
 
 use super::builders::*;
@@ -320,6 +320,21 @@ fn progress_is_written_down_twice_a_minute_and_only_when_it_moved() {
     let prepares = prepares.clone().then(&prepares.decided(0));
     assert!(prepares.clone().at_step(1).decided(1).ledger.is_some(), "the first step is told at once");
     assert!(prepares.at_step(0).decided(1).ledger.is_none());
+}
+
+#[test]
+fn the_end_of_a_job_has_what_was_heard_last() {
+    let heard = |step| Progress { eta_seconds: Some(27), loss: Some(0.1), ..progress(1, step) };
+    for (state, phase, step) in [(completed(8, 0.9), Phase::Succeeded, 100), (ended(65), Phase::Failed, 70)] {
+        let mut world = training(1).running_attempt(1).member(0, state);
+        world.ledger.progress = Some(Progress { loss: Some(2.3), ..heard(1) });
+        world.ledger.progress_at = Some(noon());
+        world.progress = Some(heard(70));
+        let ledger = world.decided(5).ledger.expect("the end is written down");
+        let known = ledger.progress.expect("progress");
+        assert_eq!((ledger.phase, known.step, known.loss, known.eta_seconds), (phase, step, Some(0.1), None));
+        assert_eq!(ledger.progress_at, Some(at(5)));
+    }
 }
 
 #[test]
