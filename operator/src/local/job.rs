@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::error::RunError;
@@ -231,6 +232,22 @@ fn reopen(ledger: &mut Ledger, now: Timestamp) {
     ledger.streak = 0;
     ledger.completion_time = None;
     ledger.active_seconds = 0;
+}
+
+/// Whether the rows of a scoring, by its resolved spec, are those of another model than is there now. What can't be read of
+/// either, as in a store, is no reason to say so.
+pub(crate) fn is_outdated(spec: &Value) -> bool {
+    let read = |folder: &str, name: &str| {
+        let folder = spec.pointer(folder)?.as_str()?.strip_prefix("file://")?;
+        fs::read(Path::new(folder).join(name)).ok()
+    };
+    let rows = read("/output/uri", "manifest.json").and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let scored_by = rows.as_ref().and_then(|rows| rows["modelDigest"].as_str());
+    let now = read("/model/uri", "model.json").map(|bytes| {
+        let digits = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("sha256:{digits}")
+    });
+    scored_by.zip(now).is_some_and(|(then, now)| then != now)
 }
 
 fn trained_nothing(ledger: &Ledger) -> bool {

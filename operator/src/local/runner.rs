@@ -70,6 +70,7 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
     let folder = JobFolder::open(job.folder(&options.state), &job.title())?;
     let now = Timestamp::now();
     let (memory, beginning) = job::take_up(&job, manifest, &folder, now)?;
+    let spec = assignment::resolve(&job.spec, place.status.device, &inputs.mounts, &inputs.models);
     match &beginning {
         Beginning::New => {}
         Beginning::Resumed => view.say(&format!("{} goes on after attempt {}", job.title(), memory.ledger.attempt)),
@@ -79,8 +80,12 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
         Beginning::Finished => {
             view.end();
             let outcome = report::outcome(&job.title(), &memory, &folder, None, &options.again);
-            let text = format!("{}\n(It was finished before: --fresh starts over)", outcome.text);
-            return Ok(Outcome { text, ..outcome });
+            let before = if job::is_outdated(&spec) {
+                "It was scored before, by an older model than is there now: --fresh scores anew"
+            } else {
+                "It was finished before: --fresh starts over"
+            };
+            return Ok(Outcome { text: format!("{}\n({before})", outcome.text), ..outcome });
         }
     }
     let spec = assignment::resolve(&job.spec, place.status.device, &inputs.mounts, &inputs.models);

@@ -294,6 +294,32 @@ fn what_a_person_should_know_of_a_done_job_stands_below_it() {
 }
 
 #[test]
+fn rows_of_an_older_model_are_told() {
+    let yard = Yard::training(&["ok"]);
+    std::fs::create_dir(yard.path("model")).unwrap();
+    yard.write("model/model.json", "");
+    yard.write(
+        "job.yaml",
+        &format!(
+            "apiVersion: trainyard.dev/v1alpha1\nkind: ScoringJob\nmetadata: {{name: a}}\nspec:\n  model: {{uri: \"file://{}\"}}\n  \
+             data: {{uri: \"file://{}\"}}\n  output: {{uri: \"pvc://scores\"}}\n",
+            yard.path("model").display(),
+            yard.path("data").display()
+        ),
+    );
+    assert_eq!(yard.run(&[]).code, 0);
+    // The digest of nothing, and another one.
+    for (digest, says) in [
+        ("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "It was finished before"),
+        ("0", "It was scored before, by an older model than is there now: --fresh scores anew"),
+    ] {
+        yard.write(".trainyard/volumes/scores/manifest.json", &format!("{{\"modelDigest\": \"sha256:{digest}\"}}"));
+        let again = yard.run(&[]);
+        assert!(again.code == 0 && again.out.contains(says), "{again:?}");
+    }
+}
+
+#[test]
 fn a_trainer_that_is_not_there_is_said_so() {
     let yard = Yard::training(&["ok"]);
     let ran = yard.run(&["--trainer", "/no/trainer"]);
