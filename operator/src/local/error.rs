@@ -19,6 +19,14 @@ pub enum RunError {
     /// Data or a model that the job reads is not there.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Missing(Vec<LocatedFault>),
+    /// The folder that the job writes to can't be made or written.
+    #[error("{fault}")]
+    Output {
+        /// What it means.
+        cause: Cause,
+        /// Which one, and why.
+        fault: Box<LocatedFault>,
+    },
     /// The job has started with another spec.
     #[error(
         "{faults}\nThis job has started with another spec ({folder}). Give it back the old spec to go on, give the new one \
@@ -83,6 +91,7 @@ impl RunError {
         match self {
             RunError::Manifest(_) | RunError::Set(_) | RunError::Changed { .. } => by_cause(Cause::BadSpec),
             RunError::Missing(_) => by_cause(Cause::DataMissing),
+            RunError::Output { cause, .. } => by_cause(*cause),
             RunError::Locked { .. } => TEMPORARY_FAILURE,
             RunError::Trainer(_) => COMMAND_NOT_FOUND,
             RunError::NoGpu(_) => by_cause(Cause::GpuUnsupported),
@@ -96,6 +105,7 @@ impl RunError {
             RunError::Manifest(_) => "manifest",
             RunError::Set(_) => "set",
             RunError::Missing(_) => "missing",
+            RunError::Output { .. } => "output",
             RunError::Changed { .. } => "changed",
             RunError::Locked { .. } => "locked",
             RunError::Trainer(_) => "trainer",

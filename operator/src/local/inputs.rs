@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crds::contract::Cause;
 use crds::fault::Fault;
 use crds::status::{JobStatus, Phase, TrainingJobStatus};
+use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 
 use super::error::RunError;
@@ -84,6 +87,27 @@ fn model_of(state: &Path, namespace: &str, name: &str) -> Result<Result<String, 
             Ok(model.uri)
         }
         Some(status) => Err(format!("the TrainingJob {name} has no model: it is {:?}", status.job.phase)),
+    })
+}
+
+/// Makes the folder on this machine that a job writes to, if it writes to one. Where it can't be made or written now, the next
+/// attempt could not either.
+///
+/// # Errors
+/// [`RunError::Output`].
+pub(crate) fn make_output(manifest: &Manifest, mounts: &BTreeMap<String, String>) -> Result<(), RunError> {
+    let Some(folder) = output_folder(&manifest.value["spec"], mounts) else { return Ok(()) };
+    let usable = AccessFlags::W_OK | AccessFlags::X_OK;
+    let made = fs::create_dir_all(&folder).and_then(|()| access(&folder, usable).map_err(Into::into));
+    made.map_err(|source| {
+        let cause = match source.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Cause::Permission,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Cause::Storage,
+            _ => Cause::BadSpec,
+        };
+        let message = format!("can't write to the folder {}: {source}", folder.display());
+        let fault = Fault::error("spec.output.uri", message, "Give a folder that you may write to");
+        RunError::Output { cause, fault: Box::new(manifest.locate(fault)) }
     })
 }
 

@@ -88,7 +88,7 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
             return Ok(Outcome { text: format!("{}\n({before})", outcome.text), ..outcome });
         }
     }
-    let spec = assignment::resolve(&job.spec, place.status.device, &inputs.mounts, &inputs.models);
+    inputs::make_output(manifest, &inputs.mounts)?;
     let children = Children::left_over(&folder, &wished, &memory.ledger, now);
     let status = folder.status::<Value>()?.unwrap_or_default();
     let mut runner =

@@ -287,6 +287,20 @@ fn an_endpoint_is_served_until_a_signal_comes() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_refused_before_anything_starts() {
+    let yard = Yard::training(&["ok"]);
+    yard.write("file", "");
+    let below_a_file = format!("file://{}/out", yard.path("file").display());
+    for (output, why) in [(below_a_file.as_str(), "Not a directory"), ("file:///proc/nowhere/out", "No such file")] {
+        let ran = yard.run(&["--set", &format!("spec.output.uri={output}")]);
+        assert_eq!(ran.code, 64, "{ran:?}");
+        assert!(ran.err.contains("can't write to the folder") && ran.err.contains(why), "{ran:?}");
+    }
+    assert!(!yard.path("started-1-0").exists());
+    assert_eq!(yard.run(&[]).code, 0, "nothing has begun that could not be changed");
+}
+
+#[test]
 fn what_a_person_should_know_of_a_done_job_stands_below_it() {
     let ran = Yard::training(&["noted"]).run(&[]);
     assert_eq!(ran.code, 0, "{ran:?}");
