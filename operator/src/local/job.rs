@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crds::check::Resource;
-use crds::contract::STOP_SECONDS;
+use crds::contract::{Progress, STOP_SECONDS};
 use crds::fault::Fault;
 use crds::infrastructure::Infrastructure;
 use crds::status::Phase;
@@ -136,7 +136,8 @@ impl LocalJob {
         self.work.metadata().name.as_deref().unwrap_or_default()
     }
 
-    fn kind(&self) -> &'static str {
+    /// Name of the kind.
+    pub(crate) fn kind(&self) -> &'static str {
         match self.work {
             Work::Training(_) => "TrainingJob",
             Work::Scoring(_) => "ScoringJob",
@@ -221,6 +222,16 @@ pub(crate) fn take_up(
     Ok((memory, beginning))
 }
 
+/// What is said to whoever stops a job that is so far. A checkpoint comes of steps alone, not of what prepares them.
+pub(crate) fn stopping(kind: &str, attempt: u32, progress: Option<&Progress>) -> String {
+    let steps = progress.is_some_and(|progress| progress.attempt == attempt && progress.stage != "Preparing");
+    let first = match kind {
+        "TrainingJob" if steps => ": the step is finished first, then a checkpoint is committed",
+        _ => "",
+    };
+    format!("Stopping{first}. Once more kills it at once")
+}
+
 /// Makes a failed job one that is tried again: the person who runs it has looked into it. Its attempts count on.
 fn reopen(ledger: &mut Ledger, now: Timestamp) {
     for gang in ledger.gangs.values_mut() {
@@ -282,4 +293,24 @@ pub(crate) fn start_over(
         moved.push((output, aside));
     }
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stops_a_job_is_promised_a_checkpoint_of_steps_alone() {
+        let at = |attempt, stage: &str| Progress { attempt, stage: stage.to_owned(), ..Progress::default() };
+        let promise = |kind, progress: Option<&Progress>| stopping(kind, 2, progress).contains("checkpoint");
+        assert!(promise("TrainingJob", Some(&at(2, "Training"))));
+        for (kind, progress) in [
+            ("TrainingJob", None),
+            ("TrainingJob", Some(at(2, "Preparing"))),
+            ("TrainingJob", Some(at(1, "Training"))),
+            ("ScoringJob", Some(at(2, "Scoring"))),
+        ] {
+            assert!(!promise(kind, progress.as_ref()), "{kind} {progress:?}");
+        }
+    }
 }

@@ -139,8 +139,8 @@ impl Runner<'_> {
             match signals.recv_timeout(TICK) {
                 Ok(signal) if stopped_by.is_none() => {
                     stopped_by = Some(signal);
-                    self.view
-                        .say("Stopping: the step is finished and a checkpoint committed. Once more kills it at once");
+                    let attempt = self.memory.ledger.attempt;
+                    self.view.say(&job::stopping(self.job.kind(), attempt, world.progress.as_ref()));
                 }
                 Ok(_) => self.children.kill(now),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -108,6 +108,7 @@ fn ctrl_c_suspends_and_the_same_command_goes_on() {
         let ran = started.wait();
         assert_eq!(ran.code, code, "{ran:?}");
         assert!(ran.err.contains("a checkpoint is committed at step 42"), "{ran:?}");
+        assert!(ran.err.contains("Stopping. Once more kills it at once"), "nothing was heard of a step: {ran:?}");
         assert!(ran.err.contains("run -f job.yaml"), "{ran:?}");
         let status = yard.status();
         assert_eq!((&status["phase"], &status["failures"]), (&json!("Suspended"), &json!(0)));
