@@ -34,6 +34,7 @@ pub(crate) fn gpus(dev: &Path) -> u32 {
 pub(crate) fn place(wish: &Infrastructure, members: u32, gpus: u32) -> Result<Place, RunError> {
     let needed = members.saturating_mul(wish.gpus_per_node);
     let enough = gpus >= needed;
+    let asked = if needed == 1 { "1 GPU is asked for".to_owned() } else { format!("{needed} GPUs are asked for") };
     let (device, reason) = match wish.device {
         Device::Gpu if enough => (Device::Gpu, "asked for by spec.infrastructure.device".to_owned()),
         Device::Gpu => {
@@ -42,12 +43,15 @@ pub(crate) fn place(wish: &Infrastructure, members: u32, gpus: u32) -> Result<Pl
             } else {
                 String::new()
             };
-            return Err(RunError::NoGpu(format!("{needed} GPUs are asked for{members}; this machine has {gpus}")));
+            return Err(RunError::NoGpu(format!("{asked}{members}; this machine has {gpus}")));
         }
         Device::Cpu => (Device::Cpu, "asked for by spec.infrastructure.device".to_owned()),
-        Device::Auto if enough => (Device::Gpu, format!("this machine has {gpus} GPUs")),
+        Device::Auto if enough => {
+            let there = if gpus == 1 { "a GPU".to_owned() } else { format!("{gpus} GPUs") };
+            (Device::Gpu, format!("this machine has {there}"))
+        }
         Device::Auto if gpus == 0 => (Device::Cpu, "this machine has no GPU".to_owned()),
-        Device::Auto => (Device::Cpu, format!("{needed} GPUs are asked for; this machine has {gpus}")),
+        Device::Auto => (Device::Cpu, format!("{asked}; this machine has {gpus}")),
     };
     let (processes, gpus) = match device {
         Device::Gpu => (wish.gpus_per_node, needed),
@@ -95,6 +99,18 @@ mod tests {
             let got = place(&wish(device, each), members, there).ok();
             let got = got.map(|place| (place.status.device, place.processes, place.status.gpus));
             assert_eq!(got, expected, "{device:?}, {each} each, {members} members, {there} there");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_in_vain_is_counted() {
+        for (each, members, message) in [
+            (1, 1, "1 GPU is asked for; this machine has 0"),
+            (2, 1, "2 GPUs are asked for; this machine has 0"),
+            (1, 3, "3 GPUs are asked for (3 members with 1 each); this machine has 0"),
+        ] {
+            let error = place(&wish(Device::Gpu, each), members, 0).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
         }
     }
 
