@@ -115,6 +115,7 @@ impl File {
                 Err(broken) => faults.extend(self.located(node, &value, broken)),
             }
         }
+        faults.extend(manifests.iter().enumerate().flat_map(|(index, manifest)| manifest.clashes(&manifests[..index])));
         if faults.iter().any(LocatedFault::is_error) { Err(faults) } else { Ok(manifests) }
     }
 
@@ -130,6 +131,29 @@ impl Manifest {
     /// `fault` at the place of its field.
     pub fn locate(&self, fault: Fault) -> LocatedFault {
         locate(&self.file, &self.text, &self.node, &self.value, fault)
+    }
+
+    /// What can't stand beside the manifests before it in one file: its name, or its output.
+    fn clashes(&self, before: &[Manifest]) -> Vec<LocatedFault> {
+        let text = |manifest: &Manifest, pointer| {
+            manifest.value.pointer(pointer).and_then(Value::as_str).map(|text| text.trim_end_matches('/').to_owned())
+        };
+        let title = |manifest: &Manifest| format!("{} {}", manifest.resource.kind(), manifest.resource.name());
+        let shares = |other: &Manifest, pointer| text(self, pointer) == text(other, pointer);
+        let beside: Vec<&Manifest> = before.iter().filter(|other| shares(other, "/metadata/namespace")).collect();
+        let mut clashes = Vec::new();
+        if beside.iter().any(|other| title(other) == title(self)) {
+            let message = format!("the {} is in this file already", title(self));
+            clashes.push(Fault::error("metadata.name", message, "Give each a name of its own"));
+        } else if let Some(output) = text(self, "/spec/output/uri")
+            // A custom image reads the spec by its own lights.
+            && text(self, "/spec/infrastructure/image").is_none()
+            && let Some(other) = beside.iter().find(|other| shares(other, "/spec/output/uri"))
+        {
+            let message = format!("{output} is the output of the {} in this file too", title(other));
+            clashes.push(Fault::error("spec.output.uri", message, "Give each job a folder of its own"));
+        }
+        clashes.into_iter().map(|fault| self.locate(fault)).collect()
     }
 
     /// Checks whether this manifest may take the place of `old`, an object with its status.

@@ -89,6 +89,21 @@ fn each_document_of_a_file_is_checked() {
 }
 
 #[test]
+fn two_jobs_of_one_file_have_names_and_outputs_of_their_own() {
+    let other = JOB.replace("name: digits", "name: letters");
+    let elsewhere = other.replace("/out", "/other");
+    let apart = JOB.replace("  name: digits", "  name: digits\n  namespace: b");
+    for (second, expected) in [
+        (JOB, vec!["16:9 metadata.name: the TrainingJob digits is in this file already"]),
+        (&other, vec!["23:10 spec.output.uri: file:///out is the output of the TrainingJob digits in this file too"]),
+        (&elsewhere, vec![]),
+        (&apart, vec![]),
+    ] {
+        assert_eq!(told(&format!("{JOB}---\n{second}")), expected, "{second}");
+    }
+}
+
+#[test]
 fn rules_point_at_what_they_are_about() {
     let text = JOB.replace(
         "    uri: file:///data",
