@@ -32,15 +32,23 @@ impl Version {
     pub(crate) fn run(&self) -> u8 {
         let ours = env!("CARGO_PKG_VERSION");
         let api = format!("{}/{}", crds::contract::GROUP, crds::contract::VERSION);
+        let people = format!("client      {ours}\napi         {api}\n");
+        let mut value = json!({"client": ours, "api": api});
         if self.client {
-            let value = json!({"client": ours, "api": api});
-            return self.output.print(&value, || format!("client      {ours}\napi         {api}\n"));
+            return self.output.print(&value, || people);
         }
-        self.access.with(async |cluster| {
-            let server = cluster.client.apiserver_version().await?.git_version;
-            let value = json!({"client": ours, "api": api, "kubernetes": server});
-            Ok(self.output.print(&value, || format!("client      {ours}\napi         {api}\nkubernetes  {server}\n")))
-        })
+        // What this program knows of itself it tells in any case.
+        match self.access.find(async |cluster| Ok(cluster.client.apiserver_version().await?.git_version)) {
+            Ok(server) => {
+                value["kubernetes"] = json!(server);
+                self.output.print(&value, || format!("{people}kubernetes  {server}\n"))
+            }
+            Err(error) => {
+                self.output.print(&value, || people);
+                eprintln!("{error}");
+                error.exit_code()
+            }
+        }
     }
 }
 

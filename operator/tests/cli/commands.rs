@@ -91,3 +91,15 @@ fn explain_says_what_a_code_means_and_what_to_do() {
     assert_eq!(mistyped.code, 2);
     assert!(mistyped.err.contains("write an exit code from 0 to 255 or a cause's name"), "{mistyped:?}");
 }
+/// A kubeconfig that is not there.
+const NOWHERE: [&str; 2] = ["--kubeconfig", "/nowhere/kubeconfig"];
+
+#[test]
+fn version_tells_of_this_program_where_there_is_no_cluster() {
+    let yard = Yard::training(&[]);
+    let ours = yard.trainyard(&["version", "--client"]);
+    let told = yard.trainyard(&[&["version"], &NOWHERE[..]].concat());
+    assert_eq!((told.code, &told.out), (3, &ours.out), "{told:?}");
+    assert!(ours.out.starts_with("client ") && told.err.starts_with("can't find a cluster"), "{told:?}");
+}
+
