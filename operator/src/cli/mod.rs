@@ -119,7 +119,7 @@ struct Run {
     #[arg(long, value_name = "DEVICE", ignore_case = true)]
     device: Option<Device>,
     /// Folder of the state of jobs, and of claims.
-    #[arg(long, value_name = "DIR", default_value = ".trainyard")]
+    #[arg(long, value_name = "DIR", default_value = local::STATE)]
     state: PathBuf,
     /// Folder that pvc://CLAIM is on this machine.
     #[arg(long = "volume", value_name = "CLAIM=DIR", value_parser = volume)]

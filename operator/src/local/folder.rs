@@ -45,6 +45,9 @@ pub(crate) struct JobFolder {
     _lock: File,
 }
 
+/// Name of the state folder, unless a run is told another one.
+pub const STATE: &str = ".trainyard";
+
 /// The folder of a job below the state folder.
 pub(crate) fn path_of(state: &Path, namespace: &str, kind: &str, name: &str) -> PathBuf {
     state.join("jobs").join(format!("{namespace}.{kind}.{name}"))
@@ -146,6 +149,21 @@ impl JobFolder {
 /// The status in a job's folder; `None` if there is no such job.
 pub(crate) fn read_status<S: DeserializeOwned>(folder: &Path) -> Result<Option<S>, RunError> {
     read_json(&folder.join("status.json"))
+}
+
+/// The folders of jobs of this name, of any namespace and kind, each with the kind.
+pub(crate) fn of_name(state: &Path, name: &str) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(state.join("jobs")).into_iter().flatten().flatten();
+    let mut found: Vec<(String, PathBuf)> = entries
+        .filter_map(|entry| {
+            let folder = entry.file_name().into_string().ok()?;
+            let mut parts = folder.splitn(3, '.').skip(1);
+            let kind = parts.next()?.to_owned();
+            (parts.next() == Some(name)).then(|| (kind, entry.path()))
+        })
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 /// A path beside `path` that is free, to keep something old.

@@ -18,10 +18,13 @@ mod poll;
 mod report;
 mod runner;
 mod serve;
+mod traces;
 mod trainer;
 mod view;
 
 pub use error::RunError;
+pub use folder::STATE;
 pub use report::Outcome;
 pub use runner::{Options, run};
+pub use traces::traces;
 pub use trainer::find as find_trainer;

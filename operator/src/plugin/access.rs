@@ -1,6 +1,6 @@
 //! The way to the cluster, as kubectl's options name it, and how an answer is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::error::PluginError;
 use crate::cli::print;
+use crate::local;
 
 /// Longest time that a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,6 +65,19 @@ impl Access {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| PluginError::Refused(format!("can't start: {error}")))?;
         runtime.block_on(async { work(self.connect().await?).await })
+    }
+
+    /// Does something with the job of this name; the exit code. If the cluster can't be asked for it, or doesn't have it, what a run on
+    /// this machine has left of it is told.
+    pub(crate) fn with_job(&self, typed: &str, work: impl AsyncFnOnce(Cluster) -> Result<u8, PluginError>) -> u8 {
+        self.find(work).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            if error.finds_no_job() {
+                let name = typed.rsplit_once('/').map_or(typed, |(_, name)| name);
+                eprint!("{}", local::traces(Path::new(local::STATE), name));
+            }
+            error.exit_code()
+        })
     }
 
     /// Does something with the cluster; the exit code. A fault is told on the standard error.

@@ -80,6 +80,18 @@ pub(crate) enum PluginError {
 }
 
 impl PluginError {
+    /// Whether the cluster could not be asked for a job, or doesn't have it.
+    pub(crate) fn finds_no_job(&self) -> bool {
+        matches!(
+            self,
+            PluginError::Kubeconfig(_)
+                | PluginError::Unreachable { .. }
+                | PluginError::Unauthorized
+                | PluginError::NoKinds
+                | PluginError::NoJob { .. }
+        )
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

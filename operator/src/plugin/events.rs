@@ -27,7 +27,7 @@ pub(crate) struct Events {
 impl Events {
     /// Prints them; the exit code.
     pub(crate) fn run(&self) -> u8 {
-        self.access.with(async |cluster| {
+        self.access.with_job(&self.job, async |cluster| {
             let subject = Subject::find(&cluster, &self.job).await?;
             let title = subject.title();
             let events = of(&cluster, |event| match &subject {

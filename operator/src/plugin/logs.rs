@@ -80,7 +80,7 @@ pub(crate) fn seconds(text: &str) -> Result<i64, String> {
 impl Logs {
     /// Prints them; the exit code: with --follow 1 if the job failed.
     pub(crate) fn run(&self) -> u8 {
-        self.access.with(async |cluster| {
+        self.access.with_job(&self.job, async |cluster| {
             let subject = Subject::find(&cluster, &self.job).await?;
             if let (Subject::Endpoint(_), Some(_)) = (&subject, self.rank) {
                 let text = format!("{}: an endpoint's pods have no ranks: leave --rank out", subject.title());

@@ -30,7 +30,7 @@ pub(crate) struct Report {
 impl Report {
     /// Says where it is, and opens it if it can; the exit code: 1 if there is none yet.
     pub(crate) fn run(&self) -> u8 {
-        self.access.with(async |cluster| {
+        self.access.with_job(&self.job, async |cluster| {
             let job = cluster.find_training(&self.job).await?;
             if job.status.phase != Phase::Succeeded {
                 let text = format!("{} has no report yet ({}): it is written at the end", job.title(), job.phase());

@@ -51,7 +51,7 @@ struct Seen {
 impl Status {
     /// Prints it; the exit code: 1 if the one job that was asked for has failed.
     pub(crate) fn run(&self) -> u8 {
-        self.access.with(async |cluster| {
+        self.access.with_job(self.job.as_deref().unwrap_or_default(), async |cluster| {
             if self.watch && !self.output.is_for_people() {
                 return Err(PluginError::Usage("--watch is for people: leave out -o json and -o yaml".to_owned()));
             }

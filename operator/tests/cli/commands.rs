@@ -91,6 +91,7 @@ fn explain_says_what_a_code_means_and_what_to_do() {
     assert_eq!(mistyped.code, 2);
     assert!(mistyped.err.contains("write an exit code from 0 to 255 or a cause's name"), "{mistyped:?}");
 }
+
 /// A kubeconfig that is not there.
 const NOWHERE: [&str; 2] = ["--kubeconfig", "/nowhere/kubeconfig"];
 
@@ -103,3 +104,17 @@ fn version_tells_of_this_program_where_there_is_no_cluster() {
     assert!(ours.out.starts_with("client ") && told.err.starts_with("can't find a cluster"), "{told:?}");
 }
 
+#[test]
+fn a_job_of_this_machine_that_a_cluster_is_asked_for_is_pointed_at() {
+    let yard = Yard::training(&["ok"]);
+    let before = yard.trainyard(&[&["status", "digits"], &NOWHERE[..]].concat());
+    assert!(before.code == 3 && !before.err.contains("on this machine"), "{before:?}");
+    assert_eq!(yard.run(&[]).code, 0);
+    for typed in [["status", "digits"], ["logs", "tj/digits"], ["report", "digits"], ["events", "digits"]] {
+        let told = yard.trainyard(&[&typed, &NOWHERE[..]].concat());
+        assert_eq!(told.code, 3, "{told:?}");
+        let place =
+            "The TrainingJob digits was run on this machine: .trainyard/jobs/local.TrainingJob.digits has status.json";
+        assert!(told.err.contains(place), "{typed:?}: {told:?}");
+    }
+}
