@@ -128,8 +128,8 @@ fn read(
     }
     let logits: Vec<&Tensor> = unread.iter().map(|batch| &batch.logits).collect();
     let probabilities = rows(&Tensor::f_cat(&logits, 0)?)?;
-    let threshold = classifier.card().threshold.map(|threshold| threshold as f32);
-    let mut predictions = probabilities.chunks_exact(classifier.classes().len()).map(|row| Ok(predict(row, threshold)));
+    let (classes, threshold) = (classifier.classes(), classifier.card().threshold.map(|threshold| threshold as f32));
+    let mut predictions = probabilities.chunks_exact(classes.len()).map(|row| predict(row, classes, threshold));
     for batch in unread.drain(..) {
         let mut rows: Vec<Row> = predictions.by_ref().take(batch.images).collect();
         for (place, error) in &batch.failures {
@@ -200,8 +200,14 @@ pub(super) fn requests(ranges: Vec<Range<usize>>, batch_size: usize) -> impl Ite
     })
 }
 
-fn predict(probabilities: &[f32], threshold: Option<f32>) -> Prediction {
-    Prediction { class: decide(probabilities, threshold), probabilities: probabilities.to_vec() }
+/// The row of an image by its probabilities. One on which the network overflows costs its own row, not the job.
+fn predict(probabilities: &[f32], classes: &[String], threshold: Option<f32>) -> Row {
+    match probabilities.iter().zip(classes).find(|(value, _)| !value.is_finite()) {
+        Some((value, class)) => {
+            Err(format!("the network's answer is not finite (the probability of {class:?} is {value})"))
+        }
+        None => Ok(Prediction { class: decide(probabilities, threshold), probabilities: probabilities.to_vec() }),
+    }
 }
 
 #[cfg(test)]
@@ -217,5 +223,15 @@ mod tests {
         let second = [vec![4, 5, 6], vec![7]];
         assert_eq!(samples(&[(0, 4), (4, 8)]), [&[vec![0, 1, 2], vec![3]], &second[..]].concat());
         assert_eq!(samples(&[(4, 8)]), second);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_finite_is_the_error_of_its_row() {
+        let classes = ["left", "right"].map(str::to_owned);
+        let sentence = |value| format!("the network's answer is not finite (the probability of \"right\" is {value})");
+        assert_eq!(predict(&[0.25, f32::NAN], &classes, None), Err(sentence("NaN")));
+        assert_eq!(predict(&[0.25, f32::INFINITY], &classes, Some(0.5)), Err(sentence("inf")));
+        let prediction = Prediction { class: 1, probabilities: vec![0.25, 0.75] };
+        assert_eq!(predict(&[0.25, 0.75], &classes, None), Ok(prediction));
     }
 }
