@@ -64,13 +64,12 @@ impl App {
     }
 
     /// Loads the version of a model that lies in its folder now. If it is the device that fails and it may be another one,
-    /// it is the CPU from then on.
+    /// it is the CPU from then on; not for a version that would take the place of one that the device does carry.
     pub(super) fn load_one(&self, served: &Served) -> Result<(), Fault> {
-        use crds::contract::Cause::{GpuMemory, GpuUnsupported, NodeFault};
         let chosen = self.chosen();
-        let may_fall_back = chosen.device.is_cuda() && self.settings.device == crds::infrastructure::Device::Auto;
+        let is_first = served.current().is_none();
         let version = match served.load(&self.settings, &chosen, &self.engine) {
-            Err(fault) if may_fall_back && matches!(fault.cause(), GpuMemory | GpuUnsupported | NodeFault) => {
+            Err(fault) if is_first && chosen.may_fall_back(self.settings.device, fault.cause()) => {
                 let chosen = Chosen::fallback(&fault);
                 let version = served.load(&self.settings, &chosen, &self.engine)?;
                 *self.chosen.write().unwrap_or_else(PoisonError::into_inner) = chosen;

@@ -1,6 +1,7 @@
 //! What the server computes on, and why: a GPU if there is one that passes every check, otherwise the CPU. Unlike a
 //! training, whose ranks must agree, a server goes on without a GPU that is broken, and says so.
 
+use crds::contract::Cause;
 use crds::infrastructure::Device as Wanted;
 use crds::training::Precision;
 use tch::Device;
@@ -24,6 +25,12 @@ impl Chosen {
             Device::Cuda(_) => "Gpu",
             _ => "Cpu",
         }
+    }
+
+    /// Whether the CPU may take its place after a fault: the device failed, and was not asked for by name.
+    pub(super) fn may_fall_back(&self, wanted: Wanted, cause: Cause) -> bool {
+        let of_device = matches!(cause, Cause::GpuMemory | Cause::GpuUnsupported | Cause::NodeFault);
+        of_device && self.device.is_cuda() && wanted == Wanted::Auto
     }
 
     /// The CPU, because a GPU that was there can't be used.
@@ -65,9 +72,18 @@ pub(super) fn choose(wanted: Wanted, precision: Precision) -> Result<Chosen, Fau
 
 #[cfg(test)]
 mod tests {
-    use crds::contract::Cause;
-
     use super::*;
+
+    #[test]
+    fn the_cpu_takes_the_place_of_a_gpu_that_fails_and_was_not_asked_for() {
+        let on = |device| Chosen { device, reason: String::new() };
+        for cause in [Cause::GpuMemory, Cause::GpuUnsupported, Cause::NodeFault] {
+            assert!(on(Device::Cuda(0)).may_fall_back(Wanted::Auto, cause), "{cause:?}");
+        }
+        assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Gpu, Cause::GpuMemory));
+        assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Auto, Cause::BadData));
+        assert!(!on(Device::Cpu).may_fall_back(Wanted::Auto, Cause::GpuMemory));
+    }
 
     #[test]
     fn without_a_gpu_the_cpu_computes_and_the_reason_is_told() {
