@@ -14,7 +14,7 @@ mod pool;
 mod queue;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -110,7 +110,7 @@ impl Engine {
             let row = match drawn {
                 Drawn::Here(row) => row,
                 // Without an answer the thread that had the image has panicked.
-                Drawn::Soon(row) => {
+                Drawn::Soon { row, .. } => {
                     row.await.unwrap_or(Err(ImageFault::Panicked)).map_err(|fault| ServeError::image(index, fault))?
                 }
             };
@@ -135,10 +135,10 @@ impl Engine {
         };
         let (reply, row) = oneshot::channel();
         let (view, metrics) = (Arc::clone(view), Arc::clone(&self.metrics));
+        let held = Held(Arc::new(Mutex::new(Some(bytes))));
+        let file = Arc::clone(&held.0);
         self.pool.run(move |scratch| {
-            if reply.is_closed() {
-                return;
-            }
+            let Some(bytes) = take(&file) else { return };
             let start = Instant::now();
             let mut pixels = vec![0; view.preprocessing().image_bytes()];
             let drawn = view.draw(scratch, &bytes, 0, 0, &mut pixels);
@@ -146,14 +146,28 @@ impl Engine {
             // Whoever asked may have left meanwhile.
             let _ = reply.send(drawn.map(|()| Row::Pixels(pixels)));
         });
-        Drawn::Soon(row)
+        Drawn::Soon { row, _held: held }
     }
 }
 
 /// An image that the network can take, now or soon.
 enum Drawn {
     Here(Row),
-    Soon(oneshot::Receiver<Result<Row, ImageFault>>),
+    Soon { row: oneshot::Receiver<Result<Row, ImageFault>>, _held: Held },
+}
+
+/// The file of an image until a thread takes it up. It goes with the client: while the threads are busy, those who have left
+/// would otherwise hold memory that nobody counts any more.
+struct Held(Arc<Mutex<Option<Bytes>>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(take(&self.0));
+    }
+}
+
+fn take(file: &Mutex<Option<Bytes>>) -> Option<Bytes> {
+    file.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// How images are gathered that are computed one by one.
@@ -162,7 +176,6 @@ pub(super) const ONE_BY_ONE: Gathering = Gathering { most: 1, delay: Duration::Z
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
-    use std::sync::Mutex;
 
     use image::{ImageFormat, RgbImage};
     use proptest::prelude::*;
@@ -220,6 +233,29 @@ mod tests {
         assert_eq!(error, ServeError::Image { index: 1, fault: ImageFault::Unknown });
         assert!(seen.lock().unwrap().is_empty());
         assert_eq!(lane.admission.waiting(), 0);
+    }
+
+    #[test]
+    fn a_file_that_waits_for_a_thread_goes_with_its_client() {
+        /// A file whose memory can be seen to be free.
+        struct File(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+        impl AsRef<[u8]> for File {
+            fn as_ref(&self) -> &[u8] {
+                b"no image"
+            }
+        }
+        let engine = Engine::start(1, 10_000, Arc::default(), |_| ()).unwrap();
+        let (lane, _) = lane(&engine, 8);
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        engine.pool.run(move |_| wait.recv().unwrap_or_default());
+        let memory = Arc::new(());
+        let pictures = [0, 1].map(|_| Picture::Encoded(Bytes::from_owner(File(Arc::clone(&memory)))));
+        let mut asking = Box::pin(engine.compute(&lane, pictures.into(), ()));
+        block_on(async { assert!(futures::poll!(&mut asking).is_pending()) });
+        assert_eq!((Arc::strong_count(&memory), lane.admission.waiting()), (3, 2));
+        drop(asking);
+        assert_eq!((Arc::strong_count(&memory), lane.admission.waiting()), (1, 0));
+        drop(go_on);
     }
 
     #[test]
