@@ -39,7 +39,7 @@ pub fn run() -> Result<(), Fault> {
         }
         Work::Scoring(job) => {
             let device = device(job.spec.infrastructure.device, job.spec.precision, &place)?;
-            score::run(&job, &place, device, serve_progress(&place, job.attempt))?
+            score::run(&job, &place, device, serve_progress(&place, job.attempt).as_ref())?
         }
     };
     if let Some(result) = result {

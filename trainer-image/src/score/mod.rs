@@ -40,7 +40,7 @@ pub fn run(
     job: &Assignment<ScoringJobSpec>,
     place: &Place,
     device: Device,
-    progress: Option<ProgressHandle>,
+    progress: Option<&ProgressHandle>,
 ) -> Result<Option<JobResult>, Fault> {
     let spec = &job.spec;
     let uri = spec.model.uri.as_deref().ok_or_else(|| {
@@ -99,7 +99,7 @@ pub fn run(
             let samples = samples.map(|image| Sample { path: image.path.clone(), label: image.label }).collect();
             let dataset = Dataset { samples, ..listed };
             let pipeline = pipeline(spec, place, saved, dataset, device, writer.missing())?;
-            pipeline.run(&mut writer, judge.as_ref(), progress.as_ref())?;
+            pipeline.run(&mut writer, judge.as_ref(), progress)?;
             writer.finish()?.manifest
         }
     };
@@ -151,6 +151,8 @@ fn pipeline(
     let options = Options { failures: Failures::Report, ..Options::new(threads) };
     let loader = Loader::start(images.clone(), requests(due.clone(), batch_size), options)?;
     let classifier = Classifier::prepare(&saved, Settings::new(device, spec.precision, batch_size))?;
+    // The network has its own weights.
+    drop(saved);
     tracing::info!(network = classifier.how(), "the model is ready");
     Ok(Pipeline { classifier, images, loader, due: due.into() })
 }
