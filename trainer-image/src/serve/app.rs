@@ -5,19 +5,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::contract::{CONTRACT_VERSION, Serving};
 
-use tokio::sync::Semaphore;
-
 use super::device::Chosen;
 use super::engine::Engine;
 use super::error::ServeError;
+use super::grpc;
 use super::metrics::Metrics;
 use super::models::{Served, Version};
+use super::room::Room;
 use super::settings::Settings;
 use super::token::Token;
 use crate::fault::Fault;
-
-/// Largest bodies that are read at a time; of smaller ones as many more.
-const BODIES: usize = 16;
 
 /// The server.
 pub(super) struct App {
@@ -25,7 +22,7 @@ pub(super) struct App {
     pub(super) engine: Engine,
     pub(super) metrics: Arc<Metrics>,
     /// Bytes that bodies of requests may take at a time, all together.
-    pub(super) room: Semaphore,
+    pub(super) room: Room,
     models: Vec<Served>,
     token: Option<Token>,
     chosen: RwLock<Chosen>,
@@ -42,7 +39,7 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> App {
         let models = settings.models.iter().map(|source| Served::new(source, &settings.batching)).collect();
-        let room = Semaphore::new(BODIES * settings.limits.max_request_bytes as usize);
+        let room = Room::new(settings.limits.max_request_bytes as usize + grpc::FRAME);
         App {
             settings,
             engine,

@@ -42,6 +42,9 @@ pub(super) enum ServeError {
     /// The request didn't arrive in time.
     #[error("the request did not arrive within {0} seconds")]
     Slow(u64),
+    /// The client stopped in the midst of the request.
+    #[error("nothing of the request arrived for {0} seconds: send its body without a pause")]
+    Silent(u64),
     /// Too many images wait.
     #[error("{waiting} images wait already, and no more than {most} may: try again later")]
     QueueFull {
@@ -96,7 +99,7 @@ impl ServeError {
             ServeError::Unauthorized => StatusCode::UNAUTHORIZED,
             ServeError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ServeError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ServeError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            ServeError::Slow(_) | ServeError::Silent(_) => StatusCode::REQUEST_TIMEOUT,
             ServeError::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             ServeError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             ServeError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -118,7 +121,7 @@ impl IntoResponse for ServeError {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // What is left of the body stays unread.
-            ServeError::Slow(_) => {
+            ServeError::Slow(_) | ServeError::Silent(_) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

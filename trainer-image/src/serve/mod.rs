@@ -10,6 +10,7 @@
 //! GPU if there is one that works ([`device`]). When it is told to stop it answers what it has taken in, and ends with 0.
 
 mod app;
+mod body;
 mod connections;
 mod device;
 mod engine;
@@ -19,6 +20,7 @@ mod metrics;
 mod models;
 mod protocol;
 mod rest;
+mod room;
 mod settings;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod strangers;

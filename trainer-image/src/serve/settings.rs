@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// Seconds that a request may take; longer ones are ended with 504
     #[arg(long, default_value_t = RequestLimits::default().timeout_seconds, value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout_seconds: u32,
-    /// Seconds within which a client sends the head of a request; it is cut off otherwise
+    /// Seconds within which a client sends the head of a request, and for which the body may pause; it is cut off otherwise
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     header_timeout_seconds: u32,
     /// Connections at a time, for each protocol; others wait

@@ -90,6 +90,35 @@ fn what_takes_too_long_is_ended() {
 }
 
 #[test]
+fn bodies_that_do_not_come_hold_no_room_and_are_ended() {
+    let server = server(&["--header-timeout-seconds", "5", "--max-request-bytes", "1048576"]);
+    let mut silent: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.rest).unwrap();
+            write!(
+                stream,
+                "POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx"
+            )
+            .unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(post_image(server.rest, INFER, "image/png", &png(true, 1)).status, 200);
+    // It was answered beside them, and not after one of them.
+    let (first, rest) = silent.split_first_mut().unwrap();
+    for stream in rest {
+        stream.set_nonblocking(true).unwrap();
+        assert_eq!(stream.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    }
+    let mut answer = String::new();
+    first.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // The server hangs up on what it has not read.
+    let _ = first.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("nothing of the request arrived for 5 seconds: send its body without a pause"), "{answer}");
+}
+
+#[test]
 fn clients_that_dawdle_hold_nobody_up() {
     let server = server(&["--header-timeout-seconds", "1", "--max-connections", "4"]);
     let mut dawdlers: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(server.rest).unwrap()).collect();

@@ -45,7 +45,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Requests at a time of one connection.
 const STREAMS: u32 = 256;
 /// What a message may have besides the images.
-const FRAME: usize = 64 << 10;
+pub(super) const FRAME: usize = 64 << 10;
 
 /// Tells clients of the standard health service whether requests should come here.
 #[derive(Clone)]
@@ -106,7 +106,7 @@ impl From<ServeError> for Status {
             ServeError::TooLarge(_) => Code::OutOfRange,
             ServeError::QueueFull { .. } => Code::ResourceExhausted,
             ServeError::Unavailable(_) => Code::Unavailable,
-            ServeError::Slow(_) | ServeError::Timeout(_) => Code::DeadlineExceeded,
+            ServeError::Slow(_) | ServeError::Silent(_) | ServeError::Timeout(_) => Code::DeadlineExceeded,
             ServeError::Internal(_) => Code::Internal,
         };
         Status::new(code, error.to_string())

@@ -1,20 +1,17 @@
 //! What `infer` and `explain` have in common: which model, what kind of body, how much of it, and until when.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::response::Response;
 use bytes::Bytes;
-use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout_at};
 
-use super::body::{self, Bounds};
 use super::{Named, NamedPath, named};
 use crate::serve::app::App;
+use crate::serve::body::{self, Bounds, Deadline};
 use crate::serve::error::ServeError;
 use crate::serve::protocol::HEADER_LENGTH;
+use crate::serve::room::Share;
 
 /// A request that has arrived whole.
 pub(super) struct Asked<'a> {
@@ -24,15 +21,8 @@ pub(super) struct Asked<'a> {
     pub(super) content: Content,
     pub(super) body: Bytes,
     pub(super) deadline: Deadline,
-    /// The body's part of the room that all bodies have.
-    _room: SemaphorePermit<'a>,
-}
-
-/// When the answer is due.
-#[derive(Clone, Copy)]
-pub(super) struct Deadline {
-    at: Instant,
-    seconds: u64,
+    /// The body's part of the room that all bodies have. Who goes on with the body on another thread holds it as well.
+    pub(super) share: Arc<Share>,
 }
 
 /// What a body holds.
@@ -47,38 +37,27 @@ pub(super) enum Content {
 impl<'a> Asked<'a> {
     /// Reads the rest of a request, once it is known that there is somebody to answer it.
     pub(super) async fn read(app: &'a Arc<App>, path: NamedPath, request: Request) -> Result<Asked<'a>, ServeError> {
-        let seconds = u64::from(app.settings.limits.timeout_seconds);
-        let deadline = Deadline { at: Instant::now() + Duration::from_secs(seconds), seconds };
+        let limits = &app.settings.limits;
+        let deadline = Deadline::after(limits.timeout_seconds);
         let named = named(path)?;
         let (head, body) = request.into_parts();
         let content = Content::of(&head.headers)?;
+        if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+            let text = format!("Content-Encoding {encoding:?} is not read: send the body as it is");
+            return Err(ServeError::MediaType(text));
+        }
         app.version(&named.model, named.version.as_deref())?;
-        let bounds = Bounds { bytes: app.settings.limits.max_request_bytes as usize, seconds, deadline: deadline.at };
-        let room = app.room.acquire_many(body::most(&head.headers, bounds.bytes));
-        // It is never closed.
-        let room = timeout_at(deadline.at, room).await.map_err(|_| full(seconds))?.map_err(|_| full(seconds))?;
-        let body = body::read(&head.headers, body, bounds).await?;
+        let silence = app.settings.header_timeout;
+        let bounds = Bounds { bytes: limits.max_request_bytes as usize, silence, deadline };
+        let mut share = app.room.share();
+        let body = body::read(&head.headers, body, bounds, &mut share).await?;
         if let (Content::Protocol, Some(kind)) = (content, kind_of_image(&body)) {
             return Err(ServeError::MediaType(format!(
                 "the body is an image, and the headers say that it is an inference request: send it with Content-Type: {kind} (curl \
                  --data-binary @FILE -H 'Content-Type: {kind}')"
             )));
         }
-        Ok(Asked { app, named, headers: head.headers, content, body, deadline, _room: room })
-    }
-}
-
-fn full(seconds: u64) -> ServeError {
-    ServeError::Unavailable(format!("there was no room for the body within {seconds} seconds: others hold it"))
-}
-
-impl Deadline {
-    /// The answer, if it comes in time.
-    pub(super) async fn within(
-        self,
-        answer: impl Future<Output = Result<Response, ServeError>>,
-    ) -> Result<Response, ServeError> {
-        timeout_at(self.at, answer).await.unwrap_or(Err(ServeError::Timeout(self.seconds)))
+        Ok(Asked { app, named, headers: head.headers, content, body, deadline, share: Arc::new(share) })
     }
 }
 

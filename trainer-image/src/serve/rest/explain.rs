@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::serve::engine::{Explained, Picture};
 use crate::serve::error::ServeError;
 use crate::serve::metrics::Ended;
 use crate::serve::models::{Served, Version};
-use crate::serve::protocol::{self, Data, HEADER_LENGTH, Output, Written};
+use crate::serve::protocol::{self, Data, Output, Written};
 
 /// Name of the tensor.
 const HEAT_MAP: &str = "heat_map";
@@ -67,9 +67,7 @@ async fn answer(
     let (picture, request) = match asked.content {
         Content::Image => (Picture::Encoded(asked.body.clone()), protocol::Request::default()),
         Content::Protocol => {
-            let header = asked.headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
-            let (json, binary) = protocol::split(&asked.body, header)?;
-            let mut request = infer::read(json, binary).await?;
+            let mut request = infer::read(asked).await?;
             let pictures = protocol::pictures(std::mem::take(&mut request.inputs), version.size())?;
             let [picture] = <[Picture; 1]>::try_from(pictures).map_err(|pictures| {
                 ServeError::Request(format!("one image is explained at a time, not {}", pictures.len()))
@@ -118,6 +116,8 @@ fn wants_picture(headers: &HeaderMap, content: Content) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]

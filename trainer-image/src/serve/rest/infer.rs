@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -73,15 +73,14 @@ pub(super) async fn infer(
     let answer = async {
         let Query(options) = query.map_err(|rejection| ServeError::Request(rejection.body_text()))?;
         let asked = Asked::read(&app, path, request).await?;
-        let Asked { app, named, headers, content, body, deadline, .. } = &asked;
-        let (served, version) = app.version(&named.model, named.version.as_deref())?;
+        let (served, version) = app.version(&asked.named.model, asked.named.version.as_deref())?;
         let answer = async {
-            match content {
-                Content::Image => image(app, served, &version, &options, body.clone()).await,
-                Content::Protocol => tensors(app, served, &version, headers, body).await,
+            match asked.content {
+                Content::Image => image(&app, served, &version, &options, asked.body.clone()).await,
+                Content::Protocol => tensors(served, &version, &asked).await,
             }
         };
-        deadline.within(answer).await
+        asked.deadline.within(answer).await
     };
     let response = answer.await.unwrap_or_else(IntoResponse::into_response);
     app.metrics.ended(&Ended { protocol: "rest", method: "infer", code: response.status().as_u16() });
@@ -114,17 +113,10 @@ async fn image(
     Ok(Json(answer).into_response())
 }
 
-async fn tensors(
-    app: &App,
-    served: &Served,
-    version: &Version,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<Response, ServeError> {
-    let (json, binary) = protocol::split(body, headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes))?;
-    let mut request = read(json, binary).await?;
+async fn tensors(served: &Served, version: &Version, asked: &Asked<'_>) -> Result<Response, ServeError> {
+    let mut request = read(asked).await?;
     let pictures = protocol::pictures(std::mem::take(&mut request.inputs), version.size())?;
-    let judged = version.judge(&app.engine, pictures).await?;
+    let judged = version.judge(&asked.app.engine, pictures).await?;
     let outputs = protocol::outputs(&request, version, &judged)?;
     let mut binary = Vec::new();
     let answer = TensorAnswer {
@@ -136,12 +128,20 @@ async fn tensors(
     write(&answer, binary)
 }
 
-/// Reads a request, on another thread if it takes a while.
-pub(super) async fn read(json: Bytes, binary: Bytes) -> Result<protocol::Request, ServeError> {
-    if json.len() + binary.len() < LARGE {
+/// Reads a request of the protocol, on another thread if it takes a while.
+pub(super) async fn read(asked: &Asked<'_>) -> Result<protocol::Request, ServeError> {
+    let header = asked.headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
+    let (json, binary) = protocol::split(&asked.body, header)?;
+    if asked.body.len() < LARGE {
         return protocol::read(&json, binary);
     }
-    let read = tokio::task::spawn_blocking(move || protocol::read(&json, binary)).await;
+    let share = Arc::clone(&asked.share);
+    let read = tokio::task::spawn_blocking(move || {
+        // The client may leave meanwhile; the body is here until it is read.
+        let _share = share;
+        protocol::read(&json, binary)
+    });
+    let read = read.await;
     read.unwrap_or_else(|_| Err(ServeError::Internal("the thread that read the request was lost".to_owned())))
 }
 

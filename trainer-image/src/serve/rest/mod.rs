@@ -1,7 +1,6 @@
 //! REST: the addresses and what they answer.
 
 mod asked;
-mod body;
 mod explain;
 mod infer;
 mod openapi;
