@@ -4,7 +4,9 @@ bearer.py GRPC MODEL TOKEN
 """
 
 import sys
+import threading
 
+import grpc
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
@@ -23,4 +25,22 @@ with tritonclient.grpc.InferenceServerClient(GRPC) as client:
             except InferenceServerException as error:
                 assert error.status() == "StatusCode.UNAUTHENTICATED", error
     assert client.get_model_metadata(MODEL, headers={"authorization": "Bearer " + TOKEN}).name == MODEL
+
+# A message is not waited for before it is known that its sender may send one.
+never = threading.Event()
+
+
+def message():
+    never.wait()
+    yield b""
+
+
+with grpc.insecure_channel(GRPC) as channel:
+    infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+    try:
+        infer(message(), timeout=60)
+        raise AssertionError("let in")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+    never.set()
 print("only those who bear it")

@@ -3,6 +3,7 @@
 mod codec;
 mod connection;
 mod convert;
+mod guard;
 #[cfg(any(test, fuzzing))]
 pub(super) mod strangers;
 
@@ -10,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use self::guard::Guard;
 use self::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use self::proto::{
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
@@ -43,7 +44,7 @@ pub(super) mod proto {
 /// How often a silent client is asked whether it is still there, and how long it has to say so.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Requests at a time of one connection.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 32;
 /// What a message may have besides the images.
 pub(super) const FRAME: usize = 64 << 10;
 
@@ -80,7 +81,7 @@ pub(super) async fn serve(incoming: Incoming, app: Arc<App>, health: Health) -> 
         tonic_health::server::HealthService::from_health_reporter(health.0),
     );
     let stop = incoming.stopped();
-    let service = GrpcInferenceServiceServer::new(Service(app))
+    let service = GrpcInferenceServiceServer::new(Service(Arc::clone(&app)))
         .max_decoding_message_size(most)
         .max_encoding_message_size(usize::MAX);
     tonic::transport::Server::builder()
@@ -89,7 +90,7 @@ pub(super) async fn serve(incoming: Incoming, app: Arc<App>, health: Health) -> 
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(health)
-        .add_service(service)
+        .add_service(Guard::new(service, app))
         .serve_with_incoming_shutdown(connection::stream(incoming, header_timeout), stop)
         .await
 }
@@ -119,16 +120,7 @@ fn given(version: &str) -> Option<&str> {
 }
 
 impl Service {
-    fn authorize(&self, metadata: &MetadataMap) -> Result<(), ServeError> {
-        self.0.authorize(metadata.get("authorization").map(|value| value.as_bytes()))
-    }
-
-    async fn infer(
-        &self,
-        metadata: &MetadataMap,
-        request: ModelInferRequest,
-    ) -> Result<ModelInferResponse, ServeError> {
-        self.authorize(metadata)?;
+    async fn infer(&self, request: ModelInferRequest) -> Result<ModelInferResponse, ServeError> {
         let app = &self.0;
         let (served, version) = app.version(&request.model_name, given(&request.model_version))?;
         let is_raw = !request.raw_input_contents.is_empty();
@@ -176,15 +168,13 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
-        self.authorize(request.metadata())?;
         let ModelMetadataRequest { name, version } = request.into_inner();
         let (served, version) = self.0.version(&name, given(&version))?;
         Ok(Response::new(convert::metadata(&served.name, &version)))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
-        let answered = self.infer(&metadata, request).await;
+        let answered = self.infer(request.into_inner()).await;
         let code = answered.as_ref().err().map_or(200, |error| error.status().as_u16());
         self.0.metrics.ended(&Ended { protocol: "grpc", method: "infer", code });
         Ok(Response::new(answered?))
