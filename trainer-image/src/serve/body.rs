@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
+use super::coding::Coding;
 use super::error::ServeError;
 use super::room::Share;
 
@@ -47,10 +48,10 @@ fn declared(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The whole body, whose part of the room grows with it.
+/// The whole body, decoded if it is compressed; its part of the room grows with it.
 ///
 /// # Errors
-/// It is too large, too slow or silent, its client left, or others hold the room.
+/// It is too large, too slow or silent, not coded as it says, its client left, or others hold the room.
 pub(super) async fn read<B: HttpBody<Data = Bytes> + Unpin>(
     headers: &HeaderMap,
     mut body: B,
@@ -58,37 +59,131 @@ pub(super) async fn read<B: HttpBody<Data = Bytes> + Unpin>(
     share: &mut Share,
 ) -> Result<Bytes, ServeError> {
     let Bounds { bytes: most, silence, deadline } = bounds;
-    // Memory is taken as bytes come, not as they are announced.
-    let mut read = BytesMut::new();
-    let mut length = 0_usize;
-    let mut too_large = declared(headers).is_some_and(|declared| declared > most);
+    let mut coding = Coding::of(headers)?;
+    let mut read = Reading { bytes: BytesMut::new(), share, deadline, most };
+    let mut sent = 0_usize;
+    let mut is_too_large = declared(headers).is_some_and(|declared| declared > most);
     loop {
         let frame = timeout_at(deadline.at, timeout(silence, body.frame())).await;
         let frame = frame.map_err(|_| ServeError::Slow(deadline.seconds))?;
         let Some(frame) = frame.map_err(|_| ServeError::Silent(silence.as_secs()))? else { break };
         let frame = frame.map_err(|_| ServeError::Request("the body broke off".to_owned()))?;
         let Ok(data) = frame.into_data() else { continue };
-        length = length.saturating_add(data.len());
-        if length > most {
-            too_large = true;
-            read = BytesMut::new();
-        }
-        if too_large {
-            // Most clients look for an answer when they have sent all: as much again is read for nothing, and no more.
-            if length > most.saturating_mul(2) {
+        sent = sent.saturating_add(data.len());
+        for piece in coding.pieces(&data) {
+            is_too_large = is_too_large || !read.add(&coding.decode(piece)?).await?;
+            if is_too_large {
+                read.bytes = BytesMut::new();
                 break;
             }
-        } else {
-            timeout_at(deadline.at, share.grow(length)).await.map_err(|_| full(deadline.seconds))?;
-            read.extend_from_slice(&data);
+        }
+        // Most clients look for an answer when they have sent all: as much again is read for nothing, and no more.
+        if is_too_large && sent > most.saturating_mul(2) {
+            break;
         }
     }
-    if too_large {
+    if is_too_large || !read.add(&coding.finish()?).await? {
         return Err(ServeError::TooLarge(format!("the body has more than the {most} bytes allowed")));
     }
-    Ok(read.freeze())
+    Ok(read.bytes.freeze())
+}
+
+/// What has been read of a body. Memory is taken as bytes come, not as they are announced.
+struct Reading<'a> {
+    bytes: BytesMut,
+    share: &'a mut Share,
+    deadline: Deadline,
+    most: usize,
+}
+
+impl Reading<'_> {
+    /// Adds bytes, unless they are too many: whether they are not.
+    async fn add(&mut self, more: &[u8]) -> Result<bool, ServeError> {
+        let length = self.bytes.len() + more.len();
+        if length > self.most {
+            return Ok(false);
+        }
+        let grown = timeout_at(self.deadline.at, self.share.grow(length)).await;
+        grown.map_err(|_| full(self.deadline.seconds))?;
+        self.bytes.extend_from_slice(more);
+        Ok(true)
+    }
 }
 
 fn full(seconds: u64) -> ServeError {
     ServeError::Unavailable(format!("there was no room for the body within {seconds} seconds: others hold it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use axum::http::HeaderValue;
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+    use http_body_util::Full;
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::serve::room::Room;
+
+    const MOST: usize = 100_000;
+
+    fn sent(encoding: &'static str, body: impl Into<Bytes>) -> Result<Bytes, String> {
+        let headers = [(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))].into_iter().collect();
+        let bounds = Bounds { bytes: MOST, silence: Duration::from_secs(1), deadline: Deadline::after(1) };
+        let mut share = Room::new(MOST).share();
+        let read = read(&headers, Full::new(body.into()), bounds, &mut share);
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(read).map_err(|error| error.to_string())
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn deflate(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_body_is_decoded_as_its_headers_say() {
+        let mixed: Vec<u8> = (0..MOST).map(|index| (index * index / 7 % 251) as u8).collect();
+        for body in [&b""[..], b"abc", &[7; MOST], &mixed] {
+            assert_eq!(sent("identity", body.to_vec()).unwrap(), body);
+            assert_eq!(sent("gzip", gzip(body)).unwrap(), body);
+            assert_eq!(sent("X-GZip", gzip(body)).unwrap(), body);
+            assert_eq!(sent("deflate", deflate(body)).unwrap(), body);
+        }
+        let sentence = "Content-Encoding \"br\" is not read: send the body as it is, or as gzip or deflate";
+        assert_eq!(sent("br", "abc"), Err(sentence.to_owned()));
+        let cut = gzip(b"abc");
+        let mut changed = cut.clone();
+        changed[12] ^= 1;
+        for (encoding, body) in [
+            ("gzip", b"abc".to_vec()),
+            ("gzip", cut[..cut.len() - 3].to_vec()),
+            ("gzip", [&cut[..], b"more"].concat()),
+            ("gzip", changed),
+            ("deflate", gzip(b"abc")),
+        ] {
+            let error = sent(encoding, body).unwrap_err();
+            assert!(error.starts_with(&format!("the body is not {encoding}, as its Content-Encoding says")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_becomes_is_bounded_as_what_is_sent() {
+        let sentence = || Err(format!("the body has more than the {MOST} bytes allowed"));
+        for length in [MOST + 1, 100 * MOST] {
+            let body = vec![0; length];
+            assert_eq!(sent("identity", body.clone()), sentence());
+            assert_eq!(sent("gzip", gzip(&body)), sentence());
+            assert_eq!(sent("deflate", deflate(&body)), sentence());
+        }
+    }
 }

@@ -11,6 +11,7 @@
 
 mod app;
 mod body;
+mod coding;
 mod connections;
 mod device;
 mod engine;

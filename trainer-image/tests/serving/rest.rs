@@ -129,7 +129,7 @@ fn what_can_not_be_answered_is_refused_with_a_sentence() {
     let infer = "POST /v2/models/first/infer";
     let json: (&str, &str) = ("Content-Type", "application/json");
     let png_type = ("Content-Type", "image/png");
-    let table: [(&str, Vec<(&str, &str)>, &[u8], u16, &str); 14] = [
+    let table: [(&str, Vec<(&str, &str)>, &[u8], u16, &str); 15] = [
         ("GET /nowhere", vec![], b"", 404, "there is nothing at /nowhere"),
         ("GET /v2/models/x", vec![], b"", 404, "there is no model \"x\": there is first"),
         ("GET /v2/models/first/infer", vec![], b"", 405, "this address knows no GET"),
@@ -139,7 +139,14 @@ fn what_can_not_be_answered_is_refused_with_a_sentence() {
         (infer, vec![png_type], b"<html>", 400, "image 1: not a JPEG, PNG, BMP, GIF, TIFF or WebP image"),
         (infer, vec![png_type], b"\x89PNG\r\n\x1a\n", 400, "image 1: the image is cut off: its data ends too early"),
         (infer, vec![("Content-Type", "multipart/form-data; boundary=x")], b"--x", 415, "the content type"),
-        (infer, vec![("Content-Encoding", "gzip"), json], b"x", 415, "Content-Encoding \"gzip\" is not read"),
+        (infer, vec![("Content-Encoding", "br"), json], b"x", 415, "Content-Encoding \"br\" is not read"),
+        (
+            infer,
+            vec![("Content-Encoding", "gzip"), json],
+            b"{\"inputs\"",
+            400,
+            "the body is not gzip, as its Content-Enc",
+        ),
         (infer, vec![json], b"", 400, "the body is no inference request: EOF while parsing"),
         (infer, vec![json], b"{\"inputs\": []}", 400, "there are 0 inputs: give one, image (BYTES) or input (FP32)"),
         (

@@ -42,10 +42,6 @@ impl<'a> Asked<'a> {
         let named = named(path)?;
         let (head, body) = request.into_parts();
         let content = Content::of(&head.headers)?;
-        if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-            let text = format!("Content-Encoding {encoding:?} is not read: send the body as it is");
-            return Err(ServeError::MediaType(text));
-        }
         app.version(&named.model, named.version.as_deref())?;
         let silence = app.settings.header_timeout;
         let bounds = Bounds { bytes: limits.max_request_bytes as usize, silence, deadline };
