@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crds::contract::{CONTRACT_VERSION, Serving};
+use serde::Serialize;
 
 use super::device::Chosen;
 use super::engine::Engine;
@@ -11,6 +12,7 @@ use super::error::ServeError;
 use super::grpc;
 use super::metrics::Metrics;
 use super::models::{Served, Version};
+use super::protocol::Config;
 use super::room::Room;
 use super::settings::Settings;
 use super::token::Token;
@@ -27,6 +29,20 @@ pub(super) struct App {
     token: Option<Token>,
     chosen: RwLock<Chosen>,
     stopping: AtomicBool,
+}
+
+/// The state of a model that answers.
+const READY: &str = "READY";
+
+/// A model as the repository's index lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Indexed<'a> {
+    pub(super) name: &'a str,
+    /// Empty while there is none.
+    pub(super) version: String,
+    pub(super) state: &'static str,
+    /// Why it is not ready.
+    pub(super) reason: &'static str,
 }
 
 impl App {
@@ -130,6 +146,28 @@ impl App {
             }
             _ => Ok((served, current)),
         }
+    }
+
+    /// How a model is served.
+    pub(super) fn config<'a>(&'a self, served: &'a Served, version: &Version) -> Config<'a> {
+        Config {
+            model: &served.name,
+            size: version.size(),
+            classes: version.card.classes.len(),
+            batching: &self.settings.batching,
+            on_gpu: self.chosen().device.is_cuda(),
+        }
+    }
+
+    /// The models, or those that are ready.
+    pub(super) fn index(&self, only_ready: bool) -> Vec<Indexed<'_>> {
+        let models = self.models.iter().map(|served| match served.current() {
+            Some(version) => Indexed { name: &served.name, version: version.name.clone(), state: READY, reason: "" },
+            None => {
+                Indexed { name: &served.name, version: String::new(), state: "LOADING", reason: "it is being loaded" }
+            }
+        });
+        models.filter(|model| !only_ready || model.state == READY).collect()
     }
 
     /// What the operator is told.

@@ -23,6 +23,7 @@ mod protocol;
 mod rest;
 mod room;
 mod settings;
+mod statistics;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod strangers;
 mod token;

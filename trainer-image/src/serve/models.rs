@@ -2,7 +2,7 @@
 //! all new requests; what the old one has taken in, it still answers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::model_endpoint::Batching;
 
@@ -10,6 +10,7 @@ use super::device::Chosen;
 use super::engine::{Admission, Answer, Engine, Explained, Gathering, Lane, Network, ONE_BY_ONE, Picture, Row};
 use super::error::ServeError;
 use super::settings::{Settings, Source};
+use super::statistics::Figures;
 use crate::data::View;
 use crate::fault::Fault;
 use crate::inference::decide;
@@ -123,7 +124,10 @@ impl Served {
 impl Version {
     /// Judges images, in their order. Dropping the future takes back what has not begun.
     pub(super) async fn judge(&self, engine: &Engine, pictures: Vec<Picture>) -> Result<Vec<Judged>, ServeError> {
-        let answers = engine.compute(&self.answers, pictures, ()).await?;
+        let start = Instant::now();
+        let answers = engine.compute(&self.answers, pictures, ()).await;
+        self.answers.statistics().ended(answers.is_ok(), start.elapsed());
+        let answers = answers?;
         let threshold = self.card.threshold.map(|threshold| threshold as f32);
         let judged = answers.into_iter().enumerate().map(|(index, answer)| {
             check_finite(index, &answer)?;
@@ -158,6 +162,11 @@ impl Version {
         classes.iter().position(|class| class == text).or_else(by_index).ok_or_else(|| {
             ServeError::Request(format!("there is no class {text:?}: the model's metadata lists its {}", classes.len()))
         })
+    }
+
+    /// What it has done so far; heat maps are not counted.
+    pub(super) fn figures(&self) -> Figures {
+        self.answers.statistics().figures()
     }
 
     /// Name of a class.

@@ -17,6 +17,9 @@ with tritonclient.grpc.InferenceServerClient(GRPC) as client:
     for headers in ({}, {"authorization": "Bearer " + TOKEN + "x"}):
         for ask in (
             lambda: client.get_model_metadata(MODEL, headers=headers),
+            lambda: client.get_model_config(MODEL, headers=headers),
+            lambda: client.get_inference_statistics(MODEL, headers=headers),
+            lambda: client.get_model_repository_index(headers=headers),
             lambda: client.infer(MODEL, [], headers=headers),
         ):
             try:

@@ -70,6 +70,33 @@ def ask(library, client, binary):
     return numpy.concatenate([whole.as_numpy("logits"), plain]), probabilities
 
 
+def extensions(library, client):
+    """Configuration, index and statistics: what both protocols say."""
+    plain = {"as_json": True} if library is tritonclient.grpc else {}
+    config = client.get_model_config(MODEL, **plain)
+    config = config.get("config", config)
+    (listed,) = client.get_model_repository_index(**plain)["models" if plain else slice(None)]
+    assert (listed["name"], listed["state"]) == (MODEL, "READY"), listed
+    (figures,) = client.get_inference_statistics(MODEL, listed["version"], **plain)["model_stats"]
+    assert client.get_inference_statistics(**plain)["model_stats"] == [figures]
+    # Two images thrice and one once, by each of those who asked.
+    assert int(figures["inference_stats"]["success"]["count"]) % 3 == 0, figures
+    assert int(figures["inference_count"]) == 5 * int(figures["inference_stats"]["success"]["count"]) // 3, figures
+    spent = figures["inference_stats"]
+    assert all(int(spent[part]["ns"]) > 0 for part in ("queue", "compute_input", "compute_infer")), spent
+    shown = [(one["name"], one["data_type"], [int(extent) for extent in one["dims"]]) for one in config["input"] + config["output"]]
+    return config["name"], int(config["max_batch_size"]), shown, listed["version"]
+
+
+def compressed(files):
+    with tritonclient.http.InferenceServerClient(REST) as client:
+        answers = [
+            client.infer(MODEL, [files], request_compression_algorithm=coding).as_numpy("logits")
+            for coding in (None, "gzip", "deflate")
+        ]
+    assert all((answer == answers[0]).all() for answer in answers)
+
+
 def healthy():
     with plain_grpc.insecure_channel(GRPC) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
@@ -79,12 +106,16 @@ def healthy():
 
 
 def main():
-    answers = []
+    answers, told = [], []
     for binary in (True, False):
         with tritonclient.http.InferenceServerClient(REST) as client:
             answers.append(ask(tritonclient.http, client, binary))
+            told.append(extensions(tritonclient.http, client))
     with tritonclient.grpc.InferenceServerClient(GRPC) as client:
         answers.append(ask(tritonclient.grpc, client, True))
+        told.append(extensions(tritonclient.grpc, client))
+    assert told[0] == told[1] == told[2], told
+    compressed(inputs(tritonclient.http, True)[0])
     for logits, probabilities in answers[1:]:
         assert (logits == answers[0][0]).all() and (probabilities == answers[0][1]).all()
     assert healthy()

@@ -70,6 +70,15 @@ fn server_and_model_describe_themselves() {
     for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/other/ready"] {
         assert_eq!(get(server.rest, path).status, 200, "{path}");
     }
+    let version = metadata["versions"][0].as_str().unwrap();
+    for about in ["config", "stats"] {
+        let newest = get(server.rest, &format!("/v2/models/first/{about}"));
+        let named = get(server.rest, &format!("/v2/models/first/versions/{version}/{about}"));
+        assert_eq!((newest.status, newest.json()), (200, named.json()), "{about}");
+    }
+    let index = post(server.rest, "/v2/repository/index", &json!({"ready": true})).json();
+    let names: Vec<&Value> = index.as_array().unwrap().iter().map(|model| &model["name"]).collect();
+    assert_eq!(names, ["first", "other"]);
     let answers = ["first", "other"]
         .map(|model| post_image(server.rest, &format!("/v2/models/{model}/infer"), "image/png", &png(true, 3)).json());
     assert_ne!(answers[0]["probability"], answers[1]["probability"], "each model answers for itself");
@@ -191,7 +200,11 @@ fn only_those_who_bear_the_token_are_answered() {
     assert_eq!((ask("Bearer secret").status, ask("Bearer secrets").status), (200, 401));
     let refused = post_image(server.rest, "/v2/models/first/infer", "image/png", &image);
     assert_eq!((refused.status, refused.headers["www-authenticate"].as_str()), (401, "Bearer"));
-    assert_eq!(get(server.rest, "/v2/models/first").status, 401);
+    for guarded in ["", "/config", "/stats"] {
+        assert_eq!(get(server.rest, &format!("/v2/models/first{guarded}")).status, 401, "{guarded}");
+    }
+    assert_eq!(get(server.rest, "/v2/models/stats").status, 401);
+    assert_eq!(post(server.rest, "/v2/repository/index", &json!({})).status, 401);
     for open in ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/first/ready", "/metrics", "/serving"] {
         assert_eq!(get(server.rest, open).status, 200, "{open}");
     }

@@ -14,6 +14,7 @@ use super::queue::{Due, Gathering, Queue};
 use crate::fault::Fault;
 use crate::serve::error::ServeError;
 use crate::serve::metrics::Metrics;
+use crate::serve::statistics::Statistics;
 
 /// What computes the batches of a lane: as many outputs as inputs, in their order.
 pub(in crate::serve) type Compute<I, O> = Box<dyn FnMut(Vec<I>) -> Result<Vec<O>, Fault> + Send>;
@@ -38,6 +39,7 @@ trait Line: Send {
 struct Track<I, O> {
     queue: Queue<Item<I, O>>,
     compute: Arc<Mutex<Compute<I, O>>>,
+    statistics: Arc<Statistics>,
     /// Nobody can ask any more.
     retired: bool,
 }
@@ -65,6 +67,8 @@ pub(in crate::serve) struct Executor {
 pub(in crate::serve) struct Lane<I, O> {
     track: Shared<Track<I, O>>,
     state: Arc<State>,
+    /// What was done for it.
+    pub(super) statistics: Arc<Statistics>,
 }
 
 /// A panic elsewhere leaves what waits as it is: each step on it is whole.
@@ -100,11 +104,17 @@ impl Executor {
         gathering: Gathering,
         compute: Compute<I, O>,
     ) -> Lane<I, O> {
-        let track = Track { queue: Queue::new(gathering), compute: Arc::new(Mutex::new(compute)), retired: false };
+        let statistics = Arc::new(Statistics::default());
+        let track = Track {
+            queue: Queue::new(gathering),
+            compute: Arc::new(Mutex::new(compute)),
+            statistics: Arc::clone(&statistics),
+            retired: false,
+        };
         let track = Arc::new(Mutex::new(track));
         let line: Shared<dyn Line> = track.clone();
         lock(&self.state.lines).lines.push(line);
-        Lane { track, state: Arc::clone(&self.state) }
+        Lane { track, state: Arc::clone(&self.state), statistics }
     }
 }
 
@@ -162,8 +172,8 @@ impl<I: Send + 'static, O: Send + 'static> Line for Track<I, O> {
 
     fn take(&mut self) -> Box<dyn FnOnce(&Metrics) -> Option<Fault> + Send> {
         let batch = self.queue.take(|item| !item.reply.is_closed());
-        let compute = Arc::clone(&self.compute);
-        Box::new(move |metrics| run(batch, &compute, metrics))
+        let (compute, statistics) = (Arc::clone(&self.compute), Arc::clone(&self.statistics));
+        Box::new(move |metrics| run(batch, &compute, &statistics, metrics))
     }
 
     fn is_done(&self) -> bool {
@@ -213,7 +223,12 @@ fn next(state: &State) -> Option<Box<dyn FnOnce(&Metrics) -> Option<Fault> + Sen
 }
 
 /// Computes a batch and answers; a fault that outlasts the batch is returned.
-fn run<I, O>(batch: Vec<(Instant, Item<I, O>)>, compute: &Mutex<Compute<I, O>>, metrics: &Metrics) -> Option<Fault> {
+fn run<I, O>(
+    batch: Vec<(Instant, Item<I, O>)>,
+    compute: &Mutex<Compute<I, O>>,
+    statistics: &Statistics,
+    metrics: &Metrics,
+) -> Option<Fault> {
     if batch.is_empty() {
         return None;
     }
@@ -221,14 +236,18 @@ fn run<I, O>(batch: Vec<(Instant, Item<I, O>)>, compute: &Mutex<Compute<I, O>>, 
     let count = batch.len();
     let (mut inputs, mut replies) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for (since, Item { input, reply, slot }) in batch {
-        metrics.waited(start.saturating_duration_since(since));
+        let waited = start.saturating_duration_since(since);
+        metrics.waited(waited);
+        statistics.waited(waited);
         drop(slot);
         inputs.push(input);
         replies.push(reply);
     }
     let computed = catch_unwind(AssertUnwindSafe(|| lock(compute)(inputs)))
         .unwrap_or_else(|payload| Err(Fault::from_panic(payload.as_ref())));
-    metrics.computed(count, start.elapsed());
+    let took = start.elapsed();
+    metrics.computed(count, took);
+    statistics.computed(count, took);
     match computed {
         Ok(outputs) => {
             for (reply, output) in replies.into_iter().zip(outputs) {

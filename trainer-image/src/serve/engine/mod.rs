@@ -27,6 +27,7 @@ pub(super) use queue::Gathering;
 
 use super::error::ServeError;
 use super::metrics::Metrics;
+use super::statistics::Statistics;
 use crate::data::{ImageFault, View};
 use crate::fault::Fault;
 use executor::Item;
@@ -53,6 +54,13 @@ pub(super) struct Lane<A, O> {
     lane: executor::Lane<(Row, A), O>,
     view: Arc<View>,
     admission: Admission,
+}
+
+impl<A, O> Lane<A, O> {
+    /// What was done for it.
+    pub(super) fn statistics(&self) -> &Arc<Statistics> {
+        &self.lane.statistics
+    }
 }
 
 impl Engine {
@@ -104,7 +112,7 @@ impl Engine {
             lane.admission.admit(count)
         });
         let slots = slots.ok_or_else(|| ServeError::QueueFull { waiting: lane.admission.waiting(), most })?;
-        let drawing: Vec<_> = pictures.into_iter().map(|picture| self.draw(&lane.view, picture)).collect();
+        let drawing: Vec<_> = pictures.into_iter().map(|picture| self.draw(lane, picture)).collect();
         let (mut items, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, (drawn, slot)) in drawing.into_iter().zip(slots).enumerate() {
             let row = match drawn {
@@ -128,13 +136,14 @@ impl Engine {
     }
 
     /// Has an image drawn by the pool, where it is not ready as it is.
-    fn draw(&self, view: &Arc<View>, picture: Picture) -> Drawn {
+    fn draw<A, O>(&self, lane: &Lane<A, O>, picture: Picture) -> Drawn {
         let bytes = match picture {
             Picture::Values(values) => return Drawn::Here(Row::Values(values)),
             Picture::Encoded(bytes) => bytes,
         };
         let (reply, row) = oneshot::channel();
-        let (view, metrics) = (Arc::clone(view), Arc::clone(&self.metrics));
+        let (view, metrics) = (Arc::clone(&lane.view), Arc::clone(&self.metrics));
+        let statistics = Arc::clone(lane.statistics());
         let held = Held(Arc::new(Mutex::new(Some(bytes))));
         let file = Arc::clone(&held.0);
         self.pool.run(move |scratch| {
@@ -142,7 +151,9 @@ impl Engine {
             let start = Instant::now();
             let mut pixels = vec![0; view.preprocessing().image_bytes()];
             let drawn = view.draw(scratch, &bytes, 0, 0, &mut pixels);
-            metrics.preprocessed(start.elapsed());
+            let took = start.elapsed();
+            metrics.preprocessed(took);
+            statistics.preprocessed(took);
             // Whoever asked may have left meanwhile.
             let _ = reply.send(drawn.map(|()| Row::Pixels(pixels)));
         });

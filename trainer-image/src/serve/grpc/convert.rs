@@ -7,11 +7,9 @@ use bytes::Bytes;
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_infer_request::InferInputTensor;
 use super::proto::model_infer_response::InferOutputTensor;
-use super::proto::model_metadata_response::TensorMetadata;
-use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse};
+use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::serve::error::ServeError;
-use crate::serve::models::Version;
-use crate::serve::protocol::{self, Content, Data, Described, Output, Request, Tensor, Wanted};
+use crate::serve::protocol::{self, Content, Data, Output, Request, Tensor, Wanted};
 
 /// What a message asks.
 ///
@@ -87,22 +85,6 @@ fn contents(data: Data) -> InferTensorContents {
         Data::Texts(values) => {
             InferTensorContents { bytes_contents: values.into_iter().map(Bytes::from).collect(), ..empty }
         }
-    }
-}
-
-/// What a model takes and gives.
-pub(super) fn metadata(model: &str, version: &Version) -> ModelMetadataResponse {
-    let tensor = |Described { name, datatype, shape }: Described| TensorMetadata {
-        name: name.to_owned(),
-        datatype: datatype.to_owned(),
-        shape,
-    };
-    ModelMetadataResponse {
-        name: model.to_owned(),
-        versions: vec![version.name.clone()],
-        platform: protocol::PLATFORM.to_owned(),
-        inputs: protocol::inputs(version.size()).map(tensor).into(),
-        outputs: protocol::described_outputs(version.card.classes.len()).map(tensor).into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! gRPC: the Open Inference Protocol's service, and the standard one for health.
 
+mod about;
 mod codec;
 mod connection;
 mod convert;
@@ -18,9 +19,10 @@ use tonic_health::server::HealthReporter;
 use self::guard::Guard;
 use self::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use self::proto::{
-    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use super::app::App;
 use super::connections::Incoming;
@@ -170,7 +172,40 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
         let (served, version) = self.0.version(&name, given(&version))?;
-        Ok(Response::new(convert::metadata(&served.name, &version)))
+        Ok(Response::new(about::metadata(&served.name, &version)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let (served, version) = self.0.version(&name, given(&version))?;
+        let config = about::config(&self.0.config(served, &version));
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let versions = if name.is_empty() {
+            self.0.models().iter().filter_map(|served| Some((served, served.current()?))).collect()
+        } else {
+            vec![self.0.version(&name, given(&version))?]
+        };
+        let figures =
+            versions.iter().map(|(served, version)| about::statistics(&served.name, &version.name, &version.figures()));
+        Ok(Response::new(ModelStatisticsResponse { model_stats: figures.collect() }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let models = self.0.index(request.into_inner().ready).into_iter().map(about::indexed);
+        Ok(Response::new(RepositoryIndexResponse { models: models.collect() }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {

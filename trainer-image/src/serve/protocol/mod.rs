@@ -5,11 +5,13 @@
 //! of shape `[n, 3, size, size]`.
 
 mod binary;
+mod config;
 mod json;
 mod output;
 mod tensor;
 
 pub(super) use binary::{HEADER_LENGTH, split};
+pub(super) use config::Config;
 pub(super) use json::read;
 pub(super) use output::{Data, Output, Written, most_first, outputs};
 pub(super) use tensor::{Content, Tensor, byte_elements, floats, pictures};
@@ -30,7 +32,7 @@ pub(super) const SERVER: &str = "trainyard";
 /// The platform of its models.
 pub(super) const PLATFORM: &str = "trainyard_libtorch";
 /// What it knows besides the protocol.
-pub(super) const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "classification"];
+pub(super) const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "classification", "model_configuration", "statistics"];
 
 /// An output by name, datatype and shape, where -1 is the number of images.
 pub(super) struct Described {

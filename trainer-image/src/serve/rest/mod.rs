@@ -6,6 +6,7 @@ mod infer;
 mod openapi;
 mod overlay;
 mod page;
+mod repository;
 
 use std::sync::Arc;
 
@@ -30,6 +31,12 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/v2/models/{model}", get(metadata))
         .route("/v2/models/{model}/versions/{version}", get(metadata))
+        .route("/v2/models/{model}/config", get(repository::config))
+        .route("/v2/models/{model}/versions/{version}/config", get(repository::config))
+        .route("/v2/models/{model}/stats", get(repository::statistics))
+        .route("/v2/models/{model}/versions/{version}/stats", get(repository::statistics))
+        .route("/v2/models/stats", get(repository::all_statistics))
+        .route("/v2/repository/index", post(repository::index))
         .route("/v2/models/{model}/infer", post(infer::infer))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
         .route("/v2/models/{model}/explain", post(explain::explain))

@@ -52,6 +52,12 @@ fn paths(explain: bool) -> Value {
     {
         let metadata = json!({"200": ok("Tensors, classes, device.", "Model")});
         add(address, "get", guarded(operation("What a model takes and gives", parameters, metadata, &[400, 404, 503])));
+        let config = json!({"200": ok("As Triton's configuration of a model.", "Config")});
+        let config = operation("How a model is served", parameters, config, &[400, 404, 503]);
+        add(&format!("{address}/config"), "get", guarded(config));
+        let statistics = json!({"200": ok("Since the version was loaded.", "Statistics")});
+        let statistics = operation("What a model has done", parameters, statistics, &[400, 404, 503]);
+        add(&format!("{address}/stats"), "get", guarded(statistics));
         let ready = json!({"200": ok("It does.", "ModelReady")});
         let path = format!("{address}/ready");
         add(&path, "get", operation("Whether a model answers", parameters, ready, &[400, 404, 503]));
@@ -60,6 +66,12 @@ fn paths(explain: bool) -> Value {
             add(&format!("{address}/explain"), "post", guarded(self::explain(parameters)));
         }
     }
+    let statistics = json!({"200": ok("Of each its version's, since it was loaded.", "Statistics")});
+    add("/v2/models/stats", "get", guarded(operation("What the models have done", &[], statistics, &[])));
+    let index = json!({"200": ok("Name, version and state of each.", "Index")});
+    let mut index = guarded(operation("Which models there are", &[], index, &[400, 408, 413, 415, 503]));
+    index["requestBody"] = json!({"content": {"application/json": {"schema": reference("IndexRequest")}}});
+    add("/v2/repository/index", "post", index);
     let page = json!({"200": {"description": "HTML.", "content": {"text/html": {"schema": {"type": "string"}}}}});
     add("/", "get", operation("A page to try images on", &[], page, &[]));
     let serving = json!({"200": ok("Revision, device, digest.", "Serving")});
@@ -189,6 +201,14 @@ fn schemas() -> Value {
     let list = |items: &Value| json!({"type": "array", "items": items});
     let described =
         object(&["name", "datatype", "shape"], &json!({"name": text, "datatype": text, "shape": list(&whole)}));
+    let configured =
+        object(&["name", "data_type", "dims"], &json!({"name": text, "data_type": text, "dims": list(&whole)}));
+    let statistics = object(
+        &["name", "version", "inference_count", "execution_count", "inference_stats"],
+        &json!({"name": text, "version": text, "last_inference": whole, "inference_count": whole,
+               "execution_count": whole, "inference_stats": {"type": "object"},
+               "batch_stats": list(&json!({"type": "object"}))}),
+    );
     let class =
         object(&["label", "class", "probability"], &json!({"label": text, "class": whole, "probability": number}));
     let output = object(
@@ -221,6 +241,18 @@ fn schemas() -> Value {
                    "outputs": list(&described), "classes": list(&text), "threshold": number, "digest": text,
                    "architecture": text, "device": text, "explain": flag}),
         ),
+        "Config": object(
+            &["name", "platform", "max_batch_size", "input", "output"],
+            &json!({"name": text, "platform": text, "max_batch_size": whole, "default_model_filename": text,
+                   "input": list(&configured), "output": list(&configured), "dynamic_batching": {"type": "object"},
+                   "instance_group": list(&json!({"type": "object"})), "version_policy": {"type": "object"}}),
+        ),
+        "Statistics": object(&["model_stats"], &json!({"model_stats": list(&statistics)})),
+        "IndexRequest": object(&[], &json!({"ready": flag})),
+        "Index": list(&object(
+            &["name", "version", "state", "reason"],
+            &json!({"name": text, "version": text, "state": text, "reason": text}),
+        )),
         "ImageAnswer": object(
             &["model_name", "model_version", "label", "class", "probability", "classes"],
             &json!({"model_name": text, "model_version": text, "label": text, "class": whole, "probability": number,
