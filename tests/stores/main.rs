@@ -2,7 +2,7 @@
 //! processes: the same bytes as on files, through kills of the job and of the server; and what can't be done is said with its
 //! cause.
 //!
-//! With the arguments `launch` or `worker` this program is the trainer; with `ghost` it plays one.
+//! With the arguments `launch` or `worker` this program is the trainer; with `ghost` or `rows` it plays a part of it.
 
 mod bench;
 mod clouds;
@@ -20,26 +20,32 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|mode| mode == "launch" || mode == "worker") {
         return trainer::cli::run();
     }
-    if let [_, mode, claim] = std::env::args().collect::<Vec<_>>().as_slice()
-        && mode == "ghost"
-    {
-        return match outputs::play_ghost(Path::new(claim)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failed) => {
-                eprintln!("{}", failed.message().unwrap_or_default());
-                ExitCode::FAILURE
-            }
+    if let [_, mode, path] = std::env::args().collect::<Vec<_>>().as_slice() {
+        let play = match mode.as_str() {
+            "ghost" => Some(outputs::play_ghost as fn(&Path) -> Result<(), Failed>),
+            "rows" => Some(outputs::play_rows as fn(&Path) -> Result<(), Failed>),
+            _ => None,
         };
+        if let Some(play) = play {
+            return match play(Path::new(path)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failed) => {
+                    eprintln!("{}", failed.message().unwrap_or_default());
+                    ExitCode::FAILURE
+                }
+            };
+        }
     }
     let mut arguments = Arguments::from_args();
     // Each test has processes enough already.
     arguments.test_threads = Some(1);
-    let tests: [(&str, fn() -> Result<(), Failed>); 12] = [
+    let tests: [(&str, fn() -> Result<(), Failed>); 13] = [
         ("a job on a store that is killed ends with the bytes of one on files", outputs::same_bytes_as_on_files),
         ("of two jobs with one output the second names the first", outputs::one_owner),
         ("a server that is away for a moment costs nothing but time", outputs::short_outage),
         ("a store that stays away ends the job, which trained on meanwhile", outputs::long_outage),
         ("a ghost of an older attempt wins nothing", outputs::ghost),
+        ("many rows go in parts, and those that break off leave none", outputs::many_rows),
         ("what a store refuses is said with its cause", faults::said_with_their_cause),
         ("tables and tar files give what folders give", formats::same_as_folders),
         ("a cache changes nothing but the way, and knows what has changed", contents::cached),

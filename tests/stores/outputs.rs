@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crds::contract::{Cause, env};
+use crds::scoring_job::RowFormat;
 use libtest_mimic::Failed;
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
 use serde_json::json;
 use tch::Tensor;
 use trainer::checkpoint::{Checkpoint, commit, list, newest};
-use trainer::folder::{Folder, Owner};
+use trainer::folder::{Folder, Owner, digest};
+use trainer::score::output::{Input, Layout, Output, Request, Row, Writer};
 
-use crate::bench::{Bench, check, s3, scoring, training, wait_until};
+use crate::bench::{BUCKET, Bench, check, s3, scoring, training, wait_until};
 
 /// Trains and scores on files, and again from bucket to bucket, where the training is killed on its way.
 pub(crate) fn same_bytes_as_on_files() -> Result<(), Failed> {
@@ -104,12 +108,17 @@ pub(crate) fn long_outage() -> Result<(), Failed> {
 /// An attempt commits checkpoints after a newer one has begun, as one does that looked at the claim just before.
 pub(crate) fn ghost() -> Result<(), Failed> {
     let bench = Bench::new()?;
+    play(&bench, "ghost", &bench.object("model/claim.json"))
+}
+
+/// Plays a part in a process of its own that knows the server.
+fn play(bench: &Bench, mode: &str, path: &Path) -> Result<(), Failed> {
     let mut play = std::process::Command::new(std::env::current_exe()?);
-    let ended = bench.server.known_to(&mut play).arg("ghost").arg(bench.object("model/claim.json")).output()?;
+    let ended = bench.server.known_to(&mut play).arg(mode).arg(path).output()?;
     check(ended.status.success(), || String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
-/// What [`ghost`] plays, in a process of its own that knows the server. `claim` is the claim as the server's file.
+/// What [`ghost`] plays. `claim` is the claim as the server's file.
 pub(crate) fn play_ghost(claim: &Path) -> Result<(), Failed> {
     let output = PathBuf::from(s3("model"));
     let attempt = |attempt: u32| {
@@ -152,4 +161,67 @@ pub(crate) fn play_ghost(claim: &Path) -> Result<(), Failed> {
     commit(&second, 2, &checkpoint(40, "second", 7.0))?;
     let left: Vec<u64> = list(&output)?.iter().map(|found| found.step).collect();
     check(left == [30, 40], || format!("left are {left:?}"))
+}
+
+/// Rows that take several parts of an upload, first without one of the shard's own parts.
+pub(crate) fn many_rows() -> Result<(), Failed> {
+    let bench = Bench::new()?;
+    play(&bench, "rows", &bench.object(""))
+}
+
+/// What [`many_rows`] plays. `bucket` is the bucket as the server's folder.
+pub(crate) fn play_rows(bucket: &Path) -> Result<(), Failed> {
+    const INPUTS: usize = 2 * 1024 + 1;
+    let folder = PathBuf::from(s3("scores"));
+    let owner = Owner { uid: "a".into(), name: "ScoringJob default/a".into(), attempt: 1 };
+    let inputs: Vec<Input> =
+        (0..INPUTS).map(|index| Input { path: format!("{index}.png").into(), label: None }).collect();
+    let request = Request {
+        folder: &folder,
+        job: &owner,
+        format: RowFormat::Csv,
+        classes: &["left".into(), "right".into()],
+        layout: Layout { all_classes: false, top_k: 0 },
+        model_digest: "sha256:0",
+        inputs: &inputs,
+        shard: 0,
+        shards: 1,
+    };
+    let fill = || -> Result<Writer, Failed> {
+        let Output::Resume(mut writer) = Output::open(&request)? else { return Err("it is finished".into()) };
+        while let Some(range) = writer.next_missing() {
+            // 40 MB in all.
+            let rows: Vec<Row> = range.clone().map(|_| Err("unreadable ".repeat(1800))).collect();
+            writer.commit(range, &rows)?;
+        }
+        Ok(*writer)
+    };
+    let (placed, last) = (bucket.join("scores/predictions.csv"), "scores/_work/shard-00000/part-00002.attempt-1");
+    let writer = fill()?;
+    fs::remove_file(bucket.join(last))?;
+    let error = writer.finish().err().ok_or("rows are missing, and it ended well")?;
+    check(error.to_string().contains("it is gone"), || error.to_string())?;
+    check(!placed.exists(), || "rows are there that are not whole".into())?;
+    let left = files_below(&bucket.join(".sgwtmp"))?;
+    check(left.is_empty(), || format!("left are {left:?}"))?;
+
+    let finish = fill()?.finish()?;
+    let bytes = fs::read(&placed)?;
+    check(finish.file.rows == INPUTS as u64 && finish.file.bytes == bytes.len() as u64, || format!("{finish:?}"))?;
+    check(finish.file.digest == digest(&bytes), || "the rows are not those that were written".into())?;
+    let store = AmazonS3Builder::from_env().with_bucket_name(BUCKET).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(store.head(&"scores/predictions.csv".into()))?;
+    // The tag of what came in parts tells their number.
+    check(found.e_tag.as_ref().is_some_and(|tag| tag.contains("-3")), || format!("{found:?}"))
+}
+
+/// Paths of all files below a folder; none where it is not.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Failed> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    Ok(files)
 }

@@ -132,9 +132,7 @@ impl Disk {
     ) -> Result<(), FolderError> {
         let put = || -> io::Result<()> {
             if let Some(object) = Object::at(path)? {
-                let mut bytes = Vec::new();
-                write(&mut bytes)?;
-                return object.put(bytes);
+                return object.put_written(write);
             }
             let staged = self.stage(path, staging, write)?;
             self.step()?;

@@ -16,6 +16,7 @@ mod cache;
 mod error;
 mod object;
 mod store;
+mod upload;
 
 use std::fs::File;
 use std::io::{self, Read};

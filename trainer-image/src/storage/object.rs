@@ -1,7 +1,7 @@
 //! An object, or the prefix of many: what can be done with it, whole or not at all.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,25 +10,17 @@ use bytes::Bytes;
 use crds::uri::{Scheme, Uri};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
-use object_store::{
-    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, WriteMultipart,
-};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 
+use super::upload::{PART, Upload};
 use super::{StorageError, cache, is_remote, store};
-
-/// Bytes from which on an object is sent in parts, each of which is tried again by itself.
-const PARTS_FROM: usize = 32 << 20;
-/// Bytes of a part, of which S3 takes 10,000 an object.
-const PART: usize = 16 << 20;
-/// Parts that are under way at the same time.
-const PARTS_AT_ONCE: usize = 4;
 
 /// A place in a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
-    store: Arc<dyn ObjectStore>,
-    key: Key,
-    uri: String,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) key: Key,
+    pub(super) uri: String,
 }
 
 /// One object below a prefix.
@@ -158,19 +150,20 @@ impl Object {
 
     /// Puts bytes there, over what was there.
     pub(crate) fn put(&self, bytes: Vec<u8>) -> io::Result<()> {
-        if bytes.len() < PARTS_FROM {
-            return self.wait("write", self.store.put(&self.key, bytes.into())).map(drop);
+        let mut bytes = Bytes::from(bytes);
+        let mut upload = Upload::new(self);
+        while bytes.len() >= PART {
+            upload.send(bytes.split_to(PART))?;
         }
-        self.wait("write", async {
-            let upload = self.store.put_multipart(&self.key).await?;
-            let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-            let bytes = Bytes::from(bytes);
-            for start in (0..bytes.len()).step_by(PART) {
-                upload.wait_for_capacity(PARTS_AT_ONCE).await?;
-                upload.put(bytes.slice(start..bytes.len().min(start + PART)));
-            }
-            upload.finish().await.map(drop)
-        })
+        upload.finish_with(bytes)
+    }
+
+    /// Puts there what is written, over what was there; nothing if the writing fails. Of what is written no more than a few parts
+    /// are in memory.
+    pub(crate) fn put_written(&self, write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> io::Result<()> {
+        let mut upload = Upload::new(self);
+        write(&mut upload)?;
+        upload.finish()
     }
 
     /// Puts bytes there if nothing is, and says whether it did.
@@ -228,7 +221,11 @@ impl Object {
         StorageError::Nothing { uri: self.uri.clone() }.into()
     }
 
-    fn wait<T>(&self, doing: &'static str, work: impl Future<Output = object_store::Result<T>>) -> io::Result<T> {
+    pub(super) fn wait<T>(
+        &self,
+        doing: &'static str,
+        work: impl Future<Output = object_store::Result<T>>,
+    ) -> io::Result<T> {
         store::block_on(work).map_err(|error| self.failed(doing, error))
     }
 
