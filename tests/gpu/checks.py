@@ -185,6 +185,14 @@ def step(place, table):
         table.alone(figure, "of a tensor's norm", worst[0].item(), at_most=limit, method=method)
 
 
+@check
+def sync_norm(place, table):
+    """Batch norms over all ranks (syncBatchNorm), forward and backward, in both memory formats: over one rank they are libtorch's own."""
+    apart = float(place.program("gpu", "norm", json.dumps({"device": place.device})))
+    method = "the largest difference of outputs, gradients and statistics, NCHW and channels-last, float32, by Gloo"
+    table.alone("a batch norm over all ranks, apart from libtorch's own by", "", apart, at_most=1e-3, method=method)
+
+
 def python_step(folder, job, device, batch):
     torch.manual_seed(5)
     net = getattr(torchvision.models, job["architecture"])(num_classes=job["classes"])

@@ -49,9 +49,16 @@ fn smoke() -> Result<(), Failed> {
     }
     let results: Value = serde_json::from_slice(&fs::read(out.join("results.json"))?)?;
     let lines = results["lines"].as_array().ok_or("no lines")?;
-    for figure in
-        ["ResNet-50", "EfficientNet-B0", "a step in bfloat16", "from JPEGs", "checkpoints", "scores", "over Gloo"]
-    {
+    for figure in [
+        "ResNet-50",
+        "EfficientNet-B0",
+        "a step in bfloat16",
+        "a batch norm over all ranks",
+        "from JPEGs",
+        "checkpoints",
+        "scores",
+        "over Gloo",
+    ] {
         let is_there = |line: &Value| line["figure"].as_str().is_some_and(|name| name.contains(figure));
         if !lines.iter().any(is_there) {
             return Err(format!("no line of {figure}:\n{said}").into());

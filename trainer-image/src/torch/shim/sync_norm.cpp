@@ -43,17 +43,20 @@ struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
     running_mean.mul_(1.0 - momentum).add_(mean, momentum);
     running_var.mul_(1.0 - momentum).add_(var * (total / (total - 1.0).clamp_min(1.0)), momentum);
     auto mean_float = mean.to(running_mean.scalar_type()), var_float = var.to(running_var.scalar_type());
-    context->save_for_backward({input, weight, mean_float, var_float, total});
+    // With given statistics it is the norm of an evaluation. What that keeps for its backward pass is empty, and GPUs'
+    // kernels ask for it nevertheless.
+    auto [output, kept_mean, kept_inverse] =
+        at::native_batch_norm(input, weight, bias, mean_float, var_float, /* training */ false, 0.0, epsilon);
+    context->save_for_backward({input, weight, mean_float, var_float, total, kept_mean, kept_inverse});
     context->saved_data["epsilon"] = epsilon;
     context->saved_data["processes"] = c10::IValue::make_capsule(processes);
-    // With given statistics it is the norm of an evaluation.
-    return std::get<0>(
-        at::native_batch_norm(input, weight, bias, mean_float, var_float, /* training */ false, 0.0, epsilon));
+    return output;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     auto saved = context->get_saved_variables();
     const auto &input = saved[0], &weight = saved[1], &mean = saved[2], &var = saved[3], &total = saved[4];
+    const auto &kept_mean = saved[5], &kept_inverse = saved[6];
     auto epsilon = context->saved_data["epsilon"].toDouble();
     auto capsule = context->saved_data["processes"].toCapsule();
     auto processes = c10::static_intrusive_pointer_cast<c10d::ProcessGroup>(capsule);
@@ -61,7 +64,7 @@ struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
     // As if the statistics did not depend on the images; the gradients of weight and bias are this rank's, which
     // DistributedDataParallel averages like all others.
     auto [by_input, by_weight, by_bias] = at::native_batch_norm_backward(
-        gradient, input, weight, mean, var, {}, {}, /* train */ false, epsilon, {true, true, true});
+        gradient, input, weight, mean, var, kept_mean, kept_inverse, /* train */ false, epsilon, {true, true, true});
     auto sums = at::cat({by_bias, by_weight}).to(at::kDouble);
     sum(processes, sums);
     auto means = sums / total;
