@@ -51,12 +51,18 @@ const DEVICE_FAULT: i32 = 5;
 type Sort = fn(String) -> TorchError;
 
 /// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
-const PHRASES: [(&str, Sort); 26] = [
+const PHRASES: [(&str, Sort); 31] = [
     ("CUDA driver version is insufficient", TorchError::GpuUnsupported),
     ("no CUDA-capable device", TorchError::GpuUnsupported),
     ("no kernel image is available", TorchError::GpuUnsupported),
     ("Found no NVIDIA driver", TorchError::GpuUnsupported),
     ("CUDA out of memory", TorchError::GpuMemory),
+    // CUDA's runtime and driver, NCCL, cuBLAS, cuDNN: what they take they take beside libtorch's allocator.
+    ("error: out of memory", TorchError::GpuMemory),
+    ("'out of memory'", TorchError::GpuMemory),
+    ("_STATUS_ALLOC_FAILED", TorchError::GpuMemory),
+    ("DEVICE_ALLOCATION_FAILED", TorchError::GpuMemory),
+    ("HOST_ALLOCATION_FAILED", TorchError::HostMemory),
     ("DefaultCPUAllocator: not enough memory", TorchError::HostMemory),
     ("DefaultCPUAllocator: can't allocate memory", TorchError::HostMemory),
     ("CUDA error", TorchError::DeviceFault),
@@ -174,6 +180,14 @@ mod tests {
             (1, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "host-memory"),
             (3, "std::bad_alloc", "host-memory"),
             (0, "CUDA out of memory. Tried to allocate 2.00 GiB", "gpu-memory"),
+            (5, "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`", "gpu-memory"),
+            (1, "CUDA driver error: out of memory", "gpu-memory"),
+            (2, "ncclUnhandledCudaError: Call to CUDA function failed. Cuda failure 2 'out of memory'", "gpu-memory"),
+            (1, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "gpu-memory"),
+            (1, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "gpu-memory"),
+            (1, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "gpu-memory"),
+            (1, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED", "host-memory"),
+            (1, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "device-fault"),
             (5, "CUDA error: an illegal memory access was encountered", "device-fault"),
             (5, "CUDA error: CUDA driver version is insufficient for CUDA runtime version", "gpu-unsupported"),
             (1, "mat1 and mat2 shapes cannot be multiplied", "other"),
