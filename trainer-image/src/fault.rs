@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crds::contract::{self, Cause, TerminationMessage};
 
 use crate::storage::StorageError;
+use crate::torch::TorchError;
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -49,13 +50,16 @@ impl Fault {
         }
     }
 
-    /// What a caught panic says.
+    /// What a caught panic says. One of tch has the cause of what libtorch threw, where that is known.
     pub fn from_panic(payload: &(dyn Any + Send)) -> Fault {
         let text = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a panic without a text".to_owned());
+        if let Some(error) = TorchError::from_panic(&text) {
+            return error.into();
+        }
         Fault::new(Cause::Bug, format!("the trainer panicked: {text}"))
             .hint("this is a defect of the trainer: please report it with the log")
     }
@@ -185,7 +189,7 @@ fn cause_of_io(kind: ErrorKind) -> Cause {
     }
 }
 
-/// Runs the trainer's work; a panic in it becomes a [`Cause::Bug`] instead of Rust's exit code 101.
+/// Runs the trainer's work; a panic in it becomes a fault, mostly a [`Cause::Bug`], instead of Rust's exit code 101.
 ///
 /// # Errors
 /// What `work` gives, or the panic.
@@ -346,5 +350,13 @@ mod tests {
         let fault = guard::<()>(|| panic!("index {} of 3", 4)).unwrap_err();
         assert_eq!((fault.cause(), fault.exit_code()), (Cause::Bug, 70));
         assert_eq!(fault.to_string(), "the trainer panicked: index 4 of 3");
+    }
+
+    #[test]
+    fn a_panic_of_tch_has_the_cause_of_what_libtorch_threw() {
+        // More than a process can address.
+        let fault = guard(|| Ok(tch::Tensor::zeros([1 << 48], tch::kind::FLOAT_CPU))).unwrap_err();
+        assert_eq!((fault.cause(), fault.exit_code()), (Cause::HostMemory, 71), "{fault}");
+        assert!(fault.to_string().starts_with("host memory ran out: "), "{fault}");
     }
 }

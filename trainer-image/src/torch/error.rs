@@ -105,6 +105,16 @@ impl TorchError {
         Self::from_status(0, text.as_ref())
     }
 
+    /// Sorts what a panic of tch says, whose functions unwrap what libtorch threw. None if it is no such panic, or of a kind
+    /// that is not known: then it is a defect.
+    pub(crate) fn from_panic(text: &str) -> Option<TorchError> {
+        let (_, thrown) = text.split_once("an `Err` value: Torch(\"")?;
+        match Self::from_text(thrown.trim_end_matches("\")").replace("\\n", "\n")) {
+            TorchError::Other(_) => None,
+            known => Some(known),
+        }
+    }
+
     /// As tch's functions tell it: with libtorch's own words, by which [`from_text`](Self::from_text) sorts it again.
     pub(crate) fn into_tch(self) -> TchError {
         TchError::Torch(match self {
@@ -195,6 +205,17 @@ mod tests {
         for (status, text, category) in table {
             assert_eq!(TorchError::from_status(status, text).category(), category, "{text}");
         }
+    }
+
+    #[test]
+    fn a_panic_of_tch_tells_what_libtorch_threw() {
+        let told =
+            "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA error: out of memory\\nSearch for `cudaError\")";
+        let error = TorchError::from_panic(told).unwrap();
+        assert_eq!((error.cause(), error.category()), (Cause::GpuMemory, "gpu-memory"));
+        assert!(error.to_string().starts_with("GPU memory ran out: CUDA error: out of memory; use"), "{error}");
+        assert!(TorchError::from_panic("called `Result::unwrap()` on an `Err` value: Torch(\"a shape\")").is_none());
+        assert!(TorchError::from_panic("the channel timed out").is_none(), "not by libtorch");
     }
 
     #[test]
