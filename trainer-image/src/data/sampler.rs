@@ -13,13 +13,20 @@ pub struct Sampler {
     samples: usize,
     batch_size: usize,
     ranks: usize,
+    /// Samples of one forward pass.
+    pass: usize,
 }
 
 impl Sampler {
     /// A sampler of `samples` samples, at `batch_size` of them a step on each of `ranks` ranks. None of the three is 0.
     pub fn new(seed: u64, samples: usize, batch_size: usize, ranks: usize) -> Self {
         assert!(samples > 0 && batch_size > 0 && ranks > 0, "a sampler of nothing");
-        Self { seed, samples, batch_size, ranks }
+        Self { seed, samples, batch_size, ranks, pass: batch_size }
+    }
+
+    /// The same where each rank takes a step in passes of `pass` samples, at least 1.
+    pub fn in_passes(self, pass: usize) -> Self {
+        Self { pass: pass.max(1), ..self }
     }
 
     /// Samples of one step on all ranks together.
@@ -28,8 +35,9 @@ impl Sampler {
     }
 
     /// Steps of an epoch. What is left after the full steps makes one more, of the same size on every rank, padded by wrapping
-    /// around to the epoch's first samples (as PyTorch's `DistributedSampler` does). It is left out if it would be a single image
-    /// on each rank, of which batch norm can't learn anything, and there is another step.
+    /// around to the epoch's first samples (as PyTorch's `DistributedSampler` does). A single image on each rank makes no forward
+    /// pass, since batch norm can't learn anything of it: as the last pass of that step it is left out, and as all of the step
+    /// as well if there is another one.
     pub fn steps_per_epoch(&self) -> usize {
         let full = self.samples / self.global_batch();
         match self.tail() {
@@ -41,7 +49,8 @@ impl Sampler {
 
     /// Samples of the last, smaller step on each rank; 0 if all steps are full.
     fn tail(&self) -> usize {
-        (self.samples % self.global_batch()).div_ceil(self.ranks)
+        let left = (self.samples % self.global_batch()).div_ceil(self.ranks);
+        if left > 1 && self.pass > 1 && left % self.pass == 1 { left - 1 } else { left }
     }
 
     /// The order of all samples in this epoch (from 0): each index below the number of samples once.
@@ -103,8 +112,8 @@ mod tests {
     fn every_sample_comes_once_an_epoch_and_only_the_last_step_is_padded_or_left_out() {
         for samples in 1..70 {
             for batch_size in [1, 2, 3, 8] {
-                for ranks in [1, 2, 3, 4] {
-                    let sampler = Sampler::new(3, samples, batch_size, ranks);
+                for (ranks, pass) in [(1, 8), (2, 2), (3, 3), (4, 8), (1, 2), (2, 3)] {
+                    let sampler = Sampler::new(3, samples, batch_size, ranks).in_passes(pass);
                     let seen = stream(&sampler, 5);
                     let order = sampler.order(5);
                     let mut sorted = order.clone();
@@ -113,10 +122,28 @@ mod tests {
                     let expected: Vec<usize> = order.iter().cycle().take(seen.len()).copied().collect();
                     assert_eq!(seen, expected, "{sampler:?}");
                     if seen.len() < samples {
-                        assert!(samples - seen.len() <= ranks && sampler.tail() == 1, "{sampler:?}");
+                        let left = (samples % sampler.global_batch()).div_ceil(ranks);
+                        assert!(samples - seen.len() <= ranks && left % pass == 1, "{sampler:?}");
                     } else {
                         assert!(seen.len() - samples < ranks, "{sampler:?}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_step_ends_with_a_pass_of_a_single_image() {
+        for samples in 1..70 {
+            for (pass, passes) in [(2, 2), (2, 3), (3, 2), (4, 4)] {
+                for ranks in [1, 2, 3] {
+                    let sampler = Sampler::new(3, samples, pass * passes, ranks).in_passes(pass);
+                    let order = sampler.order(0);
+                    let sizes: Vec<usize> = (0..sampler.steps_per_epoch())
+                        .map(|step| sampler.batch(&order, step, ranks - 1).len())
+                        .collect();
+                    // Where all there is is one image a rank, there is nothing else to do.
+                    assert!(sizes == [1] || sizes.iter().all(|size| size % pass != 1), "{sampler:?} {sizes:?}");
                 }
             }
         }

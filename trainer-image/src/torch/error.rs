@@ -28,6 +28,9 @@ pub enum TorchError {
     /// A value that must be finite is not.
     #[error("not finite: {0}; lower the learning rate or clip the gradients")]
     NotFinite(String),
+    /// A batch norm in training has one value of each channel, from which nothing is to be learned.
+    #[error("{0}; set training.batchSize to 2 or more, or data.imageSize larger")]
+    TooFewValues(String),
     /// The CUDA plug-in can't be used.
     #[error("the CUDA plug-in {path} can't be used: {text}; run on a CPU or use an image with CUDA")]
     NoCuda {
@@ -47,11 +50,14 @@ const HOST_MEMORY: i32 = 3;
 const DEVICE_MEMORY: i32 = 4;
 const DEVICE_FAULT: i32 = 5;
 
+/// What PyTorch says of a batch norm that has nothing to learn from.
+const ONE_VALUE: &str = "Expected more than 1 value per channel when training";
+
 /// The kind of error that a text becomes.
 type Sort = fn(String) -> TorchError;
 
 /// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
-const PHRASES: [(&str, Sort); 31] = [
+const PHRASES: [(&str, Sort); 32] = [
     ("CUDA driver version is insufficient", TorchError::GpuUnsupported),
     ("no CUDA-capable device", TorchError::GpuUnsupported),
     ("no kernel image is available", TorchError::GpuUnsupported),
@@ -70,6 +76,7 @@ const PHRASES: [(&str, Sort); 31] = [
     ("CUBLAS_STATUS", TorchError::DeviceFault),
     ("ncclUnhandledCudaError", TorchError::DeviceFault),
     ("non-finite", TorchError::NotFinite),
+    (ONE_VALUE, TorchError::TooFewValues),
     ("Timed out", TorchError::Timeout),
     ("timed out", TorchError::Timeout),
     ("timeout", TorchError::Timeout),
@@ -115,6 +122,11 @@ impl TorchError {
         }
     }
 
+    /// A batch norm in training that sees one value of each channel, of images of this shape.
+    pub(crate) fn too_few_values(shape: &[i64]) -> TorchError {
+        TorchError::TooFewValues(format!("{ONE_VALUE}, got input size {shape:?}"))
+    }
+
     /// As tch's functions tell it: with libtorch's own words, by which [`from_text`](Self::from_text) sorts it again.
     pub(crate) fn into_tch(self) -> TchError {
         TchError::Torch(match self {
@@ -125,6 +137,7 @@ impl TorchError {
             | TorchError::GpuUnsupported(text)
             | TorchError::DeviceFault(text)
             | TorchError::NotFinite(text)
+            | TorchError::TooFewValues(text)
             | TorchError::Other(text)
             | TorchError::NoCuda { text, .. } => text,
         })
@@ -140,6 +153,7 @@ impl TorchError {
             TorchError::GpuUnsupported(_) => "gpu-unsupported",
             TorchError::DeviceFault(_) => "device-fault",
             TorchError::NotFinite(_) => "not-finite",
+            TorchError::TooFewValues(_) => "too-few-values",
             TorchError::NoCuda { .. } => "no-cuda",
             TorchError::Other(_) => "other",
         }
@@ -153,6 +167,7 @@ impl TorchError {
             TorchError::GpuMemory(_) => Cause::GpuMemory,
             TorchError::DeviceFault(_) => Cause::NodeFault,
             TorchError::NotFinite(_) => Cause::NotFinite,
+            TorchError::TooFewValues(_) => Cause::BadSpec,
             TorchError::GpuUnsupported(_) | TorchError::NoCuda { .. } => Cause::GpuUnsupported,
             TorchError::Other(_) => Cause::Bug,
         }
@@ -200,6 +215,11 @@ mod tests {
             (1, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "device-fault"),
             (5, "CUDA error: an illegal memory access was encountered", "device-fault"),
             (5, "CUDA error: CUDA driver version is insufficient for CUDA runtime version", "gpu-unsupported"),
+            (
+                1,
+                "Expected more than 1 value per channel when training, got input size [1, 512, 1, 1]",
+                "too-few-values",
+            ),
             (1, "mat1 and mat2 shapes cannot be multiplied", "other"),
         ];
         for (status, text, category) in table {

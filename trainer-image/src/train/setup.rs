@@ -61,7 +61,9 @@ impl Setup {
         let seed = u64::from(recipe.training.seed);
         let accumulation = recipe.training.gradient_accumulation as usize;
         let batch_size = recipe.training.batch_size as usize;
-        let sampler = Sampler::new(seed, training.samples.len(), batch_size * accumulation, place.world_size as usize);
+        let world_size = place.world_size as usize;
+        let sampler =
+            Sampler::new(seed, training.samples.len(), batch_size * accumulation, world_size).in_passes(batch_size);
         let settings = recipe.training.optimizer.settings();
         let steps_per_epoch = sampler.steps_per_epoch() as u64;
         let schedule = Schedule {

@@ -101,9 +101,15 @@ impl BatchNorm2d {
         Ok((factor, offset))
     }
 
+    /// In training, one value of each channel is refused as by `torch.nn`: it has no variance, and would make the running
+    /// one not a number.
     pub(super) fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor, TchError> {
         let train = train && !self.frozen;
         if train {
+            let shape = input.size();
+            if self.ranks.is_none() && shape[0] * shape[2..].iter().product::<i64>() == 1 {
+                return Err(TorchError::too_few_values(&shape).into_tch());
+            }
             let _no_grad = tch::no_grad_guard();
             let _ = self.batches.shallow_clone().f_add_scalar_(1)?;
         }

@@ -77,6 +77,37 @@ fn frozen_stages_are_as_in_evaluation_and_the_others_learn() {
 }
 
 #[test]
+fn a_batch_norm_in_training_refuses_one_value_of_each_channel() {
+    for (architecture, has_batch_norms) in [
+        (Architecture::Resnet18, true),
+        (Architecture::EfficientnetB0, true),
+        (Architecture::MobilenetV3Small, true),
+        (Architecture::ConvnextTiny, false),
+        (Architecture::VitB16, false),
+    ] {
+        let model = model(architecture, 4, 32);
+        let image = |count| Tensor::zeros([count, 3, 32, 32], kind::FLOAT_CPU);
+        match model.forward(&image(1), true).map_err(crate::torch::TorchError::from) {
+            Ok(_) => assert!(!has_batch_norms, "{architecture:?}"),
+            Err(error) => {
+                assert!(has_batch_norms, "{architecture:?}");
+                assert_eq!((error.category(), error.cause()), ("too-few-values", crds::contract::Cause::BadSpec));
+                let text = error.to_string();
+                assert!(text.starts_with("Expected more than 1 value per channel when training, got input size [1, "));
+                assert!(
+                    text.ends_with(", 1, 1]; set training.batchSize to 2 or more, or data.imageSize larger"),
+                    "{text}"
+                );
+            }
+        }
+        model.forward(&image(1), false).unwrap();
+        model.forward(&image(2), true).unwrap();
+        let is_finite = |tensor: &Tensor| tensor.isfinite().all().int64_value(&[]) == 1;
+        assert!(weights(&model).values().all(is_finite), "{architecture:?}");
+    }
+}
+
+#[test]
 fn no_block_of_a_frozen_stage_is_left_out_at_random() {
     // Of EfficientNet the last convolution alone is trained, whose batch norm would differ; its head's dropout is off.
     for (architecture, trained) in [(Architecture::ConvnextTiny, 1), (Architecture::VitB16, 1)] {

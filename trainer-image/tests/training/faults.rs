@@ -64,6 +64,16 @@ fn what_can_not_be_done_is_said_with_its_cause() {
             "classWeights names middle, and the data has the classes left, right",
         ),
         (
+            "single",
+            {
+                let mut spec = with("training.batchSize", json!(1));
+                spec["output"]["uri"] = json!(bench.uri("single"));
+                spec
+            },
+            Cause::BadSpec,
+            "Expected more than 1 value per channel when training, got input size [1, 512, 1, 1]; set training.batchSize to 2",
+        ),
+        (
             "explosion",
             {
                 let mut spec = with("training.optimizer", json!({"name": "Sgd", "learningRate": 1e30}));
