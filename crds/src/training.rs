@@ -66,7 +66,8 @@ pub struct Training {
     /// Seed of everything random: initial weights, split, order and augmentation.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub seed: u32,
-    /// Only algorithms that give the same bits each time, at some cost in speed on a GPU. On CPUs it is always so.
+    /// Only algorithms that give the same bits each time, with as many processes and on GPUs of one kind, at some cost in
+    /// speed. A training that needs another one ends. On CPUs it is always so.
     pub deterministic: bool,
 }
 

@@ -8,9 +8,9 @@ use super::ffi::{self, c_string, check};
 
 static LOADED: OnceLock<()> = OnceLock::new();
 
-/// How NCCL's backend in libtorch reports what goes wrong, by variables that it reads when a group is made. What is set
-/// already stays. ProcessGroupNCCL.hpp and FlightRecorder.hpp of libtorch 2.11.0 have the names.
-const ENVIRONMENT: [(&str, &str); 3] = [
+/// What libtorch's CUDA half and NVIDIA's libraries read from the environment when they are first used. What is set already
+/// stays. ProcessGroupNCCL.hpp and FlightRecorder.hpp of libtorch 2.11.0 have the names of NCCL's backend.
+const ENVIRONMENT: [(&str, &str); 4] = [
     // A collective that fails or takes too long ends the process (mode 3, libtorch's default, leaves NCCL's connections
     // alone meanwhile), instead of going on with whatever is in its memory.
     ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3"),
@@ -18,6 +18,9 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("TORCH_FR_BUFFER_SIZE", "2000"),
     // The recorder is read by the trainer; a file in a pod's /tmp would help nobody.
     ("TORCH_NCCL_DUMP_ON_TIMEOUT", "0"),
+    // 32 MiB of memory with which cuBLAS gives the same bits each time, as libtorch demands where only such algorithms are
+    // allowed. Whether they are the recipe tells, which is not known yet.
+    ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
 ];
 
 /// Opens the plug-in, and with it libtorch's CUDA half and NCCL. Must come before anything else that asks libtorch about

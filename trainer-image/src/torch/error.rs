@@ -31,6 +31,9 @@ pub enum TorchError {
     /// A batch norm in training has one value of each channel, from which nothing is to be learned.
     #[error("{0}; set training.batchSize to 2 or more, or data.imageSize larger")]
     TooFewValues(String),
+    /// Only deterministic algorithms are allowed, and there is none.
+    #[error("{0}; set training.deterministic to false, or train on CPUs")]
+    NotDeterministic(String),
     /// The CUDA plug-in can't be used.
     #[error("the CUDA plug-in {path} can't be used: {text}; run on a CPU or use an image with CUDA")]
     NoCuda {
@@ -57,7 +60,7 @@ const ONE_VALUE: &str = "Expected more than 1 value per channel when training";
 type Sort = fn(String) -> TorchError;
 
 /// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
-const PHRASES: [(&str, Sort); 32] = [
+const PHRASES: [(&str, Sort); 34] = [
     ("CUDA driver version is insufficient", TorchError::GpuUnsupported),
     ("no CUDA-capable device", TorchError::GpuUnsupported),
     ("no kernel image is available", TorchError::GpuUnsupported),
@@ -77,6 +80,8 @@ const PHRASES: [(&str, Sort); 32] = [
     ("ncclUnhandledCudaError", TorchError::DeviceFault),
     ("non-finite", TorchError::NotFinite),
     (ONE_VALUE, TorchError::TooFewValues),
+    ("does not have a deterministic implementation", TorchError::NotDeterministic),
+    ("is not deterministic because it uses CuBLAS", TorchError::NotDeterministic),
     ("Timed out", TorchError::Timeout),
     ("timed out", TorchError::Timeout),
     ("timeout", TorchError::Timeout),
@@ -138,6 +143,7 @@ impl TorchError {
             | TorchError::DeviceFault(text)
             | TorchError::NotFinite(text)
             | TorchError::TooFewValues(text)
+            | TorchError::NotDeterministic(text)
             | TorchError::Other(text)
             | TorchError::NoCuda { text, .. } => text,
         })
@@ -154,6 +160,7 @@ impl TorchError {
             TorchError::DeviceFault(_) => "device-fault",
             TorchError::NotFinite(_) => "not-finite",
             TorchError::TooFewValues(_) => "too-few-values",
+            TorchError::NotDeterministic(_) => "not-deterministic",
             TorchError::NoCuda { .. } => "no-cuda",
             TorchError::Other(_) => "other",
         }
@@ -167,17 +174,22 @@ impl TorchError {
             TorchError::GpuMemory(_) => Cause::GpuMemory,
             TorchError::DeviceFault(_) => Cause::NodeFault,
             TorchError::NotFinite(_) => Cause::NotFinite,
-            TorchError::TooFewValues(_) => Cause::BadSpec,
+            TorchError::TooFewValues(_) | TorchError::NotDeterministic(_) => Cause::BadSpec,
             TorchError::GpuUnsupported(_) | TorchError::NoCuda { .. } => Cause::GpuUnsupported,
             TorchError::Other(_) => Cause::Bug,
         }
     }
 }
 
-/// The text without what libtorch adds for its own developers: advice on debugging CUDA, traces of C++.
+/// The text without what libtorch adds for developers: advice on debugging CUDA and for Python, traces of C++.
 fn one_line(text: &str) -> String {
-    const ADDED: [&str; 4] =
-        ["\nSearch for `cuda", "\nCUDA kernel errors might", "\nException raised from", "\n\nException"];
+    const ADDED: [&str; 5] = [
+        "\nSearch for `cuda",
+        "\nCUDA kernel errors might",
+        ". You can turn off determinism",
+        "\nException raised from",
+        "\n\nException",
+    ];
     let end = ADDED.iter().filter_map(|added| text.find(added)).min().unwrap_or(text.len());
     text[..end].split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -219,6 +231,11 @@ mod tests {
                 1,
                 "Expected more than 1 value per channel when training, got input size [1, 512, 1, 1]",
                 "too-few-values",
+            ),
+            (
+                1,
+                "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but",
+                "not-deterministic",
             ),
             (1, "mat1 and mat2 shapes cannot be multiplied", "other"),
         ];

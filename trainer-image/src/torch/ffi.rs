@@ -158,6 +158,8 @@ unsafe extern "C" {
     pub(super) fn ty_autocast_leave(device_type: i32, before: Autocast) -> Status;
     pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
+    pub(super) fn ty_allow_only_deterministic() -> Status;
+    pub(super) fn ty_is_deterministic() -> bool;
     pub(super) fn ty_packs(kind: i32, out: *mut bool) -> Status;
     pub(super) fn ty_pack_conv(weight: *mut C_tensor, shape: ConvShape, input_size: *const i64, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_packed_conv(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, out: *mut *mut C_tensor) -> Status;

@@ -1,4 +1,4 @@
-//! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast,
+//! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast, determinism,
 //! optimizer steps, packed convolutions and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
 //!
 //! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
@@ -32,5 +32,6 @@ pub use process_group::{Endpoint, ProcessGroup};
 pub use sync_norm::{NormRanks, SyncNorm};
 pub(crate) use tensor::end_process;
 pub use tensor::{
-    LogLevel, backward, is_channels_last, rng_state, set_channels_last, set_log_level, set_rng_state, to_channels_last,
+    LogLevel, allow_only_deterministic, backward, is_channels_last, is_deterministic, rng_state, set_channels_last,
+    set_log_level, set_rng_state, to_channels_last,
 };

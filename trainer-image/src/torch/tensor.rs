@@ -1,4 +1,4 @@
-//! Small things on tensors: backward with typed errors, channels-last, the generator's state, libtorch's log.
+//! Small things on tensors: backward with typed errors, channels-last, determinism, the generator's state, libtorch's log.
 
 use tch::Tensor;
 
@@ -62,6 +62,22 @@ pub fn to_channels_last(tensor: &Tensor) -> Result<Tensor, TorchError> {
 pub fn is_channels_last(tensor: &Tensor) -> bool {
     // SAFETY: the tensor lives through the call.
     unsafe { ffi::ty_is_channels_last(tensor.as_ptr()) }
+}
+
+/// Lets this process use only algorithms that give the same bits each time. An operation that has none fails as
+/// [`TorchError::NotDeterministic`]: to go on with another would be to promise what does not hold.
+///
+/// # Errors
+/// None is known.
+pub fn allow_only_deterministic() -> Result<(), TorchError> {
+    // SAFETY: sets flags.
+    check(unsafe { ffi::ty_allow_only_deterministic() })
+}
+
+/// Whether this process uses only algorithms that give the same bits each time.
+pub fn is_deterministic() -> bool {
+    // SAFETY: reads a flag.
+    unsafe { ffi::ty_is_deterministic() }
 }
 
 /// State of the CPU's default generator, some 5 kB.

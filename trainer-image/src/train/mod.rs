@@ -46,6 +46,7 @@ use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
 use crate::storage::path_of;
 use crate::tensorboard::{Events, Publisher};
+use crate::torch::allow_only_deterministic;
 
 /// How long a rank waits for rank 0's list of the data.
 const LISTING: Duration = Duration::from_secs(600);
@@ -62,6 +63,9 @@ pub fn run(
 ) -> Result<Option<JobResult>, Fault> {
     let output = path_of(&job.spec.output.uri)?;
     let setup = Setup::new(job, place, device)?;
+    if setup.recipe.training.deterministic {
+        allow_only_deterministic()?;
+    }
     // Only now: a job that can't start leaves the folder to one that can.
     let folder = match place.is_first() {
         true => Some(Folder::claim(&output, &owner(job))?),

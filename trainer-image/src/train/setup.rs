@@ -21,7 +21,7 @@ use crate::model::{self, Card, Saved};
 use crate::optim::{Ema, GradientScaler, Schedule};
 use crate::place::Place;
 use crate::storage::{self, is_remote, path_of};
-use crate::torch::set_channels_last;
+use crate::torch::{is_deterministic, set_channels_last};
 use crate::zoo::{Blueprint, Model, WeightsError, read_weights};
 
 /// What a training starts from, the same on every rank.
@@ -151,6 +151,7 @@ impl Setup {
             steps = self.total_steps(),
             device = ?self.device,
             precision = ?training.precision,
+            deterministic = is_deterministic(),
             "trains"
         );
     }

@@ -112,6 +112,22 @@ fn a_training_that_no_longer_gets_better_stops_and_keeps_its_best_epoch() {
 }
 
 #[test]
+fn a_training_uses_only_deterministic_algorithms_where_the_job_says_so() {
+    let bench = Bench::new(8);
+    for (name, deterministic) in [("any", false), ("same", true)] {
+        let mut spec = bench.training(name);
+        spec["training"]["epochs"] = json!(1);
+        spec["training"]["deterministic"] = json!(deterministic);
+        let pod = bench.start("TrainingJob", name, &spec, 1);
+        let log = pod.log.clone();
+        pod.succeed();
+        let log = fs::read_to_string(log).unwrap();
+        // As libtorch has it.
+        assert!(log.contains(&format!("deterministic={deterministic}")), "{log}");
+    }
+}
+
+#[test]
 fn batch_norms_are_synchronised_and_gradients_compressed_where_the_job_says_so() {
     let bench = Bench::new(20);
     let mut spec = bench.training("synced");

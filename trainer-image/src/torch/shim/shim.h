@@ -141,6 +141,10 @@ ty_status ty_set_rng_state(ty_tensor* state);
 
 // Square, without dilation.
 typedef struct ty_conv_shape {
+// From now on an operation without a deterministic algorithm fails.
+ty_status ty_allow_only_deterministic(void);
+bool ty_is_deterministic(void);
+
   int64_t padding, stride, groups;
 } ty_conv_shape;
 

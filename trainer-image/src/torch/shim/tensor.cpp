@@ -1,8 +1,10 @@
-// Small things on tensors that tch lacks: backward with typed errors, gradients, channels-last, autocast, the generator.
+// Small things on tensors that tch lacks: backward with typed errors, gradients, channels-last, autocast, determinism, the
+// generator.
 
 #include <mutex>
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
@@ -80,6 +82,23 @@ ty_status ty_autocast_leave(int device_type, ty_autocast before) {
     at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(before.dtype));
     at::autocast::set_autocast_cache_enabled(before.cache_enabled);
   });
+}
+
+// torch.use_deterministic_algorithms(True), for cuDNN as well. Not only to warn: then some kernels, of attention among
+// them, stay as they were.
+ty_status ty_allow_only_deterministic(void) {
+  return edge([] {
+    auto& context = at::globalContext();
+    context.setDeterministicAlgorithms(true, /* warn_only */ false);
+    context.setDeterministicCuDNN(true);
+    context.setBenchmarkCuDNN(false);
+    // Nobody reads memory that was not written: to fill it first would only take time.
+    context.setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+bool ty_is_deterministic(void) {
+  return at::globalContext().deterministicAlgorithms();
 }
 
 ty_status ty_rng_state(ty_tensor** out) {
