@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crds::contract::Cause;
+use crds::contract::{Cause, TerminationMessage, env};
 use libtest_mimic::{Failed, Trial};
 
 use crate::job::Job;
-use crate::process::{Ranks, Running, build_cuda_plugin, free_port, ours, python_libraries, script};
+use crate::process::{Ranks, Running, build_cuda_plugin, build_lost_peer, free_port, ours, python_libraries, script};
+use crate::rank;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -22,6 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("ranks that were told of different worlds say so", other_world),
         Trial::test("a rank of an older attempt is turned away", other_run),
         Trial::test("a second process with the same rank is turned away", same_rank_twice),
+        Trial::test(
+            "what NCCL's watchdog throws has the cause and the words of a lost peer, not those of a crash",
+            watchdog,
+        ),
         Trial::test("the CUDA plug-in loads without a GPU, and NCCL then says that there is none", plug_in_without_gpu),
     ]
 }
@@ -147,6 +152,44 @@ fn same_rank_twice() -> Result<(), Failed> {
         1 => Ok(()),
         _ => Err(format!("said {ends:?}").into()),
     }
+}
+
+fn watchdog() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    build_lost_peer(&folder.path().join("plugin.so")).run()?;
+    let thrown = |text: &str| format!("[Rank 0] Process group watchdog thread terminated with exception: {text}");
+    let table = [
+        (
+            thrown("NCCL error: remote process exited or there was a network error\nncclRemoteError: A call failed."),
+            Cause::PeerLost,
+            "exchanging tensors between GPUs (nccl:all_reduce number 7 of [4, 2]): 1 of 2 ranks did not come: 1; \
+             the connection to another rank was lost: [Rank 0] Process group watchdog",
+        ),
+        (
+            thrown("CUDA error: uncorrectable ECC error encountered"),
+            Cause::NodeFault,
+            "exchanging tensors between GPUs: the GPU failed: [Rank 0] Process group watchdog",
+        ),
+    ];
+    for (text, cause, words) in table {
+        let log = folder.path().join("termination");
+        let port = free_port();
+        let start = |number: u32| {
+            let mut program = ours(folder.path(), number, port, rank::LOST);
+            program.environment("LOST_PEER", &text);
+            program.environment(env::RANK, &number.to_string());
+            program.environment(env::TERMINATION_LOG, &log.display().to_string());
+            Running::start(program)
+        };
+        let (mut first, _other) = (start(0), start(1));
+        let (code, said) = end(&mut first)?;
+        let message: TerminationMessage = serde_json::from_slice(&std::fs::read(&log)?)?;
+        let is_told = (message.cause, message.rank) == (cause, Some(0)) && message.message.starts_with(words);
+        if code != Some(cause.exit_code()) || !is_told {
+            return Err(format!("ended with {code:?}, said {said:?} and left {message:?}").into());
+        }
+    }
+    Ok(())
 }
 
 fn plug_in_without_gpu() -> Result<(), Failed> {

@@ -53,6 +53,16 @@ pub(crate) fn build_cuda_plugin(file: &Path) -> Program {
     Program { name: "cuda-plugin.sh".to_string(), command }
 }
 
+/// Compiles the stand-in for the CUDA plug-in that loses a peer to `file`.
+pub(crate) fn build_lost_peer(file: &Path) -> Program {
+    const BUILD: &str = "${CXX:-g++} -std=c++17 -O0 -fPIC -shared -DUSE_DISTRIBUTED -isystem \"$0/.libtorch/include\" \
+        -I \"$0/trainer-image/src/torch/shim\" \"$0/tests/parity/lost_peer.cpp\" \
+        -L \"$0/.libtorch/lib\" -ltorch_cpu -lc10 -Wl,--allow-shlib-undefined -o \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", BUILD, concat!(env!("CARGO_MANIFEST_DIR"), "/..")]).arg(file);
+    Program { name: "the stand-in for the CUDA plug-in".to_string(), command }
+}
+
 /// What `forks.py` is asked by, and where it answers.
 struct Forks {
     _python: Child,

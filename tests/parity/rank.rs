@@ -19,6 +19,7 @@ pub(crate) fn main(folder: &Path, rank: u32, port: u16, run_id: &str) -> i32 {
     tch::set_num_threads(1);
     let end = match run_id {
         "cuda" => load_cuda(folder),
+        LOST => lose_peer(folder, rank, port),
         sync_norm::RUN => sync_norm::rank(folder, &rendezvous(rank, sync_norm::WORLD_SIZE, port, run_id, 60.0)),
         _ => run(folder, rank, port, run_id),
     };
@@ -37,6 +38,24 @@ fn load_cuda(folder: &Path) -> Result<(), DdpError> {
     torch::load_cuda(&folder.join("plugin.so")).map_err(loading)?;
     let alone = Rendezvous { backend: Backend::Nccl { device: 0 }, ..rendezvous(0, 1, 0, "cuda", 60.0) };
     Group::join(&alone).map(drop)
+}
+
+/// Key of the run in which rank 0 is told by NCCL's watchdog that it has lost rank 1.
+pub(crate) const LOST: &str = "lost-peer";
+
+/// Meets the other rank by what stands in for NCCL, lets its watchdog throw, and waits for the end.
+fn lose_peer(folder: &Path, rank: u32, port: u16) -> Result<(), DdpError> {
+    let loading = |source| DdpError::Torch { during: "opening the CUDA plug-in", source };
+    torch::load_cuda(&folder.join("plugin.so")).map_err(loading)?;
+    let meeting = Rendezvous { backend: Backend::Nccl { device: 0 }, ..rendezvous(rank, 2, port, LOST, 60.0) };
+    let group = Group::join(&meeting)?;
+    if rank == 0 {
+        // As NCCL's part of the store has it: c10d puts a slash of its own behind a prefix.
+        group.set("nccl//lost", b"1")?;
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 fn rendezvous(rank: u32, world_size: u32, port: u16, run_id: &str, join_seconds: f64) -> Rendezvous {

@@ -226,16 +226,19 @@ impl Group {
 
     /// Says during what something failed; where ranks have lost each other, also which did not come.
     pub(super) fn during<T>(&self, during: &'static str, result: Result<T, TorchError>) -> Result<T, DdpError> {
-        result.map_err(|source| {
-            let lost = matches!(source, TorchError::Timeout(_) | TorchError::PeerLost(_));
-            match lost.then(|| roll_call(&self.processes)) {
-                Some(absent) if !absent.is_empty() => {
-                    let collective = self.processes.flights().ok().and_then(|dump| Flight::open(&dump));
-                    DdpError::Absent { during, collective, absent, world_size: self.world_size(), source }
-                }
-                _ => DdpError::Torch { during, source },
-            }
-        })
+        result.map_err(|source| failure(&self.processes, during, source))
+    }
+}
+
+/// What failed during what; where ranks have lost each other, also which did not come.
+pub(super) fn failure(processes: &ProcessGroup, during: &'static str, source: TorchError) -> DdpError {
+    let lost = matches!(source, TorchError::Timeout(_) | TorchError::PeerLost(_));
+    match lost.then(|| roll_call(processes)) {
+        Some(absent) if !absent.is_empty() => {
+            let collective = processes.flights().ok().and_then(|dump| Flight::open(&dump));
+            DdpError::Absent { during, collective, absent, world_size: processes.world_size(), source }
+        }
+        _ => DdpError::Torch { during, source },
     }
 }
 

@@ -1,18 +1,22 @@
 //! Ends a process whose peers don't come to an exchange between GPUs. By NCCL, a rank waits for the GPU and the GPU for the
 //! other ranks: no call fails, and NCCL's own watchdog can do no better than abort the process. A thread looks at the flight
 //! recorder instead, and says who is late to what; NCCL's watchdog gets a longer time and is what is left if this one hangs.
+//! What that watchdog finds earlier, a connection that is gone, is said in the same words before it ends the process.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::DdpError;
 use super::flight::Flight;
-use super::group::roll_call;
+use super::group::{failure, roll_call};
 use crate::fault::Fault;
 use crate::torch::{self, ProcessGroup, TorchError};
 
 /// How often the flight recorder is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// What is under way, in words.
+const DURING: &str = "exchanging tensors between GPUs";
 
 /// The watching thread; it ends with this.
 pub(super) struct Watch {
@@ -46,9 +50,20 @@ impl Watch {
     /// Watches the collectives of `processes`, each of which may take `limit`.
     pub(super) fn start(processes: ProcessGroup, limit: Duration) -> std::io::Result<Watch> {
         let (alive, over) = mpsc::channel();
+        let processes = Arc::new(Mutex::new(processes));
+        // The group ends with the watch.
+        let known = Arc::downgrade(&processes);
+        torch::on_lost_peer(move |source| {
+            let error = match known.upgrade() {
+                Some(processes) => failure(&lock(&processes), DURING, source),
+                None => DdpError::Torch { during: DURING, source },
+            };
+            Fault::from(error).end()
+        });
         std::thread::Builder::new().name("collectives".to_owned()).spawn(move || {
             let mut oldest = Oldest::default();
             while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                let processes = lock(&processes);
                 let open = processes.flights().ok().and_then(|dump| Flight::open(&dump));
                 if oldest.is_late(open.as_ref(), Instant::now(), limit) {
                     let absent = roll_call(&processes);
@@ -60,8 +75,11 @@ impl Watch {
     }
 }
 
+fn lock(processes: &Mutex<ProcessGroup>) -> MutexGuard<'_, ProcessGroup> {
+    processes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn late(processes: &ProcessGroup, collective: Option<Flight>, absent: Vec<u32>, limit: Duration) -> DdpError {
-    const DURING: &str = "exchanging tensors between GPUs";
     let waited = format!("timeout after {} s", limit.as_secs_f64());
     if absent.is_empty() {
         let what = collective.map_or_else(|| "a collective".to_owned(), |flight| flight.to_string());

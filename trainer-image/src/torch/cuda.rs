@@ -12,7 +12,7 @@ static LOADED: OnceLock<()> = OnceLock::new();
 /// stays. ProcessGroupNCCL.hpp and FlightRecorder.hpp of libtorch 2.11.0 have the names of NCCL's backend.
 const ENVIRONMENT: [(&str, &str); 4] = [
     // A collective that fails or takes too long ends the process (mode 3, libtorch's default, leaves NCCL's connections
-    // alone meanwhile), instead of going on with whatever is in its memory.
+    // alone meanwhile), instead of going on with whatever is in its memory. `on_lost_peer` says why it ends.
     ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3"),
     // Collectives that the flight recorder keeps: a step of a large model has some ten of them.
     ("TORCH_FR_BUFFER_SIZE", "2000"),

@@ -48,7 +48,7 @@ pub enum TorchError {
 }
 
 /// What kind of exception the shim caught; the numbers are `ty_status` of `shim.h`.
-const DISTRIBUTED: i32 = 2;
+pub(super) const DISTRIBUTED: i32 = 2;
 const HOST_MEMORY: i32 = 3;
 const DEVICE_MEMORY: i32 = 4;
 const DEVICE_FAULT: i32 = 5;

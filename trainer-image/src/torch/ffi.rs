@@ -111,6 +111,7 @@ pub(super) struct Adadelta {
 
 type Status = i32;
 type Tensors = *const *mut C_tensor;
+pub(super) type LastWords = extern "C" fn(text: *const c_char) -> i32;
 
 #[rustfmt::skip]
 unsafe extern "C" {
@@ -134,6 +135,7 @@ unsafe extern "C" {
     pub(super) fn ty_sync_batch_norm(group: *mut Group, images: *mut C_tensor, norm: BatchNorm, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_group_flights(group: *mut Group, text: *mut *mut u8, length: *mut usize) -> Status;
     pub(super) fn ty_group_free(group: *mut Group) -> Status;
+    pub(super) fn ty_on_lost_peer(tell: LastWords);
     pub(super) fn ty_cuda_load(path: *const c_char) -> Status;
 
     pub(super) fn ty_verify_parameters(group: *mut Group, parameters: Tensors, count: usize) -> Status;
@@ -156,10 +158,10 @@ unsafe extern "C" {
     pub(super) fn ty_is_channels_last(tensor: *const C_tensor) -> bool;
     pub(super) fn ty_autocast_enter(device_type: i32, enabled: bool, dtype: i32, before: *mut Autocast) -> Status;
     pub(super) fn ty_autocast_leave(device_type: i32, before: Autocast) -> Status;
-    pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
-    pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
     pub(super) fn ty_allow_only_deterministic() -> Status;
     pub(super) fn ty_is_deterministic() -> bool;
+    pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
     pub(super) fn ty_packs(kind: i32, out: *mut bool) -> Status;
     pub(super) fn ty_pack_conv(weight: *mut C_tensor, shape: ConvShape, input_size: *const i64, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_packed_conv(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, out: *mut *mut C_tensor) -> Status;

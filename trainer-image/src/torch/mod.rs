@@ -9,6 +9,7 @@ mod cuda;
 pub mod driver;
 mod error;
 mod ffi;
+mod last_words;
 mod memory;
 pub mod nvml;
 mod optim;
@@ -22,6 +23,7 @@ pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use error::TorchError;
+pub(crate) use last_words::on_lost_peer;
 pub use memory::{give_back_memory, keep_memory};
 pub use optim::{
     AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients, clip_gradients,

@@ -67,6 +67,14 @@ ty_status ty_group_share(ty_group* group, ty_group** out);
 ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length);
 ty_status ty_group_free(ty_group* group);
 
+// ---- the end by a thread of libtorch (last_words.cpp) ----
+
+// Says what ended the process, and gives the exit code.
+typedef int (*ty_last_words)(const char* text);
+// Calls `tell` where a failure between ranks leaves a thread of libtorch, and ends with its exit code. Other exceptions go
+// the way they went.
+void ty_on_lost_peer(ty_last_words tell);
+
 // Opens the plug-in that carries NCCL. Before any other use of CUDA in the process.
 ty_status ty_cuda_load(const char* path);
 
@@ -133,6 +141,10 @@ typedef struct ty_autocast {
 ty_status ty_autocast_enter(int device_type, bool enabled, int dtype, ty_autocast* before);
 ty_status ty_autocast_leave(int device_type, ty_autocast before);
 
+// From now on an operation without a deterministic algorithm fails.
+ty_status ty_allow_only_deterministic(void);
+bool ty_is_deterministic(void);
+
 // State of the CPU's default generator as a byte tensor that the caller owns.
 ty_status ty_rng_state(ty_tensor** out);
 ty_status ty_set_rng_state(ty_tensor* state);
@@ -141,10 +153,6 @@ ty_status ty_set_rng_state(ty_tensor* state);
 
 // Square, without dilation.
 typedef struct ty_conv_shape {
-// From now on an operation without a deterministic algorithm fails.
-ty_status ty_allow_only_deterministic(void);
-bool ty_is_deterministic(void);
-
   int64_t padding, stride, groups;
 } ty_conv_shape;
 
