@@ -11,9 +11,9 @@ use tch::{Device, Kind, Tensor};
 use crate::ddp::{DdpError, Group};
 use crate::fault::Fault;
 
-/// Key by which a rank asks rank 0 to stop.
+/// Key by which a rank that was told to stop tells the others.
 const STOP: &str = "stop";
-/// How often rank 0 looks for that key.
+/// How often others look for that key.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What all ranks do with a step.
@@ -28,6 +28,7 @@ pub(super) struct Orders {
 /// The line from the operator's SIGTERM, at whichever rank it arrives, to all ranks.
 pub(super) struct Control {
     signal: Arc<AtomicBool>,
+    /// Whether the key is there, as far as this process knows.
     asked: bool,
     looked: Instant,
     buffer: Tensor,
@@ -41,7 +42,7 @@ impl Control {
             signal_hook::flag::register(number, signal.clone())
                 .map_err(|error| Fault::io(format_args!("handle signal {number}"), error))?;
         }
-        let buffer = Tensor::zeros([1], (Kind::Int64, device));
+        let buffer = Tensor::f_zeros([1], (Kind::Int64, device))?;
         Ok(Control { signal, asked: false, looked: Instant::now(), buffer })
     }
 
@@ -50,32 +51,93 @@ impl Control {
         ("trainyard.orders".to_owned(), self.buffer.shallow_clone())
     }
 
-    /// Whether this process was told to stop.
-    pub(super) fn is_signalled(&self) -> bool {
-        self.signal.load(Ordering::Relaxed)
-    }
-
-    /// Before a forward pass: rank 0 writes the orders of the step, other ranks pass a signal on to it.
-    pub(super) fn prepare(&mut self, group: &Group, save: bool) -> Result<(), DdpError> {
-        if group.rank() != 0 {
-            if self.is_signalled() && !self.asked {
-                self.asked = true;
-                group.set(STOP, b"1")?;
-            }
-            return Ok(());
-        }
+    /// Whether any rank was told to stop, as far as is known here, and soon on all. For work without orders, such as a
+    /// validation, whose ranks break off each by itself and say so in the collective at its end.
+    pub(super) fn stops(&mut self, group: &Group) -> Result<bool, DdpError> {
+        self.pass_on(group)?;
         if !self.asked && group.world_size() > 1 && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             self.asked = group.has(STOP)?;
         }
-        let stop = self.is_signalled() || self.asked;
-        let _ = self.buffer.fill_(i64::from(save) | (i64::from(stop) << 1));
+        Ok(self.asked)
+    }
+
+    /// Tells the others of a signal, once.
+    fn pass_on(&mut self, group: &Group) -> Result<(), DdpError> {
+        if self.signal.load(Ordering::Relaxed) && !self.asked {
+            self.asked = true;
+            group.set(STOP, b"1")?;
+        }
+        Ok(())
+    }
+
+    /// Before a forward pass: rank 0 writes the orders of the step, other ranks pass a signal on to it.
+    pub(super) fn prepare(&mut self, group: &Group, save: bool) -> Result<(), Fault> {
+        if group.rank() != 0 {
+            return Ok(self.pass_on(group)?);
+        }
+        let stop = self.stops(group)?;
+        let _ = self.buffer.f_fill_(i64::from(save) | (i64::from(stop) << 1))?;
         Ok(())
     }
 
     /// Once a forward pass is prepared: the step's orders, the same on all ranks.
-    pub(super) fn orders(&self) -> Orders {
-        let bits = self.buffer.int64_value(&[0]);
-        Orders { save: bits & 1 != 0, stop: bits & 2 != 0 }
+    pub(super) fn orders(&self) -> Result<Orders, Fault> {
+        let bits = self.buffer.f_int64_value(&[0])?;
+        Ok(Orders { save: bits & 1 != 0, stop: bits & 2 != 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::ddp::{Backend, Rendezvous, StoreHost};
+
+    /// One of two ranks, with a signal that nobody sends but the test.
+    fn meet(rank: u32, port: u16) -> (Group, Control) {
+        let minute = Duration::from_secs(60);
+        let group = Group::join(&Rendezvous {
+            addr: "127.0.0.1".to_owned(),
+            port,
+            rank,
+            world_size: 2,
+            run_id: "control".to_owned(),
+            host: StoreHost::FirstRank,
+            join_timeout: minute,
+            timeout: minute,
+            backend: Backend::Gloo,
+        });
+        let buffer = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
+        (group.unwrap(), Control { signal: Arc::default(), asked: false, looked: Instant::now(), buffer })
+    }
+
+    #[test]
+    fn a_signal_at_one_rank_soon_stops_all() {
+        // Rank 0, which decides on steps, or another one.
+        for told in [0, 1] {
+            let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap().port();
+            let run = |rank| {
+                let (group, mut control) = meet(rank, port);
+                thread::sleep(LOOK);
+                assert!(!control.stops(&group).unwrap(), "nobody was told yet");
+                group.barrier().unwrap();
+                if rank == told {
+                    control.signal.store(true, Ordering::Relaxed);
+                    assert!(control.stops(&group).unwrap(), "rank {rank} knows at once");
+                }
+                let began = Instant::now();
+                while !control.stops(&group).unwrap() {
+                    assert!(began.elapsed() < Duration::from_secs(30), "rank {rank} was never told");
+                    thread::sleep(Duration::from_millis(10));
+                }
+                // The store ends with rank 0.
+                group.barrier().unwrap();
+            };
+            let run = &run;
+            thread::scope(|scope| [0, 1].map(|rank| scope.spawn(move || run(rank))).map(|end| end.join().unwrap()));
+        }
     }
 }

@@ -153,7 +153,7 @@ impl Course<'_> {
             self.seed_step();
             let rate = setup.schedule.rate(self.position.step, &self.position.plateau);
             let (replica, control) = (&mut self.replica, &self.control);
-            let stepped = replica.step(&batch, rate, self.position.step, || control.orders().stop);
+            let stepped = replica.step(&batch, rate, self.position.step, || Ok(control.orders()?.stop));
             let Some(sums) = stepped.map_err(|fault| fault.at_step(self.position.step))? else {
                 self.save(WhenBusy::Wait)?;
                 return Err(self.stopped()?);

@@ -45,7 +45,7 @@ pub(super) fn evaluate(
     images: &Arc<Images>,
     options: EvaluationOptions,
     left_out: &mut LeftOut,
-    stop: impl Fn() -> bool,
+    mut stop: impl FnMut() -> Result<bool, Fault>,
 ) -> Result<Option<Evaluated>, Fault> {
     let dataset = images.dataset();
     let classes = dataset.classes.len();
@@ -92,7 +92,7 @@ pub(super) fn evaluate(
                 }
                 worst.offer(label, row, || dataset.samples[batch.indices[place]].path.to_string_lossy().into_owned());
             }
-            Ok(!stop())
+            Ok(!stop()?)
         },
     )?;
     let mut sums = evaluation.sums();

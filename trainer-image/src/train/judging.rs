@@ -16,14 +16,13 @@ impl Course<'_> {
         let Some(images) = &self.setup.validation else { return Ok(None) };
         self.replica.swap_average()?;
         self.replica.ddp.share_buffers()?;
-        let control = &self.control;
         let options = EvaluationOptions {
             threads: self.loading().threads,
             unreadable: self.setup.unreadable(images.dataset().samples.len()),
             scores: false,
         };
-        let left_out = &mut self.left_out;
-        let evaluated = evaluate(&self.replica, self.group, images, options, left_out, || control.is_signalled())?;
+        let (group, control, left_out) = (self.group, &mut self.control, &mut self.left_out);
+        let evaluated = evaluate(&self.replica, group, images, options, left_out, || Ok(control.stops(group)?))?;
         let Some(evaluated) = evaluated else {
             // The epoch's steps are done; the next attempt begins with this validation.
             self.replica.swap_average()?;

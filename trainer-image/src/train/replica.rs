@@ -58,7 +58,7 @@ impl Replica<'_> {
         batch: &Batch,
         learning_rate: f64,
         step: u64,
-        stops: impl Fn() -> bool,
+        stops: impl Fn() -> Result<bool, Fault>,
     ) -> Result<Option<Sums>, Fault> {
         self.ddp.clear_gradients()?;
         let StepSettings { batch_size, blend, side, rank, .. } = self.settings;
@@ -71,7 +71,7 @@ impl Replica<'_> {
             let end = (first + batch_size).min(images);
             let sync = if end == images { GradSync::Average } else { GradSync::Accumulate };
             self.ddp.prepare(sync)?;
-            if first == 0 && stops() {
+            if first == 0 && stops()? {
                 return Ok(None);
             }
             let pixels = &batch.pixels[first * image_bytes..end * image_bytes];

@@ -45,7 +45,7 @@ pub(super) fn leave_behind(
                 scores: setup.classes().len() == 2,
             };
             // A signal now would come too late to save anything: the end is near.
-            evaluate(&replica, group, images, options, &mut left_out, || false)?
+            evaluate(&replica, group, images, options, &mut left_out, || Ok(false))?
         }
     };
     drop(control);

@@ -50,7 +50,7 @@ impl Course<'_> {
         if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::poll)? {
             self.tell_saved(step);
         }
-        if self.control.orders().save {
+        if self.control.orders()?.save {
             self.save(WhenBusy::PassOver)?;
         }
         Ok(())

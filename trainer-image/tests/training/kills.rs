@@ -1,10 +1,10 @@
 //! Kills, stops and damage: the same bits come as without them.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::contract::Cause;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, rows, wait_until};
@@ -111,6 +111,31 @@ fn a_request_to_stop_commits_a_checkpoint_from_which_the_same_bits_come() {
     assert_eq!(bench.checkpoints("stopped").last(), Some(&format!("step-{step:09}")));
     bench.start("TrainingJob", "stopped", &bench.training("stopped"), 2).succeed();
     assert!(bench.weights("calm") == bench.weights("stopped"), "the weights differ");
+}
+
+#[test]
+fn a_request_to_stop_at_one_process_ends_the_validation_of_all() {
+    let bench = Bench::new(4);
+    // Minutes of validation, on whatever machine.
+    for class in ["left", "right"] {
+        let folder = bench.path("validation").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for copy in 0..4000 {
+            fs::hard_link(bench.path(&format!("images/{class}/000.png")), folder.join(format!("{copy}.png"))).unwrap();
+        }
+    }
+    let mut spec = bench.training("stopped");
+    spec["data"]["imageSize"] = json!(224);
+    spec["data"]["validation"] = json!({"uri": bench.uri("validation")});
+    spec["output"]["checkpoint"] = json!({"everySteps": 1});
+    let pod = bench.start("TrainingJob", "stopped", &spec, 1);
+    // The one step of the epoch is done.
+    wait_until("checkpoint", || !bench.checkpoints("stopped").is_empty());
+    let began = Instant::now();
+    kill(pod.rank(1), Signal::SIGTERM).unwrap();
+    let (code, message) = pod.end();
+    assert_eq!((code, message.cause, message.step), (143, Cause::Preempted, Some(1)), "{message:?}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 /// Dropout and stochastic depth, after a resume, leave out what they would have left out without it.
