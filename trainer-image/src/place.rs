@@ -5,6 +5,7 @@ use std::time::Duration;
 use crds::contract::{Cause, env};
 use tch::Device;
 
+use crate::data::default_threads;
 use crate::ddp::{Backend, Rendezvous, StoreHost};
 use crate::fault::Fault;
 
@@ -22,6 +23,9 @@ pub struct Place {
     pub local_rank: u32,
     /// Number of processes of this pod.
     pub local_world_size: u32,
+    /// Threads for its work beside the network: its part of the cores that the pod may use, counted before the process keeps
+    /// to those of one memory node.
+    pub threads: usize,
     master_addr: String,
     master_port: u16,
     run_id: String,
@@ -52,6 +56,7 @@ impl Place {
                 world_size: 1,
                 local_rank: 0,
                 local_world_size: 1,
+                threads: default_threads(1),
                 master_addr: "127.0.0.1".into(),
                 master_port: 0,
                 run_id: "alone".into(),
@@ -72,6 +77,7 @@ impl Place {
             })
         };
         let port = number(env::MASTER_PORT)?;
+        let local_world_size = number(env::LOCAL_WORLD_SIZE)?;
         // torchrun sets it; a launcher that doesn't gives each run a port of its own.
         let mut run_id = lookup(env::TORCHELASTIC_RUN_ID).unwrap_or_else(|| "none".into());
         let mut store = StoreHost::FirstRank;
@@ -84,7 +90,8 @@ impl Place {
             rank: number(env::RANK)?,
             world_size: number(env::WORLD_SIZE)?,
             local_rank: number(env::LOCAL_RANK)?,
-            local_world_size: number(env::LOCAL_WORLD_SIZE)?,
+            local_world_size,
+            threads: default_threads(local_world_size as usize),
             master_addr: text(env::MASTER_ADDR)?,
             master_port: u16::try_from(port)
                 .map_err(|_| Fault::new(Cause::BadSpec, format!("{} is {port}, not a port", env::MASTER_PORT)))?,
@@ -159,6 +166,7 @@ mod tests {
         let meeting = place.rendezvous(Device::Cpu, timeout);
         assert_eq!((meeting.addr.as_str(), meeting.timeout), ("digits-0", timeout));
         assert_eq!(place.rendezvous(Device::Cuda(1), timeout).backend, Backend::Nccl { device: 1 });
+        assert_eq!(place.threads, default_threads(2));
     }
 
     #[test]

@@ -94,9 +94,14 @@ impl Options {
     }
 }
 
-/// The threads for each of `ranks` processes that share this machine's cores, at least 1.
+/// The threads for each of `ranks` processes that share the cores which this one may use now, at least 1. A process that keeps
+/// to a part of them asks before it does.
 pub fn default_threads(ranks: usize) -> usize {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    share(thread::available_parallelism().map_or(1, usize::from), ranks)
+}
+
+/// The cores of each of `ranks` processes, at least 1.
+fn share(cores: usize, ranks: usize) -> usize {
     (cores / ranks.max(1)).max(1)
 }
 
@@ -394,5 +399,18 @@ fn replace_failed(batch: &mut Batch, bytes: usize) {
         batch.pixels.copy_within(from * bytes..(from + 1) * bytes, place * bytes);
         batch.labels[place] = batch.labels[from];
         batch.indices[place] = batch.indices[from];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_share_the_cores_and_each_has_one_at_least() {
+        let table = [(64, 1, 64), (64, 8, 8), (64, 3, 21), (2, 8, 1), (1, 1, 1), (4, 0, 4)];
+        for (cores, ranks, threads) in table {
+            assert_eq!(share(cores, ranks), threads, "{cores} cores, {ranks} ranks");
+        }
     }
 }

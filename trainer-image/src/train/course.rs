@@ -14,7 +14,7 @@ use super::saving::WhenBusy;
 use super::setup::Setup;
 use crate::causes::DIVERGED;
 use crate::checkpoint::{Clock, Policy, Writer};
-use crate::data::{self, Failures, Loader, Request, default_threads};
+use crate::data::{self, Failures, Loader, Request};
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::metrics::{Epoch, Phase};
@@ -198,7 +198,7 @@ impl Course<'_> {
     pub(super) fn loading(&self) -> data::Options {
         let data = &self.setup.recipe.data;
         let threads = match data.loader_threads {
-            0 => default_threads(self.place.local_world_size as usize),
+            0 => self.place.threads,
             threads => threads as usize,
         };
         let at_most = self.setup.unreadable(self.setup.training.dataset().samples.len());

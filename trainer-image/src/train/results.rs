@@ -9,7 +9,6 @@ use super::evaluate::{Evaluated, EvaluationOptions, evaluate};
 use super::position::Position;
 use super::provenance::origin;
 use super::setup::Setup;
-use crate::data::default_threads;
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::folder::Folder;
@@ -40,7 +39,7 @@ pub(super) fn leave_behind(
         None => None,
         Some(images) => {
             let options = EvaluationOptions {
-                threads: default_threads(place.local_world_size as usize),
+                threads: place.threads,
                 unreadable: setup.unreadable(images.dataset().samples.len()),
                 scores: setup.classes().len() == 2,
             };
