@@ -1,9 +1,8 @@
 //! Writes checkpoints in the background, one at a time, so that training does not wait for the disk. A full disk or a store
 //! that is gone may come back: what failed is tried again for a while, in which training goes on without newer checkpoints.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,9 @@ const PATIENCE: u32 = 5;
 /// The first pause before another try, and the longest; each is twice the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// The part of the time for a collective for which rank 0 waits for a checkpoint while the other ranks wait for it: it has to
+/// be the first to end, since it alone knows why.
+const SHARE: f64 = 0.75;
 /// How long a checkpoint may be in the writing until training no longer waits for it to hand over the next one.
 const SLOW: Duration = Duration::from_secs(10);
 /// How often that is looked at.
@@ -32,27 +34,35 @@ pub struct Writer<Position> {
     thread: Option<JoinHandle<()>>,
     in_flight: bool,
     since: Instant,
-    failing: Arc<AtomicBool>,
+    /// What the one that is being written has failed by.
+    trouble: Arc<Mutex<Option<String>>>,
+    /// Longest time to wait for checkpoints in a row.
+    longest: Duration,
+    /// How much of it the one that is being written has waited for the one before.
+    spent: Duration,
 }
 
 impl<Position: Serialize + Send + 'static> Writer<Position> {
-    /// Starts the thread; `keep` is the number of checkpoints that stay.
-    pub fn start(output: Folder, keep: usize) -> Writer<Position> {
-        Writer::committing(patience() * PATIENCE, PAUSES, move |checkpoint: &Checkpoint<Position>| {
+    /// Starts the thread; `keep` is the number of checkpoints that stay, `collective` the time after which ranks that wait for
+    /// this one give up; [`Duration::MAX`] without such.
+    pub fn start(output: Folder, keep: usize, collective: Duration) -> Writer<Position> {
+        let longest = collective.mul_f64(SHARE);
+        Writer::committing(patience() * PATIENCE, longest, PAUSES, move |checkpoint: &Checkpoint<Position>| {
             commit(&output, keep, checkpoint).map(|_| checkpoint.step)
         })
     }
 
-    /// Starts the thread with what commits a checkpoint.
+    /// Starts the thread with what commits a checkpoint, which is tried for `patience` and waited for at most for `longest`.
     fn committing(
         patience: Duration,
+        longest: Duration,
         pauses: (Duration, Duration),
         commit: impl Fn(&Checkpoint<Position>) -> Result<u64, Fault> + Send + 'static,
     ) -> Writer<Position> {
         let (work, orders) = sync_channel::<Checkpoint<Position>>(1);
         let (report, done) = sync_channel(1);
-        let failing = Arc::new(AtomicBool::new(false));
-        let told = failing.clone();
+        let trouble = Arc::default();
+        let told = Arc::clone(&trouble);
         let run = move || {
             for checkpoint in orders {
                 let result = again_and_again(patience, pauses, &told, checkpoint.step, || commit(&checkpoint));
@@ -62,7 +72,16 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
             }
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(run).expect("a thread can start");
-        Writer { work: Some(work), done, thread: Some(thread), in_flight: false, since: Instant::now(), failing }
+        Writer {
+            work: Some(work),
+            done,
+            thread: Some(thread),
+            in_flight: false,
+            since: Instant::now(),
+            trouble,
+            longest,
+            spent: Duration::ZERO,
+        }
     }
 
     /// Whether a checkpoint is being written.
@@ -73,15 +92,18 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
     /// Whether the one that is being written has failed and is tried again, or takes so long that it will: to hand another one
     /// over would mean to wait for the storage.
     pub fn is_failing(&self) -> bool {
-        self.in_flight && (self.failing.load(Ordering::Relaxed) || self.since.elapsed() > SLOW)
+        self.in_flight && (lock(&self.trouble).is_some() || self.since.elapsed() > SLOW.min(self.longest))
     }
 
     /// Hands a checkpoint over, and says which step was committed before. If one is still being written, waits for that first.
     pub fn submit(&mut self, checkpoint: Checkpoint<Position>) -> Result<Option<u64>, Fault> {
+        self.spent = Duration::ZERO;
+        let began = Instant::now();
         let finished = self.wait()?;
+        self.spent = began.elapsed();
         self.work.as_ref().expect("open until dropped").send(checkpoint).expect("the thread runs until dropped");
         (self.in_flight, self.since) = (true, Instant::now());
-        self.failing.store(false, Ordering::Relaxed);
+        *lock(&self.trouble) = None;
         Ok(finished)
     }
 
@@ -112,12 +134,27 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
     }
 
     /// Waits until nothing is being written; the step of the checkpoint that was.
+    ///
+    /// # Errors
+    /// What it failed by; [`Cause::Storage`] as well if it is not written before the other ranks give up.
     pub fn wait(&mut self) -> Result<Option<u64>, Fault> {
         if !self.in_flight {
             return Ok(None);
         }
         self.in_flight = false;
-        self.done.recv().expect("the thread answers each order").map(Some)
+        match self.done.recv_timeout(self.longest.saturating_sub(self.spent)) {
+            Ok(result) => result.map(Some),
+            Err(RecvTimeoutError::Disconnected) => panic!("the thread answers each order"),
+            Err(RecvTimeoutError::Timeout) => {
+                // It is left alone: what it waits for may never come.
+                self.thread = None;
+                let why = lock(&self.trouble).take().map_or(String::new(), |fault| format!(": {fault}"));
+                let message = format!("a checkpoint is not written after {} s{why}", self.longest.as_secs_f64());
+                Err(Fault::new(Cause::Storage, message).hint(
+                    "look for a full disk or a lost volume; where the storage is slow, raise training.collectiveTimeoutSeconds",
+                ))
+            }
+        }
     }
 }
 
@@ -125,7 +162,7 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
 fn again_and_again(
     patience: Duration,
     (first, longest): (Duration, Duration),
-    failing: &AtomicBool,
+    trouble: &Mutex<Option<String>>,
     step: u64,
     commit: impl Fn() -> Result<u64, Fault>,
 ) -> Result<u64, Fault> {
@@ -136,21 +173,28 @@ fn again_and_again(
         let fault = match result {
             Err(fault) if fault.cause() == Cause::Storage && began.elapsed() + pause < patience => fault,
             result => {
-                failing.store(false, Ordering::Relaxed);
+                *lock(trouble) = None;
                 return result;
             }
         };
-        failing.store(true, Ordering::Relaxed);
+        *lock(trouble) = Some(fault.to_string());
         tracing::warn!(step, %fault, again_in = ?pause, "a checkpoint could not be saved; the training goes on meanwhile");
         std::thread::sleep(pause);
         pause = longest.min(pause * 2);
     }
 }
 
+/// Nothing panics while it is locked.
+fn lock(trouble: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    trouble.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<Position> Drop for Writer<Position> {
     fn drop(&mut self) {
         self.work = None;
-        if let Some(thread) = self.thread.take() {
+        // One that fails is tried again in vain: nobody is here any more to go on from it.
+        let waits = lock(&self.trouble).is_none();
+        if waits && let Some(thread) = self.thread.take() {
             // A panic of the thread has been printed; there is nothing to add here.
             let _ = thread.join();
         }
@@ -161,7 +205,7 @@ impl<Position> Drop for Writer<Position> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use tch::Tensor;
 
@@ -169,6 +213,7 @@ mod tests {
     use crate::checkpoint::newest;
     use crate::folder::Owner;
 
+    const MINUTE: Duration = Duration::from_secs(60);
     const QUICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(20));
 
     fn checkpoint(step: u64) -> Checkpoint<String> {
@@ -186,7 +231,7 @@ mod tests {
         symlink("/dev/full", staged.join("state.safetensors")).unwrap();
         let tries = Arc::new(AtomicU32::new(0));
         let counted = tries.clone();
-        let mut writer = Writer::committing(Duration::from_secs(60), QUICK, move |checkpoint: &Checkpoint<String>| {
+        let mut writer = Writer::committing(MINUTE, MINUTE, QUICK, move |checkpoint: &Checkpoint<String>| {
             let result = commit(&output, 2, checkpoint).map(|_| checkpoint.step);
             if counted.fetch_add(1, Ordering::Relaxed) == 0 {
                 assert!(result.as_ref().unwrap_err().to_string().contains("No space left"), "{result:?}");
@@ -202,7 +247,7 @@ mod tests {
     #[test]
     fn storage_that_stays_away_ends_it_as_such_and_meanwhile_it_says_that_it_fails() {
         let full = |_: &Checkpoint<String>| Err(Fault::new(Cause::Storage, "full"));
-        let mut writer = Writer::committing(Duration::from_millis(200), QUICK, full);
+        let mut writer = Writer::committing(Duration::from_millis(200), MINUTE, QUICK, full);
         writer.submit(checkpoint(1)).unwrap();
         assert_eq!(writer.wait_unless_failing().unwrap(), (None, false));
         assert_eq!(writer.poll().unwrap(), None);
@@ -211,10 +256,22 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_a_checkpoint_longer_than_the_other_ranks_do() {
+        let full = |_: &Checkpoint<String>| Err(Fault::new(Cause::Storage, "no space left"));
+        let mut writer = Writer::committing(100 * MINUTE, Duration::from_millis(300), QUICK, full);
+        writer.submit(checkpoint(1)).unwrap();
+        let fault = writer.wait().unwrap_err();
+        assert_eq!(fault.cause(), Cause::Storage);
+        assert_eq!(fault.to_string(), "a checkpoint is not written after 0.3 s: no space left");
+        // Its thread tries on for hours: the test ends all the same.
+        drop(writer);
+    }
+
+    #[test]
     fn what_time_does_not_mend_is_not_tried_again() {
         let tries = Arc::new(AtomicU32::new(0));
         let counted = tries.clone();
-        let mut writer = Writer::committing(Duration::from_secs(60), QUICK, move |_: &Checkpoint<String>| {
+        let mut writer = Writer::committing(MINUTE, MINUTE, QUICK, move |_: &Checkpoint<String>| {
             counted.fetch_add(1, Ordering::Relaxed);
             Err(Fault::new(Cause::Permission, "read-only"))
         });

@@ -71,8 +71,8 @@ pub fn run(
         true => Some(Folder::claim(&output, &owner(job))?),
         false => None,
     };
-    let timeout = u64::from(setup.recipe.training.collective_timeout_seconds);
-    let group = Group::join(&place.rendezvous(device, Duration::from_secs(timeout)))?;
+    let timeout = Duration::from_secs(u64::from(setup.recipe.training.collective_timeout_seconds));
+    let group = Group::join(&place.rendezvous(device, timeout))?;
     let data_digest = agree_on_data(&setup, &group)?;
     let checkpoint = agree_on_checkpoint(&output, &group)?;
     let mut model = setup.model()?;
@@ -112,7 +112,8 @@ pub fn run(
         prime(&mut replica, &group, setup.preprocessing.crop_size)?;
     }
     let saving = &job.spec.output.checkpoint;
-    let (writer, policy) = checkpointing(folder.as_ref(), saving.interval(), saving.keep);
+    let patience = if place.world_size > 1 { timeout } else { Duration::MAX };
+    let (writer, policy) = checkpointing(folder.as_ref(), saving.interval(), saving.keep, patience);
     let saved = Clock { step: position.step, now: Instant::now() };
     let meter = Meter::new(position.step);
     let events = folder.clone().map(|folder| {

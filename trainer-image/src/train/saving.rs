@@ -22,17 +22,18 @@ pub(super) enum WhenBusy {
     Wait,
 }
 
-/// Rank 0's writer, and when it is to write.
+/// Rank 0's writer, for which other ranks have so much patience, and when it is to write.
 pub(super) fn checkpointing(
     folder: Option<&Folder>,
     interval: CheckpointInterval,
     keep: u32,
+    patience: Duration,
 ) -> (Option<Writer<Position>>, Policy) {
     let policy = match interval {
         CheckpointInterval::Steps(steps) => Policy::EverySteps(u64::from(steps)),
         CheckpointInterval::Seconds(seconds) => Policy::Every(Duration::from_secs(u64::from(seconds))),
     };
-    (folder.map(|folder| Writer::start(folder.clone(), keep as usize)), policy)
+    (folder.map(|folder| Writer::start(folder.clone(), keep as usize, patience)), policy)
 }
 
 impl Course<'_> {
