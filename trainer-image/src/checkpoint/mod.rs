@@ -242,7 +242,12 @@ pub fn commit<Position: Serialize>(
         false => place(),
         true => match standing(&target, &record.state_digest, attempt)? {
             Standing::Same => fs::remove_dir_all(&staged),
-            Standing::Stale => fs::remove_dir_all(&target).and_then(|()| place()),
+            // One of the two is there at any time but for a moment, however long it takes to remove one: `prune` does.
+            Standing::Stale => {
+                let stale = folder.join(format!(".{}.stale.attempt-{attempt}", name(checkpoint.step)));
+                let _ = fs::remove_dir_all(&stale);
+                fs::rename(&target, &stale).and_then(|()| place())
+            }
         },
     };
     placed.map_err(|error| Fault::io(format_args!("commit the checkpoint {}", target.display()), error))?;

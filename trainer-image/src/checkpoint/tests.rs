@@ -58,8 +58,14 @@ fn of_one_step_the_newer_attempts_stays_whoever_comes_first() {
     let root = tempfile::tempdir().unwrap();
     let second = attempt(root.path(), 2);
     behind_the_claim(root.path(), |ghost| drop(commit(ghost, 2, &checkpoint(20, "ghost", 1.0)).unwrap()));
+    // What a process left that ended while it replaced one.
+    let litter = root.path().join(FOLDER).join(".step-000000020.stale.attempt-2");
+    fs::create_dir(&litter).unwrap();
+    fs::write(litter.join(STATE), "").unwrap();
     commit(&second, 2, &checkpoint(20, "second", 2.0)).unwrap();
     assert_eq!(newest_writer(root.path()), (20, "second".into()));
+    let left = fs::read_dir(root.path().join(FOLDER)).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["step-000000020"], "the one that was replaced is gone");
     behind_the_claim(root.path(), |ghost| {
         let error = commit(ghost, 2, &checkpoint(20, "ghost", 3.0)).unwrap_err();
         assert!(error.to_string().contains("superseded by attempt 2"), "{error}");
