@@ -36,6 +36,13 @@ pub(super) struct Opened<'a> {
     content: Content<'a>,
 }
 
+impl Opened<'_> {
+    /// Whether it can be shrunk while it is decoded.
+    pub(super) fn can_shrink(&self) -> bool {
+        matches!(&self.content, Content::Jpeg(_, header) if !header.is_lossless)
+    }
+}
+
 enum Content<'a> {
     Jpeg(&'a [u8], DecompressHeader),
     Other(Box<dyn ImageDecoder + 'a>),

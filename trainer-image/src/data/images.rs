@@ -104,7 +104,9 @@ impl Images {
         let opened = scratch.decoder.open(file)?;
         let (size, orientation) = (opened.size, opened.orientation);
         let bytes = size.0 as usize * size.1 as usize * 3;
-        if bytes > CACHE_INPUTS * self.view.preprocessing().image_bytes() {
+        // What is kept is whole: what would be shrunk would be seen otherwise, depending on what else had room before.
+        let is_shrunk = opened.can_shrink() && self.view.may_shrink(size);
+        if is_shrunk || bytes > CACHE_INPUTS * self.view.preprocessing().image_bytes() {
             return Ok(None);
         }
         let reserve = |left: usize| left.checked_sub(bytes);

@@ -137,6 +137,16 @@ impl View {
         [8, 4, 2].into_iter().find(|shrink| f64::from(*shrink) <= spare).unwrap_or(1)
     }
 
+    /// Whether a JPEG of this size is shrunk while it is decoded for some of what this view shows of it.
+    pub(super) fn may_shrink(&self, (width, height): (u32, u32)) -> bool {
+        let whole = Crop { left: 0.0, top: 0.0, width: width.into(), height: height.into() };
+        let largest = match &self.training {
+            Some((Augmentation { crop: Some(_), .. }, _)) => whole,
+            _ => crop::evaluation(&self.preprocessing, (width, height)),
+        };
+        self.shrink(&largest) > 1
+    }
+
     /// Crops and resizes in one pass, turns the square upright, varies it.
     #[expect(clippy::too_many_arguments, reason = "the two callers differ in each of them")]
     fn finish(

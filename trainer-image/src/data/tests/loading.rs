@@ -183,6 +183,25 @@ fn files_are_the_same_with_and_without_a_cache_and_with_any_number_of_threads() 
 }
 
 #[test]
+fn an_image_of_twice_the_input_s_size_is_the_same_with_and_without_a_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let (width, height) = (32, 32);
+    put(root.path(), "a/0.jpg", jpeg(&pattern(width, height)));
+    put(root.path(), "b/1.png", encoded(&pattern(width, height), ImageFormat::Png));
+    let dataset = Arc::new(open(&Source::new(root.path()), Labels::Discover).unwrap());
+    let preprocessing = Preprocessing { resize_size: 16, ..Preprocessing::for_size(16) };
+    let whole = RandomCrop { scale: [1.0, 1.0], ratio: [1.0, 1.0] };
+    let augmentation = Augmentation { crop: Some(whole), ..Augmentation::default() };
+    for view in [View::evaluation(preprocessing.clone()), View::training(preprocessing, augmentation, 5)] {
+        let run = |cache| {
+            let images = Arc::new(Images::new(dataset.clone(), view.clone()).cache(cache));
+            collect(Loader::start(images, requests(2, 2).chain(requests(2, 2)), Options::new(1)).unwrap()).unwrap()
+        };
+        assert_eq!(run(0), run(1 << 20), "{view:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_file_names_it() {
     let root = tempfile::tempdir().unwrap();
     put(root.path(), "a/empty.png", "");
