@@ -192,13 +192,18 @@ impl Setup {
         };
         let mut network = Model::new(blueprint, i64::from(training.seed), self.device)
             .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()).hint("set data.imageSize"))?;
-        if let Some((weights, source)) = self.first_weights()? {
-            let adopted = network.adopt(weights).inspect_err(|error| {
+        if let Some(FirstWeights { tensors, source, classes }) = self.first_weights()? {
+            let adopted = network.adopt(tensors).inspect_err(|error| {
                 if let WeightsError::Mismatch(faults) = error {
                     faults.iter().for_each(|fault| tracing::error!(source, "initial weights: {fault}"));
                 }
             })?;
             tracing::info!(source, "initial weights {adopted}");
+            if adopted.fresh_head.is_none()
+                && let Some(renamed) = classes.and_then(|classes| renamed(&classes, self.classes()))
+            {
+                tracing::warn!(source, "{renamed}");
+            }
         }
         match model.fine_tuning.strategy {
             FineTuningStrategy::All => {}
@@ -217,13 +222,16 @@ impl Setup {
         if let Some(initial) = &self.recipe.model.initial_weights
             && self.parent.is_none()
         {
-            let weights = weights_at(&path_of(&initial.uri)?, self.recipe.model.architecture)?;
-            return Ok(Some((weights, initial.uri.clone())));
+            let (tensors, classes) = weights_at(&path_of(&initial.uri)?, self.recipe.model.architecture)?;
+            return Ok(Some(FirstWeights { tensors, source: initial.uri.clone(), classes }));
         }
         let Some(parent) = &self.parent else { return Ok(None) };
         check_architecture("the model to retrain", &parent.card, self.recipe.model.architecture)?;
-        let weights = parent.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        Ok(Some((weights, parent.digest.clone())))
+        Ok(Some(FirstWeights {
+            tensors: parent.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+            source: parent.digest.clone(),
+            classes: Some(parent.card.classes.clone()),
+        }))
     }
 }
 
@@ -237,8 +245,33 @@ fn model_before(spec: &TrainingJobSpec, recipe: &Recipe) -> Result<Option<Parent
     Ok(if is_model_folder(&path) { parent::figures(&path) } else { None })
 }
 
-/// Weights by name, and where they come from.
-type FirstWeights = (BTreeMap<String, Tensor>, String);
+/// Weights to start from.
+struct FirstWeights {
+    /// By name.
+    tensors: BTreeMap<String, Tensor>,
+    /// Where they come from.
+    source: String,
+    /// Names of the classes that their head is for, where a model folder has them.
+    classes: Option<Vec<String>>,
+}
+
+/// What is said of a head that is taken for as many classes of other names, or in another order. None if they are the same.
+fn renamed(before: &[String], now: &[String]) -> Option<String> {
+    const TOLD: usize = 3;
+    let other: Vec<_> = before.iter().zip(now).filter(|(before, now)| before != now).collect();
+    let told: Vec<_> = other.iter().take(TOLD).map(|(before, now)| format!("{before} is now {now}")).collect();
+    let more = match other.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!other.is_empty()).then(|| {
+        format!(
+            "the head of the initial weights is taken, and its classes have other names or another order: {}{more}; it has to \
+             unlearn them if they are not the same classes",
+            told.join(", ")
+        )
+    })
+}
 
 /// Lists the images and splits them.
 fn list(recipe: &Recipe) -> Result<(Dataset, Option<Dataset>), Fault> {
@@ -281,19 +314,23 @@ fn is_model_folder(path: &Path) -> bool {
     if is_remote(path) { !is_named_as_file() } else { path.is_dir() }
 }
 
-/// Weights of a model folder, which names its architecture, or of a file.
-fn weights_at(path: &Path, architecture: Architecture) -> Result<BTreeMap<String, Tensor>, Fault> {
+/// Weights of a model folder of this architecture, with the names of its classes, or of a file.
+fn weights_at(
+    path: &Path,
+    architecture: Architecture,
+) -> Result<(BTreeMap<String, Tensor>, Option<Vec<String>>), Fault> {
     if is_model_folder(path) {
-        let saved = model::open(path)?;
-        check_architecture(&path.display().to_string(), &saved.card, architecture)?;
-        return Ok(saved.weights);
+        let Saved { card, weights, .. } = model::open(path)?;
+        check_architecture(&path.display().to_string(), &card, architecture)?;
+        return Ok((weights, Some(card.classes)));
     }
     let bytes = storage::read(path)
         .map_err(|error| Fault::io(format_args!("read the initial weights {}", path.display()), error))?;
-    read_weights(&bytes).map_err(|error| {
+    let weights = read_weights(&bytes).map_err(|error| {
         Fault::new(Cause::BadData, format!("{}: {error}", path.display()))
             .hint("give a model folder, a .safetensors file, or a .pth file of model.state_dict()")
-    })
+    })?;
+    Ok((weights, None))
 }
 
 /// Refuses a model of another architecture, which would otherwise be told by every tensor that does not fit.
@@ -309,6 +346,20 @@ fn check_architecture(model: &str, card: &Card, asked: Architecture) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_for_classes_of_other_names_is_told_of_with_the_first_of_them() {
+        let said = |before: &str, now: &str| {
+            let names = |list: &str| list.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            renamed(&names(before), &names(now))
+        };
+        assert_eq!(said("rose tulip", "rose tulip"), None);
+        let order = said("rose tulip lily", "tulip rose lily").unwrap();
+        assert!(order.contains("another order: rose is now tulip, tulip is now rose; it has to"), "{order}");
+        assert!(
+            said("a b c d e", "f g h i e").unwrap().contains(": a is now f, b is now g, c is now h and 1 more; it")
+        );
+    }
 
     #[test]
     fn in_a_store_a_name_tells_files_of_weights_from_model_folders() {

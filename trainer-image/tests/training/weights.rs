@@ -36,6 +36,15 @@ fn first_weights_are_taken_and_what_does_not_fit_is_named() {
     let changed: Vec<&str> = first.keys().filter(|name| first[*name] != second[*name]).map(String::as_str).collect();
     assert_eq!(changed, ["classifier.3.bias", "classifier.3.weight"]);
 
+    // As many classes, one of another name.
+    fs::rename(bench.path("images/left"), bench.path("images/middle")).unwrap();
+    let mut renamed = frozen.clone();
+    renamed["initialWeights"]["uri"] = json!(bench.uri("first"));
+    bench.start("TrainingJob", "renamed", &spec("renamed", renamed), 1).succeed();
+    assert!(log("renamed").contains("other names or another order: left is now middle; it"), "{}", log("renamed"));
+    assert!(!log("second").contains("is now"), "a file of weights names no classes");
+    fs::rename(bench.path("images/middle"), bench.path("images/left")).unwrap();
+
     // A third class.
     let folder = bench.path("images/neither");
     fs::create_dir_all(&folder).unwrap();
