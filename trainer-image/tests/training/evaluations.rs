@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crds::contract::Cause;
 use crds::evaluation;
 
 use crate::bench::Bench;
@@ -43,4 +44,21 @@ fn a_history_that_can_not_be_written_is_told_and_fails_nothing() {
     let note = result.note.unwrap();
     assert!(note.starts_with("The evaluation could not be added to the model's history: "), "{note}");
     assert!(result.metric.is_some() && bench.path("scores/manifest.json").is_file());
+}
+
+#[test]
+fn labels_that_the_model_does_not_know_are_told_and_where_they_are_most_it_is_not_judged() {
+    let bench = Bench::new(10);
+    bench.start("TrainingJob", "model", &bench.training("model"), 1).succeed();
+    fs::create_dir(bench.path("images/lefd")).unwrap();
+    fs::rename(bench.path("images/left/000.png"), bench.path("images/lefd/000.png")).unwrap();
+    let result = bench.start("ScoringJob", "one", &bench.scoring("model", "one"), 1).succeed().result.unwrap();
+    let says = "1 of 20 labelled images have a label that is no class of the model: \"lefd\" (1); the figures leave them out";
+    assert_eq!((result.note.as_deref(), result.rows_in, result.rows_failed), (Some(says), Some(20), Some(0)));
+
+    fs::rename(bench.path("images/right"), bench.path("images/rechts")).unwrap();
+    let (code, message) = bench.start("ScoringJob", "most", &bench.scoring("model", "most"), 1).end();
+    assert_eq!(code, Cause::BadData.exit_code(), "{message:?}");
+    assert!(message.message.contains("11 of 20") && message.message.contains("\"rechts\" (10)"), "{message:?}");
+    assert!(!bench.path("most").exists(), "nothing is written for it");
 }
