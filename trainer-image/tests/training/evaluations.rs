@@ -53,7 +53,8 @@ fn labels_that_the_model_does_not_know_are_told_and_where_they_are_most_it_is_no
     fs::create_dir(bench.path("images/lefd")).unwrap();
     fs::rename(bench.path("images/left/000.png"), bench.path("images/lefd/000.png")).unwrap();
     let result = bench.start("ScoringJob", "one", &bench.scoring("model", "one"), 1).succeed().result.unwrap();
-    let says = "1 of 20 labelled images have a label that is no class of the model: \"lefd\" (1); the figures leave them out";
+    let says =
+        "1 of 20 labelled images have a label that is no class of the model: \"lefd\" (1); the figures leave them out";
     assert_eq!((result.note.as_deref(), result.rows_in, result.rows_failed), (Some(says), Some(20), Some(0)));
 
     fs::rename(bench.path("images/right"), bench.path("images/rechts")).unwrap();
