@@ -24,6 +24,8 @@ use crate::serve::room::Share;
 
 /// What is answered without a token, as over REST.
 const OPEN: [&str; 4] = ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady"];
+/// The service of health, which is as well.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// A service behind the guard.
 #[derive(Clone)]
@@ -71,8 +73,9 @@ where
 
 /// The message of those who may send one.
 async fn admit(app: &App, head: &Parts, body: Body, share: &mut Share) -> Result<Bytes, ServeError> {
-    let method = head.uri.path().rsplit('/').next().unwrap_or_default();
-    if !OPEN.contains(&method) {
+    let path = head.uri.path();
+    let method = path.rsplit('/').next().unwrap_or_default();
+    if !OPEN.contains(&method) && !path.starts_with(HEALTH) {
         app.authorize(head.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()))?;
     }
     let limits = &app.settings.limits;
@@ -175,10 +178,10 @@ mod tests {
         drop(sender);
         let answer = guard.call(request).await.unwrap();
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "\u{7}\u{7}\u{7}");
-        for method in OPEN {
-            let (sender, request) = self::request(method);
-            drop(sender);
-            assert!(guard.call(request).await.unwrap().headers().is_empty(), "{method}");
+        let methods = OPEN.map(|method| format!("/inference.GRPCInferenceService/{method}"));
+        for path in methods.into_iter().chain([format!("{HEALTH}Check")]) {
+            let request = Request::builder().uri(&path).body(Body::empty()).unwrap();
+            assert!(guard.call(request).await.unwrap().headers().is_empty(), "{path}");
         }
     }
 
@@ -207,7 +210,7 @@ mod tests {
             })
             .collect();
         let (sender, waiting) = request("ModelInfer");
-        send(&sender, 1);
+        send(&sender, 5000);
         drop(sender);
         let mut waiting = guard.call(waiting);
         assert!((&mut waiting).now_or_never().is_none());

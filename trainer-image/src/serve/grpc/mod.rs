@@ -91,7 +91,7 @@ pub(super) async fn serve(incoming: Incoming, app: Arc<App>, health: Health) -> 
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(health)
+        .add_service(Guard::new(health, Arc::clone(&app)))
         .add_service(Guard::new(service, app))
         .serve_with_incoming_shutdown(connection::stream(incoming, header_timeout), stop)
         .await
