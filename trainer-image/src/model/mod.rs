@@ -181,8 +181,16 @@ fn read_card(path: &Path) -> Result<(Card, String), Fault> {
                 "check the path, and that the volume that holds it is mounted; a training makes the folder at its end",
             )
         }
-        _ => Fault::io(format_args!("read the model {}", file.display()), error)
-            .hint("the model folder is complete when model.json is there: has its training succeeded?"),
+        _ => {
+            let fault = Fault::io(format_args!("read the model {}", file.display()), error);
+            match fault.cause() {
+                Cause::DataMissing => {
+                    fault.hint("the model folder is complete when model.json is there: has its training succeeded?")
+                }
+                // What a store that fails says of itself is more to the point.
+                _ => fault,
+            }
+        }
     })?;
     let card: Card = serde_json::from_slice(&bytes).map_err(|error| bad(format!("not a model card: {error}")))?;
     if card.format > FORMAT {
