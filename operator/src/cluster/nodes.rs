@@ -14,6 +14,8 @@ use crate::observe::pod::NodeState;
 /// says that a node is.
 const LOST_SECONDS: i64 = 20;
 
+/// Seconds for which a list of nodes is taken to have every node that a pod is on.
+const FRESH_SECONDS: i64 = 5;
 /// Seconds after which the name of a node that is gone is forgotten.
 const FORGOTTEN_SECONDS: i64 = 3600;
 
@@ -37,8 +39,10 @@ struct State {
     known: HashMap<String, Known>,
     listed: HashMap<String, Known>,
     /// When a name that a pod has and no node was asked for first: the watch of nodes may lag behind that of pods. Of a node that
-    /// was there and is gone: so long ago that it is lost.
+    /// was there and is gone, or that a fresh list lacks: so long ago that it is lost.
     absent: HashMap<String, Timestamp>,
+    /// When the newest list was whole.
+    listed_at: Option<Timestamp>,
     /// The facts of all nodes in the order of their names, made when they are asked for.
     all: Option<Arc<Vec<NodeFacts>>>,
     ready: bool,
@@ -69,6 +73,7 @@ impl Nodes {
                 let listed = std::mem::take(&mut state.listed);
                 let before = std::mem::replace(&mut state.known, listed);
                 state.ready = true;
+                state.listed_at = Some(Timestamp::now());
                 let gone: Vec<String> = before.into_keys().filter(|name| !state.known.contains_key(name)).collect();
                 let State { known, absent, .. } = &mut *state;
                 absent.retain(|name, _| !known.contains_key(name));
@@ -118,7 +123,8 @@ impl Nodes {
             return NodeState::default();
         }
         let Some(known) = state.known.get(name) else {
-            let since = *state.absent.entry(name.to_owned()).or_insert(now);
+            let is_fresh = state.listed_at.is_some_and(|at| now.as_second() - at.as_second() < FRESH_SECONDS);
+            let since = *state.absent.entry(name.to_owned()).or_insert(if is_fresh { long_before(now) } else { now });
             return NodeState { is_lost: is_long(since, now), xid: None };
         };
         let is_silent = known.silent_since.is_some_and(|since| is_long(since, now));
@@ -149,8 +155,13 @@ impl State {
         let now = Timestamp::now();
         // Names are used once in some clouds; of those that went long ago no pod is left.
         self.absent.retain(|_, since| now.as_second() - since.as_second() < FORGOTTEN_SECONDS);
-        self.absent.insert(name, now.checked_sub(SignedDuration::from_secs(LOST_SECONDS)).unwrap_or(now));
+        self.absent.insert(name, long_before(now));
     }
+}
+
+/// So long before that what is so since then counts as lost.
+fn long_before(now: Timestamp) -> Timestamp {
+    now.checked_sub(SignedDuration::from_secs(LOST_SECONDS)).unwrap_or(now)
 }
 
 /// Whether what is so since then counts as lost.
@@ -181,11 +192,13 @@ mod tests {
 
     #[test]
     fn a_node_that_was_there_is_lost_at_once_and_one_not_heard_of_yet_after_a_while() {
-        let (nodes, now) = (Nodes::default(), Timestamp::now());
-        let later = now.checked_add(SignedDuration::from_secs(LOST_SECONDS)).unwrap();
+        let nodes = Nodes::default();
+        let after = |seconds| Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        let (now, later) = (after(2 * FRESH_SECONDS), after(2 * FRESH_SECONDS + LOST_SECONDS));
         for event in [Event::Init, Event::InitApply(node("a")), Event::InitDone] {
             nodes.hear(event);
         }
+        assert!(nodes.state("went", Timestamp::now()).is_lost, "a fresh list lacks it");
         assert!(!nodes.state("a", now).is_lost && !nodes.state("new", now).is_lost);
         assert!(nodes.any_silent(), "that time passes tells of the new one");
         assert!(nodes.state("new", later).is_lost);
