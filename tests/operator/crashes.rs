@@ -2,7 +2,7 @@
 //! back, which is also before the next one. Whatever the write, the end is the one of a life without a crash, and what the API
 //! server remembers of the life keeps what is promised of every life.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -181,12 +181,14 @@ async fn die_at_every_write(plays: &[Play]) -> BTreeSet<String> {
     let mut lives = stream::iter(&deaths)
         .map(|(play, calm, death)| async move { (play, calm, death, live(play, *death).await) })
         .buffer_unordered(AT_ONCE);
-    let (mut sites, mut outlived) = (BTreeSet::new(), 0);
+    let (mut sites, mut outlived) = (BTreeSet::new(), BTreeMap::<&str, usize>::new());
     while let Some((play, calm, death, life)) = lives.next().await {
         // Where things happen in another order, a life may take a write less.
         let Some(died_at) = life.died_at else {
             let is_last_word = matches!(death, Death::After(at) if *at >= calm.writes - LAST_WORDS);
-            outlived += usize::from(!is_last_word);
+            if !is_last_word {
+                *outlived.entry(play.name).or_default() += 1;
+            }
             continue;
         };
         assert_eq!(
@@ -196,6 +198,11 @@ async fn die_at_every_write(plays: &[Play]) -> BTreeSet<String> {
         );
         sites.insert(died_at);
     }
-    assert!(outlived * 20 <= deaths.len(), "{outlived} of {} deaths came after the end", deaths.len());
+    let writes: BTreeMap<&str, i64> = plays.iter().zip(&calm).map(|(play, calm)| (play.name, calm.writes)).collect();
+    assert!(
+        outlived.values().sum::<usize>() * 20 <= deaths.len(),
+        "of {} deaths these came after the end: {outlived:?}; calm lives wrote {writes:?} times",
+        deaths.len()
+    );
     sites
 }

@@ -107,10 +107,10 @@ impl ActError {
     }
 
     /// What is wrong, once it has been wrong so many times in a row that it is more than a moment's: an admission webhook that is
-    /// down, a name that somebody else's pod has.
+    /// down. A name that is taken is none of it: that it is free is heard of, and then it is tried at once.
     pub(super) fn lasting(&self, errors: u32) -> Option<String> {
-        let of_the_cluster = matches!(self, ActError::Api { .. } | ActError::Taken { .. });
-        (errors >= LASTING && of_the_cluster && !self.is_code(404)).then(|| self.to_string())
+        let is_of_the_cluster = matches!(self, ActError::Api { .. }) && !self.is_code(404);
+        (errors >= LASTING && is_of_the_cluster).then(|| self.to_string())
     }
 
     /// Whether the write that failed was of this verb.
