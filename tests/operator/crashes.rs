@@ -171,6 +171,11 @@ async fn every_life_survives_a_crash_at_every_write_and_every_kind_of_write_is_d
 
 /// Lives each life once calmly, and once for each write with an operator that dies there; returns the kinds of writes died at.
 async fn die_at_every_write(plays: &[Play]) -> BTreeSet<String> {
+    // The garbage collector hears of new kinds twice a minute. Until then what is left of a deleted job keeps its names, and each try
+    // to take one counts as a write of a life that has none of it later.
+    for play in plays.iter().filter(|play| play.name == "followed") {
+        live(play, Death::Never).await;
+    }
     let calm = stream::iter(plays).map(|play| live(play, Death::Never)).buffered(AT_ONCE);
     let calm: Vec<Life> = calm.collect().await;
     let deaths = plays.iter().zip(&calm).flat_map(|(play, calm)| {
