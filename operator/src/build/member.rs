@@ -29,13 +29,13 @@ pub fn alone(job: &Job, id: MemberId, rendezvous: &Rendezvous) -> BTreeMap<&'sta
         (env::MASTER_PORT, rendezvous.port.to_string()),
     ]);
     if rendezvous.processes == 1 {
-        let (rank, one) = ((id.index % job.gang_size).to_string(), "1".to_owned());
+        let rank = (id.index % job.gang_size).to_string();
         variables.extend([
             (env::RANK, rank.clone()),
             (env::GROUP_RANK, rank),
             (env::WORLD_SIZE, job.gang_size.to_string()),
             (env::LOCAL_RANK, "0".to_owned()),
-            (env::LOCAL_WORLD_SIZE, one),
+            (env::LOCAL_WORLD_SIZE, "1".to_owned()),
         ]);
     }
     variables

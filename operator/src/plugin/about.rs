@@ -81,10 +81,10 @@ fn rows(table: &Table) -> Value {
     table.rows.iter().map(|cells| Value::Object(row(cells))).collect()
 }
 
-/// Prints why a job or an endpoint is where it is; the exit code.
 /// By what `why` has judged.
 const BUILT_IN: &str = "\nJudged by the runtimes that this version has of itself. Where the operator was given others, give the same by --catalogue\n";
 
+/// Prints why a job or an endpoint is where it is; the exit code.
 pub(crate) fn why(
     access: &Access,
     job: &str,
