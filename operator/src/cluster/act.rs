@@ -101,16 +101,14 @@ impl ActError {
         self.answer().filter(|status| status.code == 422).map(|status| status.message.clone())
     }
 
-    /// What the API server says of an object that it may take later: a quota, a right or what the object names is missing.
-    pub(super) fn refused(&self) -> Option<String> {
-        self.answer().filter(|status| status.code == 403).map(|status| status.message.clone())
-    }
-
-    /// What is wrong, once it has been wrong so many times in a row that it is more than a moment's: an admission webhook that is
-    /// down. A name that is taken is none of it: that it is free is heard of, and then it is tried at once.
-    pub(super) fn lasting(&self, errors: u32) -> Option<String> {
-        let is_of_the_cluster = matches!(self, ActError::Api { .. }) && !self.is_code(404);
-        (errors >= LASTING && is_of_the_cluster).then(|| self.to_string())
+    /// What a person is to be told of an object that the API server may take later, by the number of errors in a row: at once what it
+    /// refuses, since a quota, a right or what the object names is missing; and whatever has been wrong so often that it is more than a
+    /// moment's, such as an admission webhook that is down. A name that is taken is none of it: that it is free is heard of, and then
+    /// it is tried at once.
+    pub(super) fn told(&self, errors: u32) -> Option<String> {
+        let refused = self.answer().filter(|status| status.code == 403).map(|status| status.message.clone());
+        let lasts = errors >= LASTING && matches!(self, ActError::Api { .. }) && !self.is_code(404);
+        refused.or_else(|| lasts.then(|| self.to_string()))
     }
 
     /// Whether the write that failed was of this verb.

@@ -64,7 +64,7 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
             context.change(&owner.uid, |known| {
                 known.errors += 1;
                 known.rejected = rejected.or(known.rejected.take());
-                known.refused = error.refused().or_else(|| error.lasting(known.errors));
+                known.refused = error.told(known.errors);
             });
         }
     }

@@ -74,7 +74,7 @@ pub(super) async fn reconcile(endpoint: Arc<ModelEndpoint>, context: Arc<Context
             context.endpoints.change(&owner.uid, |known| {
                 known.errors += 1;
                 known.rejected = rejected.map(|why| (generation, why)).or(known.rejected.take());
-                known.refused = error.refused().or_else(|| error.lasting(known.errors));
+                known.refused = error.told(known.errors);
             });
         }
     }
