@@ -1,7 +1,7 @@
 //! The pods of our jobs as the watch has told of them, by the job that owns them. What is kept of a pod is what a decision
 //! rests on; pods of others are never asked for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ struct State {
     known: HashMap<Owner, BTreeMap<MemberId, PodFacts>>,
     /// Those named by a list that is still coming in.
     listed: HashMap<Owner, BTreeMap<MemberId, PodFacts>>,
+    /// The newest version that the watch has told of: what is older, it has told.
+    heard: u128,
     ready: bool,
 }
 
@@ -65,6 +67,10 @@ impl Pods {
     /// Takes in what the watch says; tells whose pods have changed.
     pub(super) fn hear(&self, event: Event<Pod>) -> Vec<Owner> {
         let mut state = self.lock();
+        if let Event::InitApply(pod) | Event::Apply(pod) | Event::Delete(pod) = &event {
+            let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
+            state.heard = state.heard.max(version.unwrap_or_default());
+        }
         match event {
             Event::Init => {
                 state.listed.clear();
@@ -92,7 +98,7 @@ impl Pods {
             }
             Event::Apply(pod) => {
                 let Some((owner, facts)) = facts(&pod) else { return Vec::new() };
-                state.known.entry(owner.clone()).or_default().insert(facts.id, facts);
+                keep(state.known.entry(owner.clone()).or_default(), facts);
                 vec![owner]
             }
             Event::Delete(pod) => {
@@ -112,10 +118,14 @@ impl Pods {
         }
     }
 
-    /// Takes in a pod that the API server has answered with: our own writes are seen at once.
+    /// Takes in a pod that the API server has answered with: our own writes are seen at once. Of an answer that has come later
+    /// than the watch, the watch has told already, and perhaps that the pod is gone.
     pub(super) fn learn(&self, pod: &Pod) {
         let Some((owner, facts)) = facts(pod) else { return };
-        self.lock().known.entry(owner).or_default().entry(facts.id).or_insert(facts);
+        let mut state = self.lock();
+        if facts.version > state.heard {
+            keep(state.known.entry(owner).or_default(), facts);
+        }
     }
 
     /// Forgets a pod that is gone and whose end is accounted for.
@@ -139,6 +149,13 @@ impl Pods {
         pods.map(|facts| facts.member(facts.node.as_deref().map(&node).unwrap_or_default(), now)).collect()
     }
 
+    /// The nodes of a job's pods that have not ended.
+    pub(super) fn nodes(&self, job: &Owner) -> BTreeSet<String> {
+        let state = self.lock();
+        let pods = state.known.get(job).into_iter().flat_map(BTreeMap::values);
+        pods.filter(|facts| !facts.has_ended()).filter_map(|facts| facts.node.clone()).collect()
+    }
+
     /// The address of a member's pod.
     pub(super) fn address(&self, job: &Owner, id: MemberId) -> Option<String> {
         self.lock().known.get(job)?.get(&id)?.address.clone()
@@ -160,6 +177,14 @@ impl Pods {
     }
 }
 
+/// Keeps the newer facts of a member: the watch may lag behind what an answer has told, and a pod that has ended does not live
+/// again.
+fn keep(pods: &mut BTreeMap<MemberId, PodFacts>, facts: PodFacts) {
+    if pods.get(&facts.id).is_none_or(|known| known.version <= facts.version) {
+        pods.insert(facts.id, facts);
+    }
+}
+
 fn facts(pod: &Pod) -> Option<(Owner, PodFacts)> {
     Some((Owner::of(pod)?, PodFacts::of(pod)?))
 }
@@ -174,6 +199,7 @@ mod tests {
         let value = json!({
             "metadata": {
                 "namespace": namespace, "name": format!("{job}-t1-{index}"), "uid": format!("{namespace}-{job}-{index}"),
+                "resourceVersion": "7",
                 "labels": {"trainyard.dev/attempt": "1", "trainyard.dev/member": index.to_string()},
                 "ownerReferences": [{
                     "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "name": job, "uid": job, "controller": true,
@@ -213,5 +239,28 @@ mod tests {
         assert_ne!(told[0], owner);
         pods.forget_job(&told[0]);
         assert_eq!(count(&pods, &owner), 1);
+    }
+
+    #[test]
+    fn what_is_known_of_a_pod_never_goes_back() {
+        let pods = Pods::default();
+        let at = |version: u32, phase: &str| {
+            let mut pod = pod("n", "a", 0);
+            pod.metadata.resource_version = Some(version.to_string());
+            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+            pod
+        };
+        let owner = Owner::of(&at(1, "")).expect("an owner");
+        let live = || pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH).iter().any(Member::is_live);
+        pods.hear(Event::Apply(at(10, "Pending")));
+        // It was read once it had failed, and only then the watch tells that it ran.
+        pods.learn(&at(12, "Failed"));
+        pods.hear(Event::Apply(at(11, "Running")));
+        assert!(!live(), "it has failed");
+        pods.hear(Event::Apply(at(13, "Running")));
+        assert!(live(), "this is newer");
+        pods.hear(Event::Delete(at(15, "Running")));
+        pods.learn(&at(14, "Running"));
+        assert_eq!(count(&pods, &owner), 0, "the watch has told that it is gone");
     }
 }

@@ -60,6 +60,8 @@ pub struct PodFacts {
     pub id: MemberId,
     /// Its UID.
     pub uid: String,
+    /// Its resource version. Those of pods grow, whichever pod has changed.
+    pub version: u128,
     /// Its node, once it has one.
     pub node: Option<String>,
     /// Its address, once it has one.
@@ -112,6 +114,7 @@ impl PodFacts {
         Some(PodFacts {
             id: member_of(pod.metadata.labels.as_ref()?)?,
             uid: pod.metadata.uid.clone()?,
+            version: pod.metadata.resource_version.as_ref()?.parse().ok()?,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             address: status.and_then(|status| status.pod_ip.clone()),
             is_gone: false,

@@ -14,7 +14,10 @@ fn noon() -> Timestamp {
 
 fn pod(status: &Value) -> Pod {
     serde_json::from_value(json!({
-        "metadata": {"name": "a-t2-1", "uid": "u", "labels": {"trainyard.dev/attempt": "2", "trainyard.dev/member": "1"}},
+        "metadata": {
+            "name": "a-t2-1", "uid": "u", "resourceVersion": "7",
+            "labels": {"trainyard.dev/attempt": "2", "trainyard.dev/member": "1"},
+        },
         "spec": {"nodeName": "n", "containers": []},
         "status": status,
     }))
