@@ -24,7 +24,7 @@ use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
 use crate::observe::pod::NodeState;
-use crate::observe::{Job, Ledger, Stage};
+use crate::observe::{Attempt, Job, Ledger, Stage};
 
 /// What all looks at jobs share.
 pub(super) struct Context {
@@ -175,8 +175,8 @@ impl Context {
         jobs.values().map(|known| &known.owner).filter(|owner| owner.kind == kind).cloned().collect()
     }
 
-    /// Counts what a written ledger changes.
-    pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, job: &Job) {
+    /// Counts what a written ledger changes, and the attempts that have ended by it.
+    pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, ended: &[Attempt], job: &Job) {
         if before.phase != after.phase {
             self.telemetry.moved(&owner.kind, Some(phase(before)), Some(phase(after)));
             self.change(&owner.uid, |known| {
@@ -190,13 +190,7 @@ impl Context {
         }
         let gpus = after.placement.as_ref().map_or(0, |placement| placement.gpus);
         let of_gang = f64::from(gpus) / f64::from(job.gangs_at_once());
-        let known = |attempt: &crate::observe::Attempt| {
-            before
-                .attempts
-                .iter()
-                .any(|old| (old.number, old.start, old.end) == (attempt.number, attempt.start, attempt.end))
-        };
-        for attempt in after.attempts.iter().filter(|attempt| !known(attempt)) {
+        for attempt in ended {
             let saved = self.polls.saved(&owner.uid, attempt.number);
             self.telemetry.ended(&owner.kind, &owner.namespace, attempt, of_gang, saved);
         }
@@ -244,9 +238,10 @@ impl Context {
         lock(&self.unplaced).iter().cloned().chain(with_pods).collect()
     }
 
-    /// What is known of a node; nothing where nodes are not read.
-    pub(super) fn node(&self, name: &str, now: Timestamp) -> NodeState {
-        self.nodes.as_ref().map(|nodes| nodes.state(name, now)).unwrap_or_default()
+    /// What is known of a node: `None` where it is not there, or the watch has not told of it yet. Where nodes are not read, all
+    /// are taken to be well.
+    pub(super) fn node(&self, name: &str, now: Timestamp) -> Option<NodeState> {
+        self.nodes.as_ref().map_or(Some(NodeState::default()), |nodes| nodes.state(name, now))
     }
 
     pub(super) fn any_silent(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::Event;
 
@@ -13,11 +13,6 @@ use crate::observe::pod::NodeState;
 /// Seconds for which a node may be out of reach before its pods count as lost. The API server itself waits 40 s before it
 /// says that a node is.
 const LOST_SECONDS: i64 = 20;
-
-/// Seconds for which a list of nodes is taken to have every node that a pod is on.
-const FRESH_SECONDS: i64 = 5;
-/// Seconds after which the name of a node that is gone is forgotten.
-const FORGOTTEN_SECONDS: i64 = 3600;
 
 /// Whom a change of the nodes may concern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +33,6 @@ pub(super) struct Nodes(Mutex<State>);
 struct State {
     known: HashMap<String, Known>,
     listed: HashMap<String, Known>,
-    /// When a name that a pod has and no node was asked for first: the watch of nodes may lag behind that of pods. Of a node that
-    /// was there and is gone, or that a fresh list lacks: so long ago that it is lost.
-    absent: HashMap<String, Timestamp>,
-    /// When the newest list was whole.
-    listed_at: Option<Timestamp>,
     /// The facts of all nodes in the order of their names, made when they are asked for.
     all: Option<Arc<Vec<NodeFacts>>>,
     ready: bool,
@@ -73,17 +63,11 @@ impl Nodes {
                 let listed = std::mem::take(&mut state.listed);
                 let before = std::mem::replace(&mut state.known, listed);
                 state.ready = true;
-                state.listed_at = Some(Timestamp::now());
-                let gone: Vec<String> = before.into_keys().filter(|name| !state.known.contains_key(name)).collect();
-                let State { known, absent, .. } = &mut *state;
-                absent.retain(|name, _| !known.contains_key(name));
-                let concerns = if gone.is_empty() { Concerns::Unplaced } else { Concerns::Everybody };
-                gone.into_iter().for_each(|name| state.lose(name));
-                concerns
+                let is_one_gone = before.into_keys().any(|name| !state.known.contains_key(&name));
+                if is_one_gone { Concerns::Everybody } else { Concerns::Unplaced }
             }
             Event::Apply(node) => {
                 let known = Known::of(&node);
-                state.absent.remove(&known.facts.name);
                 let before = state.known.insert(known.facts.name.clone(), known.clone());
                 let changed = before.is_none_or(|before| {
                     before.facts != known.facts || before.silent_since.is_some() != known.silent_since.is_some()
@@ -91,9 +75,7 @@ impl Nodes {
                 if changed { Concerns::Unplaced } else { Concerns::Nobody }
             }
             Event::Delete(node) => {
-                let name = node.metadata.name.unwrap_or_default();
-                state.known.remove(&name);
-                state.lose(name);
+                state.known.remove(&node.metadata.name.unwrap_or_default());
                 Concerns::Everybody
             }
         };
@@ -116,26 +98,21 @@ impl Nodes {
         facts
     }
 
-    /// What is known of a node. One that is gone, or silent for too long, is lost.
-    pub(super) fn state(&self, name: &str, now: Timestamp) -> NodeState {
-        let mut state = self.lock();
+    /// What is known of a node: one that is silent for too long is lost. `None` of one that the watch has not told of, or told
+    /// that it is gone: which of them, and whether it is back, only the API server knows, since the watch may lag behind that of pods.
+    pub(super) fn state(&self, name: &str, now: Timestamp) -> Option<NodeState> {
+        let state = self.lock();
         if !state.ready {
-            return NodeState::default();
+            return Some(NodeState::default());
         }
-        let Some(known) = state.known.get(name) else {
-            let is_fresh = state.listed_at.is_some_and(|at| now.as_second() - at.as_second() < FRESH_SECONDS);
-            let since = *state.absent.entry(name.to_owned()).or_insert(if is_fresh { long_before(now) } else { now });
-            return NodeState { is_lost: is_long(since, now), xid: None };
-        };
-        let is_silent = known.silent_since.is_some_and(|since| is_long(since, now));
-        NodeState { is_lost: is_silent, xid: known.facts.xid }
+        let known = state.known.get(name)?;
+        let is_lost = known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS);
+        Some(NodeState { is_lost, xid: known.facts.xid })
     }
 
-    /// Whether some node is silent, or not there yet: then time alone changes what is true.
+    /// Whether some node is silent: then time alone changes what is true.
     pub(super) fn any_silent(&self) -> bool {
-        let (state, now) = (self.lock(), Timestamp::now());
-        let silent = state.known.values().any(|known| known.silent_since.is_some());
-        silent || state.absent.values().any(|since| !is_long(*since, now))
+        self.lock().known.values().any(|known| known.silent_since.is_some())
     }
 
     /// Whether the first list is in.
@@ -147,26 +124,6 @@ impl Nodes {
         // A panic while it was held can only have lost one event's change; the next list brings it back.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    /// A node that was there is gone.
-    fn lose(&mut self, name: String) {
-        let now = Timestamp::now();
-        // Names are used once in some clouds; of those that went long ago no pod is left.
-        self.absent.retain(|_, since| now.as_second() - since.as_second() < FORGOTTEN_SECONDS);
-        self.absent.insert(name, long_before(now));
-    }
-}
-
-/// So long before that what is so since then counts as lost.
-fn long_before(now: Timestamp) -> Timestamp {
-    now.checked_sub(SignedDuration::from_secs(LOST_SECONDS)).unwrap_or(now)
-}
-
-/// Whether what is so since then counts as lost.
-fn is_long(since: Timestamp, now: Timestamp) -> bool {
-    now.as_second() - since.as_second() >= LOST_SECONDS
 }
 
 impl Known {
@@ -191,26 +148,25 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_was_there_is_lost_at_once_and_one_not_heard_of_yet_after_a_while() {
+    fn of_a_node_that_is_not_there_nothing_is_known_before_and_after() {
         let nodes = Nodes::default();
-        let after = |seconds| Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
-        let (now, later) = (after(2 * FRESH_SECONDS), after(2 * FRESH_SECONDS + LOST_SECONDS));
+        let is_known = |name| nodes.state(name, Timestamp::now()).is_some();
+        assert!(is_known("new"), "before the first list nothing is told of any");
         for event in [Event::Init, Event::InitApply(node("a")), Event::InitDone] {
             nodes.hear(event);
         }
-        assert!(nodes.state("went", Timestamp::now()).is_lost, "a fresh list lacks it");
-        assert!(!nodes.state("a", now).is_lost && !nodes.state("new", now).is_lost);
-        assert!(nodes.any_silent(), "that time passes tells of the new one");
-        assert!(nodes.state("new", later).is_lost);
-        nodes.hear(Event::Apply(node("new")));
-        assert!(!nodes.state("new", later).is_lost && !nodes.any_silent());
-
-        nodes.hear(Event::Delete(node("a")));
-        assert!(nodes.state("a", Timestamp::now()).is_lost && !nodes.any_silent());
-        for event in [Event::Init, Event::InitApply(node("a")), Event::InitDone] {
-            nodes.hear(event);
+        assert!(is_known("a") && !is_known("new"));
+        assert_eq!(nodes.hear(Event::Apply(node("new"))), Concerns::Unplaced);
+        assert!(is_known("new"));
+        assert_eq!(nodes.hear(Event::Delete(node("a"))), Concerns::Everybody);
+        assert!(!is_known("a"));
+        for (event, concerns) in [
+            (Event::Init, Concerns::Nobody),
+            (Event::InitApply(node("a")), Concerns::Nobody),
+            (Event::InitDone, Concerns::Everybody),
+        ] {
+            assert_eq!(nodes.hear(event), concerns);
         }
-        assert!(!nodes.state("a", later).is_lost);
-        assert!(nodes.state("new", Timestamp::now()).is_lost, "the list lacks it");
+        assert!(is_known("a") && !is_known("new"), "the list lacks it");
     }
 }

@@ -1,7 +1,7 @@
 //! One look at one job: observe, decide, act. It runs for one job at a time only once, and writes nothing where nothing has
 //! changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,9 @@ use crds::contract::{Cause, MANAGER};
 use crds::infrastructure::{Device, Infrastructure};
 use crds::reasons::reason;
 use crds::status::Phase;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
@@ -22,7 +23,7 @@ use super::pods::Owner;
 use crate::build::assignment;
 use crate::build::pod::{Claim, Template, job_labels, mounts};
 use crate::decide::{Plan, decide};
-use crate::observe::pod::PodFacts;
+use crate::observe::pod::{NodeState, PodFacts};
 use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
 use crate::placement::{self, Catalogue, Placed, Request, Why};
 
@@ -30,6 +31,8 @@ use crate::placement::{self, Catalogue, Placed, Request, Why};
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for pods that can't start and may be given up.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Nodes that the API server is asked for at the same time.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Where a job goes, and whose model it starts from.
 struct Place {
@@ -93,8 +96,12 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         false => known,
     };
     let known = &known;
+    let absent = absent_nodes(context, &actor, owner, now).await?;
+    let node = |name: &str| {
+        context.node(name, now).unwrap_or_else(|| NodeState { is_lost: absent.contains(name), ..NodeState::default() })
+    };
     let start = Instant::now();
-    let members = context.pods.members(owner, |node| context.node(node, now), now);
+    let members = context.pods.members(owner, node, now);
     let infrastructure = pinned(job.infrastructure(), known, &context.settings.catalogue);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
     let unfit: Vec<String> = members
@@ -130,7 +137,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if makes_again(&world, &plan) && actor.read::<K>(owner).await?.is_none() {
         return Ok(Action::await_change());
     }
-    if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, now).await? {
+    if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
     act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
@@ -143,7 +150,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
             return Ok(Action::requeue(LOOK_AGAIN));
         }
         written = answer?;
-        context.tell(owner, &world.ledger, ledger, &world.job);
+        context.tell(owner, &world.ledger, ledger, &plan.ended, &world.job);
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);
     context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
@@ -234,8 +241,37 @@ fn makes_again(world: &World, plan: &Plan) -> bool {
     })
 }
 
+/// The nodes of a job's pods that are gone, by the API server's own word: of a new one the watch may not have told yet.
+async fn absent_nodes(
+    context: &Context,
+    actor: &Actor<'_>,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<BTreeSet<String>, ActError> {
+    let mut unknown = context.pods.nodes(owner);
+    unknown.retain(|name| context.node(name, now).is_none());
+    let api: Api<Node> = Api::all(context.client.clone());
+    let asked = stream::iter(unknown).map(|name| {
+        let api = &api;
+        async move {
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            let doing = format!("ask for node {name}");
+            let found = actor.write("list_nodes", &doing, api.list_metadata(&named)).await?;
+            Ok(found.items.is_empty().then_some(name))
+        }
+    });
+    asked.buffered(ASKED_AT_ONCE).try_filter_map(async |absent| Ok(absent)).try_collect().await
+}
+
 /// Whether a member of an older attempt still lives, by the API server's own word: the cache may lag behind.
-async fn overlaps(job: &Job, plan: &Plan, context: &Context, owner: &Owner, now: Timestamp) -> Result<bool, ActError> {
+async fn overlaps(
+    job: &Job,
+    plan: &Plan,
+    context: &Context,
+    owner: &Owner,
+    node: impl Fn(&str) -> NodeState,
+    now: Timestamp,
+) -> Result<bool, ActError> {
     if plan.start.iter().all(|id| id.attempt == 1) {
         return Ok(false);
     }
@@ -246,10 +282,7 @@ async fn overlaps(job: &Job, plan: &Plan, context: &Context, owner: &Owner, now:
         doing: "list the pods of the job".to_owned(),
         source: Box::new(source),
     })?;
-    let alive = |facts: &PodFacts| {
-        let node = facts.node.as_deref().map(|node| context.node(node, now));
-        facts.member(node.unwrap_or_default(), now).is_live()
-    };
+    let alive = |facts: &PodFacts| facts.member(facts.node.as_deref().map(&node).unwrap_or_default(), now).is_live();
     Ok(pods
         .iter()
         .filter(|pod| Owner::of(pod).is_some_and(|of| of.uid == owner.uid))

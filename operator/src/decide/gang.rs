@@ -197,6 +197,7 @@ impl Draft<'_> {
 
     /// Adds an ended attempt to the history: the first one and the last nine are kept.
     fn remember(&mut self, attempt: Attempt) {
+        self.plan.ended.push(attempt.clone());
         let attempts = &mut self.ledger.attempts;
         attempts.push(attempt);
         if attempts.len() > 1 + ATTEMPTS_KEPT {

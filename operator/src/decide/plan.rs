@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::observe::{Ledger, MemberId};
+use crate::observe::{Attempt, Ledger, MemberId};
 
 /// What is to be done now. An empty plan means that the world is as it should be.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Plan {
     pub stop: Vec<Stop>,
     /// The memory to write down, if it differs from the one that was read.
     pub ledger: Option<Ledger>,
+    /// The attempts that it says have ended and the one that was read did not: all of them, where the memory keeps a few.
+    pub ended: Vec<Attempt>,
     /// What to tell, once the memory is written.
     pub events: Vec<Event>,
     /// Whether something is to start and the world does not say where: decide again on one that does. The rest of such a plan

@@ -164,6 +164,20 @@ fn the_history_keeps_the_first_attempt_and_the_last_nine() {
 }
 
 #[test]
+fn each_attempt_that_ends_is_told_of_though_the_history_keeps_ten() {
+    let world = (0..40).fold(scoring(40, 40), |world, shard| {
+        let end = if shard % 2 == 0 { completed(1, 0.0) } else { ended(162) };
+        world.gang(shard, 1, Stage::Running).member(shard, end)
+    });
+    let plan = world.decided(0);
+    assert_eq!(plan.ledger.as_ref().map(|ledger| ledger.attempts.len()), Some(crds::status::ATTEMPTS_KEPT));
+    assert_eq!(plan.ended.len(), 40);
+    let failed = plan.ended.iter().filter(|attempt| attempt.failure.cause == Cause::Storage);
+    assert_eq!(failed.count(), 20);
+    assert_eq!(world.then(&plan).decided(0).ended, [], "once");
+}
+
+#[test]
 fn results_without_rows_add_up_too() {
     let bare = |metric| JobResult { uri: "file:///out".to_owned(), metric, ..JobResult::default() };
     for (first, second, metric) in [(Some(0.5), Some(0.9), Some(0.5)), (None, Some(0.9), Some(0.9)), (None, None, None)]
