@@ -51,7 +51,11 @@ impl Chronicle {
         let nodes = Api::<Node>::all(yard.namespace.client());
         let nodes = nodes.list_metadata(&ListParams::default()).await.expect("a list of nodes");
         let nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
-        pods_are_made_once_and_live_with_their_own(self.read::<Pod>(yard).await, &nodes);
+        let pods = self.read::<Pod>(yard).await;
+        // Shown with a failure, here or where the end is compared.
+        let story: Vec<String> = pods.iter().map(told).collect();
+        println!("{}:\n{}", yard.namespace.name(), story.join("\n"));
+        pods_are_made_once_and_live_with_their_own(pods, &nodes);
         let status = |job: &TrainingJob| job.status.as_ref().map(|status| (status.job.clone(), json!(status)));
         statuses_go_forward(self.read(yard).await, status);
         let status = |job: &ScoringJob| job.status.as_ref().map(|status| (status.job.clone(), json!(status)));
@@ -90,13 +94,12 @@ where
 
 fn pods_are_made_once_and_live_with_their_own(events: Vec<WatchEvent<Pod>>, nodes: &BTreeSet<String>) {
     let (mut made, mut there) = (BTreeSet::new(), BTreeMap::<String, There>::new());
-    let story: Vec<String> = events.iter().map(told).collect();
     for event in events {
         match event {
             WatchEvent::Added(pod) => {
                 let owner = pod.owner_references().first().map(|owner| owner.uid.clone());
                 let is_new = made.insert((owner, pod.name_any()));
-                assert!(is_new, "{} was made twice:\n{}", pod.name_any(), story.join("\n"));
+                assert!(is_new, "{} was made twice", pod.name_any());
                 there.insert(pod.name_any(), There::of(&pod));
             }
             WatchEvent::Modified(pod) => drop(there.insert(pod.name_any(), There::of(&pod))),

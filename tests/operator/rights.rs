@@ -103,8 +103,11 @@ async fn the_operator_uses_each_right_of_the_chart_and_needs_no_other() {
     });
     let has_used = |right: &str| used.lock().expect("no panic").contains(right);
 
-    // The name of a pod is taken by somebody else's.
-    let taken = json!({"metadata": {"name": "a-t1-0"}, "spec": {"containers": [{"name": "a", "image": "none"}]}});
+    // The name of a pod is taken by somebody else's, which goes at once since no node has it.
+    let taken = json!({
+        "metadata": {"name": "a-t1-0"},
+        "spec": {"containers": [{"name": "a", "image": "none"}], "schedulerName": "nobody"},
+    });
     yard.namespace.create::<Pod>(taken).await;
     let operator = Rival::new(&yard, "least", 15, client);
     yard.train("a", json!({"infrastructure": {"nodes": 2}, "runPolicy": {"ttlSecondsAfterFinished": 2}})).await;
