@@ -118,23 +118,30 @@ fn rates(
     Ok(median(turns.iter().map(|(ours, _)| ours.wall / steps)))
 }
 
-/// Images a second of two ranks against twice those of one that has nobody to wait for.
+/// Images a second of two ranks: against twice those of one that has the machine to itself, and against those of two that have
+/// nobody to wait for but share the machine as well.
 fn two_ranks(figures: &mut Figures, sides: &Sides, times: &Times) -> Result<(), Box<dyn Error>> {
     let (two, one) = (Job::RESNET, Job { ranks: 1, ..Job::RESNET });
     let (mut both, mut alone) = (sides.start(Side::Ours, two)?, sides.start(Side::Ours, one)?);
-    both.steps(2)?;
-    alone.steps(2)?;
-    let mut pairs = Vec::new();
+    let mut apart = sides.start(Side::Ours, one)?.beside(sides.start(Side::Ours, one)?);
+    for ranks in [&mut both, &mut alone, &mut apart] {
+        ranks.steps(2)?;
+    }
+    let (mut by_one, mut by_two) = (Vec::new(), Vec::new());
     for _ in 0..times.turns {
-        let images = (times.steps * Job::RESNET.batch as usize) as f64;
-        pairs.push((2.0 * images / both.steps(times.steps)?.wall, 2.0 * images / alone.steps(times.steps)?.wall));
+        let images = 2.0 * (times.steps * Job::RESNET.batch as usize) as f64;
+        let ours = images / both.steps(times.steps)?.wall;
+        by_one.push((ours, images / alone.steps(times.steps)?.wall));
+        by_two.push((ours, images / apart.steps(times.steps)?.wall));
     }
     let method = format!(
         "ResNet-18, 128 px, batch 16 a rank of 1 thread; the peer is one rank of ours without DDP, twice; {} turns of {} \
          steps, in turns; two ranks share the memory of one machine",
         times.turns, times.steps
     );
-    figures.pairs("two ranks, against twice one rank", "images/s", &pairs, Goal::Ratio(0.97), &method);
+    figures.pairs("two ranks, against twice one rank", "images/s", &by_one, Goal::Ratio(0.97), &method);
+    let method = format!("{method}; here the peer is two of them at the same time: what DDP costs");
+    figures.pairs("two ranks, against two without DDP", "images/s", &by_two, Goal::None, &method);
     Ok(())
 }
 

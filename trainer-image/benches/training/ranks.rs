@@ -115,6 +115,12 @@ impl Sides {
 }
 
 impl Ranks {
+    /// These and others, which know nothing of one another: they step at the same time.
+    pub(crate) fn beside(mut self, mut others: Ranks) -> Ranks {
+        self.ranks.append(&mut others.ranks);
+        self
+    }
+
     /// Makes so many steps.
     pub(crate) fn steps(&mut self, steps: usize) -> Result<Turn, Box<dyn Error>> {
         for rank in &mut self.ranks {
