@@ -213,9 +213,11 @@ async fn endpoint_end(yard: &Yard, name: &str) -> String {
         let Some(endpoint) = endpoint else { return false };
         let status = endpoint.status.clone().unwrap_or_default();
         let least = endpoint.spec.autoscaling.as_ref().map_or(0, |wished| wished.min_replicas);
+        // While its pods stop it is in the phase that it was in.
+        let stops = endpoint.spec.suspend || endpoint.spec.replicas == 0;
         Some(status.observed_generation) == endpoint.metadata.generation
             && endpoint.spec.replicas >= least
-            && matches!(status.phase, EndpointPhase::Ready | EndpointPhase::Suspended)
+            && status.phase == if stops { EndpointPhase::Suspended } else { EndpointPhase::Ready }
     };
     // The autoscaler takes a quarter of a minute to its first look.
     yard.patiently(async || yard.namespace.api().get_opt(name).await.is_ok_and(|found| is_done(found.as_ref()))).await;
