@@ -1,6 +1,6 @@
 //! What a person asks the cluster: `trainyard why` and `trainyard nodes`.
 
-use operator::cluster::{self, OperatorError};
+use operator::cluster::{self, Judging, OperatorError};
 use operator::placement::Catalogue;
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::yard::Yard;
 
 async fn why(yard: &Yard, job: &str) -> Result<String, OperatorError> {
     let (client, catalogue) = (yard.namespace.client(), Catalogue::built_in());
-    cluster::why(&client, Some(yard.namespace.name()), job, &catalogue).await
+    cluster::why(&client, Some(yard.namespace.name()), job, Judging { catalogue: &catalogue, autoscaled: false }).await
 }
 
 #[tokio::test]
@@ -26,6 +26,11 @@ async fn why_says_what_each_node_has_and_lacks_for_a_job() {
     let wants = why(&yard, "tj/wants").await.expect("an answer");
     assert!(wants.contains("Phase: Pending") && wants.contains("An attempt now has no place"), "{wants}");
     assert!(why(&yard, "sj/scores").await.expect("an answer").contains("An attempt now would go to Cpu"));
+
+    let (client, catalogue) = (yard.namespace.client(), Catalogue::built_in());
+    let grows = Judging { catalogue: &catalogue, autoscaled: true };
+    let comes = cluster::why(&client, Some(yard.namespace.name()), "tj/wants", grows).await.expect("an answer");
+    assert!(comes.contains("An attempt now would go to Gpu"), "nodes that are to come may have 64: {comes}");
 
     let none = why(&yard, "sj/fits").await.expect_err("there is none");
     assert!(matches!(none, OperatorError::NoJob { .. }), "{none}");

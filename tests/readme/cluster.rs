@@ -88,7 +88,11 @@ async fn what_is_told_of_a_cluster_works() {
     let pods = cluster.existing_namespace("default").await;
     pods.pods().running("flowers-t1-0").await;
     assert!(watch(get).await.contains("flowers"));
-    assert!(run(why).await.contains("h200-580"));
+    let judged = run(why).await;
+    assert!(
+        judged.contains("h200-580") && judged.contains("Judged as by the operator trainyard/trainyard"),
+        "{judged}"
+    );
     assert!(run(nodes).await.contains("h200-580"));
     assert!(run(status).await.contains("tj/flowers"));
     assert!(watch(follow).await.contains("flowers-t1-0"));

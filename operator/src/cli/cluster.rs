@@ -72,16 +72,18 @@ impl LeaseOptions {
 
 #[derive(Debug, Args)]
 struct CatalogueFile {
-    /// The runtime catalogue, a YAML file; that of this version if absent.
+    /// The runtime catalogue, a YAML file. If absent, the one that this version has of itself; to judge what an operator does, that
+    /// operator's own.
     #[arg(long = "catalogue", value_name = "FILE", env = "TRAINYARD_CATALOGUE")]
     path: Option<PathBuf>,
 }
 
 impl CatalogueFile {
-    fn read(&self) -> Result<Catalogue, Box<dyn Error>> {
-        let Some(path) = &self.path else { return Ok(Catalogue::built_in()) };
+    /// The one that is given, if one is.
+    fn read(&self) -> Result<Option<Catalogue>, Box<dyn Error>> {
+        let Some(path) = &self.path else { return Ok(None) };
         let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-        Ok(Catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+        Ok(Some(Catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?))
     }
 }
 
@@ -123,7 +125,7 @@ impl Why {
 
 /// Runs the operator until SIGTERM or Ctrl-C.
 fn operate(typed: &Operator) -> Result<(), Box<dyn Error>> {
-    let catalogue = typed.catalogue.read()?;
+    let catalogue = typed.catalogue.read()?.unwrap_or_else(Catalogue::built_in);
     let _traces = typed.log.start()?;
     encrypt();
     // It waits for the API server most of the time: on a large machine more threads would only take more memory.

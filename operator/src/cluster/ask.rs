@@ -11,6 +11,15 @@ use super::kind::Kind;
 use crate::observe::{Backoff, Ledger, NodeFacts, Setting};
 use crate::placement::{self, Catalogue, Request, Table};
 
+/// What places are judged by, besides the nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Judging<'a> {
+    /// The runtimes that there are.
+    pub catalogue: &'a Catalogue,
+    /// Whether an autoscaler adds nodes for pods that wait.
+    pub autoscaled: bool,
+}
+
 /// Nodes that one answer of the API server holds at most.
 const PAGE: u32 = 500;
 
@@ -33,7 +42,7 @@ pub async fn why(
     client: &Client,
     namespace: Option<&str>,
     job: &str,
-    catalogue: &Catalogue,
+    judging: Judging<'_>,
 ) -> Result<String, OperatorError> {
     let namespace = namespace.unwrap_or(client.default_namespace());
     let nodes = facts(client).await?;
@@ -42,17 +51,17 @@ pub async fn why(
     if is(["tj", "trainingjob", "trainingjobs"])
         && let Some(job) = Api::<TrainingJob>::namespaced(client.clone(), namespace).get_opt(name).await?
     {
-        return Ok(explain(&job, &nodes, catalogue));
+        return Ok(explain(&job, &nodes, judging));
     }
     if is(["sj", "scoringjob", "scoringjobs"])
         && let Some(job) = Api::<ScoringJob>::namespaced(client.clone(), namespace).get_opt(name).await?
     {
-        return Ok(explain(&job, &nodes, catalogue));
+        return Ok(explain(&job, &nodes, judging));
     }
     if is(["me", "modelendpoint", "modelendpoints"])
         && let Some(endpoint) = Api::<ModelEndpoint>::namespaced(client.clone(), namespace).get_opt(name).await?
     {
-        return Ok(explain_endpoint(&endpoint, &nodes, catalogue));
+        return Ok(explain_endpoint(&endpoint, &nodes, judging));
     }
     Err(OperatorError::NoJob { job: job.to_owned(), namespace: namespace.to_owned() })
 }
@@ -71,20 +80,22 @@ async fn facts(client: &Client) -> Result<Vec<NodeFacts>, OperatorError> {
     }
 }
 
-fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], catalogue: &Catalogue) -> String {
+fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], judging: Judging<'_>) -> String {
     let ledger = job.status().map(Ledger::of).unwrap_or_default();
     let excluded: Vec<String> = ledger.excluded.keys().cloned().collect();
     let infrastructure = job.infrastructure();
     let backoff = Backoff { first_seconds: 0, most_seconds: 0 };
     let pods = job.wishes(Setting::anywhere(backoff)).members();
-    let request = Request { pods, excluded: &excluded, ..Request::together(infrastructure, &[]) };
+    let Judging { catalogue, autoscaled } = judging;
+    let request = Request { pods, excluded: &excluded, autoscaled, ..Request::together(infrastructure, &[]) };
     let stands = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
     judged(stands, ledger.placement.as_ref(), "attempt", &request, nodes, catalogue)
 }
 
-fn explain_endpoint(endpoint: &ModelEndpoint, nodes: &[NodeFacts], catalogue: &Catalogue) -> String {
+fn explain_endpoint(endpoint: &ModelEndpoint, nodes: &[NodeFacts], judging: Judging<'_>) -> String {
     let status = endpoint.status.clone().unwrap_or_default();
-    let request = Request::apart(&endpoint.spec.infrastructure, &[], endpoint.spec.replicas);
+    let Judging { catalogue, autoscaled } = judging;
+    let request = Request { autoscaled, ..Request::apart(&endpoint.spec.infrastructure, &[], endpoint.spec.replicas) };
     let stands = format!("Phase: {:?}. {}\n", status.phase, status.message);
     judged(stands, status.placement.as_ref(), "new revision", &request, nodes, catalogue)
 }

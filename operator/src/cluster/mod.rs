@@ -41,7 +41,7 @@ use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 
-pub use self::ask::{nodes, why};
+pub use self::ask::{Judging, nodes, why};
 use self::context::Context;
 use self::endpoint::Endpoints;
 use self::kind::Controlled;

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::access::{Access, Format};
 use super::error::PluginError;
 use super::job::all;
+use super::operator;
 use super::subject::Subject;
-use crate::cluster::{self, OperatorError};
+use crate::cluster::{self, Judging, OperatorError};
 use crate::observe::NodeFacts;
 use crate::placement::{self, Catalogue, Table};
 
@@ -81,29 +82,33 @@ fn rows(table: &Table) -> Value {
     table.rows.iter().map(|cells| Value::Object(row(cells))).collect()
 }
 
-/// By what `why` has judged.
-const BUILT_IN: &str = "\nJudged by the runtimes that this version has of itself. Where the operator was given others, give the same by --catalogue\n";
+/// By what `why` has judged, where no operator tells what it judges by.
+const BUILT_IN: &str = "\nJudged by the runtimes that this version has of itself: no Deployment of an operator for this namespace can be read. If it was given others, give the same by --catalogue\n";
 
-/// Prints why a job or an endpoint is where it is; the exit code.
+/// Prints why a job or an endpoint is where it is; the exit code. A catalogue that is given goes before the operator's.
 pub(crate) fn why(
     access: &Access,
     job: &str,
     output: Format,
-    catalogue: impl FnOnce() -> Result<Catalogue, Box<dyn std::error::Error>>,
+    given: impl FnOnce() -> Result<Option<Catalogue>, Box<dyn std::error::Error>>,
 ) -> u8 {
     access.with(async |cluster| {
-        let catalogue = catalogue().map_err(|error| PluginError::Usage(error.to_string()))?;
-        let is_built_in = catalogue == Catalogue::built_in();
+        let given = given().map_err(|error| PluginError::Usage(error.to_string()))?;
         let subject = Subject::find(&cluster, job).await?;
         let title = subject.title();
-        let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &title, &catalogue).await;
-        let mut answer = answer.map_err(|error| match error {
+        let operators = operator::of_namespace(&cluster.client, &cluster.namespace).await;
+        let autoscaled = operators.as_ref().is_some_and(|operator| operator.autoscaled);
+        let (catalogue, note) = match (given, operators) {
+            (Some(given), _) => (given, String::new()),
+            (None, Some(operator)) => (operator.catalogue, format!("\nJudged as by the operator {}\n", operator.name)),
+            (None, None) => (Catalogue::built_in(), BUILT_IN.to_owned()),
+        };
+        let judging = Judging { catalogue: &catalogue, autoscaled };
+        let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &title, judging).await;
+        let answer = answer.map_err(|error| match error {
             OperatorError::Client(error) => error.into(),
             error => PluginError::Refused(error.to_string()),
-        })?;
-        if is_built_in {
-            answer.push_str(BUILT_IN);
-        }
+        })? + &note;
         let lines: Vec<&str> = answer.lines().collect();
         let status = &subject.value()["status"];
         let value = json!({"job": title, "namespace": cluster.namespace, "status": status, "why": lines});

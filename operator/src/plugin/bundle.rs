@@ -23,8 +23,8 @@ use super::error::PluginError;
 use super::job::all;
 use super::redact::{redact, uris};
 
-/// How the operator's pods are found.
-const OPERATOR: &str = "app.kubernetes.io/name=trainyard";
+/// How what the chart has installed of the operator is found.
+pub(super) const OPERATOR: &str = "app.kubernetes.io/name=trainyard";
 /// Lines of each operator's log.
 const LINES: i64 = 5000;
 

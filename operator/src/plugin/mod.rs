@@ -26,6 +26,7 @@ mod job;
 mod lines;
 pub(crate) mod logs;
 mod member;
+mod operator;
 mod paint;
 mod redact;
 pub(crate) mod report;
