@@ -23,6 +23,7 @@ mod pods;
 mod progress;
 mod reconcile;
 mod telemetry;
+mod wakes;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -32,14 +33,14 @@ use std::time::Duration;
 
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::future::{BoxFuture, FutureExt, Shared};
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource};
-use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 
 pub use self::ask::{Judging, nodes, why};
 use self::context::Context;
@@ -54,6 +55,7 @@ use self::nodes::Nodes;
 use self::pods::{Owner, Pods};
 use self::progress::Polls;
 use self::telemetry::Telemetry;
+use self::wakes::Wakes;
 use crate::observe::Backoff;
 use crate::placement::Catalogue;
 
@@ -114,26 +116,6 @@ pub enum OperatorError {
     /// A part of the operator has ended by itself: better no operator than half of one.
     #[error("{0} has ended: the operator ends with it")]
     Lost(&'static str),
-}
-
-/// The ways by which jobs are looked at again.
-#[derive(Clone)]
-struct Wakes {
-    training: UnboundedSender<ObjectRef<TrainingJob>>,
-    scoring: UnboundedSender<ObjectRef<ScoringJob>>,
-    endpoint: UnboundedSender<ObjectRef<ModelEndpoint>>,
-}
-
-impl Wakes {
-    fn wake(&self, owner: &Owner) {
-        // A closed channel means that the controller has ended, which ends the process.
-        let _ = match owner.kind.as_str() {
-            "TrainingJob" => self.training.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
-            "ScoringJob" => self.scoring.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
-            endpoint::KIND => self.endpoint.send(ObjectRef::new(&owner.name).within(&owner.namespace)).is_ok(),
-            _ => true,
-        };
-    }
 }
 
 /// A client for the cluster that KUBECONFIG names, or that this pod is in. It waits on the server's word alone (429 and
@@ -220,15 +202,12 @@ async fn work(
     to_tell: Receiver<Told>,
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
-    let (training, training_wakes) = mpsc::unbounded_channel();
-    let (scoring, scoring_wakes) = mpsc::unbounded_channel();
-    let (endpoint, endpoint_wakes) = mpsc::unbounded_channel();
-    let wakes = Wakes { training, scoring, endpoint };
+    let (wakes, woken) = Wakes::new();
     let controllers = async {
         tokio::try_join!(
-            control(context, stores.trainings, training_wakes, stop.clone()),
-            control(context, stores.scorings, scoring_wakes, stop.clone()),
-            control(context, stores.endpoints, endpoint_wakes, stop.clone()),
+            control(context, stores.trainings, woken.training, stop.clone()),
+            control(context, stores.scorings, woken.scoring, stop.clone()),
+            control(context, stores.endpoints, woken.endpoint, stop.clone()),
         )
     };
     let mut telling = pin!(news::tell(context, to_tell));
@@ -286,7 +265,7 @@ async fn control<K: Controlled>(
     ready.await;
     Controller::for_stream(jobs, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(received(wakes))
+        .reconcile_on(wakes::gathered(wakes))
         .graceful_shutdown_on(stop.clone())
         .run(K::reconcile, |job, error, context| K::after_error(&job, error, &context), Arc::clone(context))
         .for_each(|result| async move {
@@ -350,8 +329,4 @@ where
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     }
-}
-
-fn received<T>(mut receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
-    stream::poll_fn(move |task| receiver.poll_recv(task))
 }
