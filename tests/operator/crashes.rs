@@ -23,11 +23,13 @@ const AT_ONCE: usize = 16;
 const LAST_WORDS: i64 = 3;
 
 /// Every write that the operator makes, by its verb and its resource.
-const SITES: [&str; 8] = [
+const SITES: [&str; 10] = [
     "POST pods",
     "DELETE pods",
     "POST services",
+    "DELETE services",
     "PATCH poddisruptionbudgets",
+    "DELETE poddisruptionbudgets",
     "PATCH trainingjobs/status",
     "PATCH scoringjobs/status",
     "POST events",

@@ -24,12 +24,11 @@ async fn a_training_of_two_nodes_runs_to_its_model() {
     assert_eq!((variable("PET_NNODES").as_deref(), variable("PET_NODE_RANK").as_deref()), (Some("2"), Some("1")));
     assert_eq!((spec.subdomain.as_deref(), spec.hostname.as_deref()), (Some("a-t"), Some("a-t1-1")));
     assert_eq!(spec.automount_service_account_token, Some(false));
-    let service: Option<Service> = yard.namespace.api().get_opt("a-t").await.unwrap();
-    assert!(service.is_some());
 
     let status = yard.phase("a", Phase::Running).await;
+    let service: Option<Service> = yard.namespace.api().get_opt("a-t").await.unwrap();
     let budget: Option<PodDisruptionBudget> = yard.namespace.api().get_opt("a-t").await.unwrap();
-    assert!(budget.is_some(), "who says that it runs has protected it");
+    assert!(service.is_some() && budget.is_some(), "who says that it runs has connected and protected it");
     let placement = status.placement.expect("a placement");
     assert_eq!((format!("{:?}", placement.device), placement.gpus), ("Gpu".to_owned(), 16), "{placement:?}");
     pods.finish("a-t1-1", 0, "").await;

@@ -288,6 +288,8 @@ async fn refused_for_a_while(yard: &Yard) -> End {
     yard.train("a", json!({"infrastructure": {"pod": {"serviceAccountName": "trainer"}}})).await;
     yard.until("a", |status| status.message.contains("serviceaccount \"trainer\" not found")).await;
     yard.namespace.create::<ServiceAccount>(json!({"metadata": {"name": "trainer"}})).await;
+    // What has been refused many times is tried again after a minute at most.
+    yard.patiently(async || yard.pods().await.contains("a-t1-0")).await;
     yard.namespace.pods().finish("a-t1-0", 0, &trained()).await;
     training_end(yard, Phase::Succeeded).await
 }

@@ -21,16 +21,16 @@ rights and no others, and compares them with the requests that it made (tests/op
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
-# operator/src/cluster/act.rs applies the Service by which the pods of a gang find each other; an apply that makes one needs
-# create. endpoint/mod.rs watches that of an endpoint, endpoint/act.rs applies it.
+# operator/src/cluster/act.rs applies the Service by which the pods of a gang find each other, and deletes it while they are
+# stopped; an apply that makes one needs create. endpoint/mod.rs watches that of an endpoint, endpoint/act.rs applies it.
 - apiGroups: [""]
   resources: [services]
-  verbs: [list, watch, create, patch]
-# operator/src/cluster/act.rs applies the disruption budget of a gang; endpoint/mod.rs watches that of an endpoint, and
-# endpoint/act.rs applies it.
+  verbs: [list, watch, create, patch, delete]
+# operator/src/cluster/act.rs applies the disruption budget of a gang, and deletes it while its pods are stopped;
+# endpoint/mod.rs watches that of an endpoint, and endpoint/act.rs applies it.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [list, watch, create, patch]
+  verbs: [list, watch, create, patch, delete]
 # operator/src/cluster/news.rs publishes events.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -39,8 +39,8 @@ pub fn service(job: &Job, owner: &OwnerReference) -> Service {
     }
 }
 
-/// The budget of a gang: losing one pod restarts all of it, so a drain takes one at a time, and waits for the restart
-/// before it takes the next one.
+/// The budget of a gang that runs: losing one pod restarts all of it, so a drain takes one at a time. While it restarts there is
+/// none: what does not run loses nothing.
 pub fn disruption_budget(job: &Job, owner: &OwnerReference) -> PodDisruptionBudget {
     // A count, not maxUnavailable: that works only for controllers that have a scale.
     let least = i32::try_from(job.gang_size.saturating_sub(1)).unwrap_or(i32::MAX);

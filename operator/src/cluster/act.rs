@@ -198,8 +198,8 @@ impl Actor<'_> {
             .await
     }
 
-    /// The Service of a gang of several pods. It comes after the burst of pods, which look for each other once they run, and
-    /// before the status that says that they start.
+    /// The Service of a gang of several pods. It comes after the burst of pods, once one of them has a node and may soon look for
+    /// the others, and before the status that says that they run.
     pub(super) async fn connect(&self, job: &Job, owner: &OwnerReference, attempt: u32) -> Result<(), ActError> {
         let service = gang::service(job, owner);
         if attempt == 1 {
@@ -226,6 +226,23 @@ impl Actor<'_> {
         self.write("apply_budget", "apply the PodDisruptionBudget", api.patch_metadata(&name, &apply, &patch))
             .await
             .map(drop)
+    }
+
+    /// Deletes both: of a gang that is stopped nobody is to be found or kept.
+    pub(super) async fn disconnect(&self, job: &Job) -> Result<(), ActError> {
+        let (name, parameters) = (names::service(job), DeleteParams::default());
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
+        let service = self.write("delete_service", "delete the Service", services.delete(&name, &parameters));
+        let budget = self.write("delete_budget", "delete the PodDisruptionBudget", budgets.delete(&name, &parameters));
+        let (service, budget) = futures::join!(service, budget);
+        for deleted in [service.map(drop), budget.map(drop)] {
+            match deleted {
+                Err(error) if !error.is_code(404) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn create(&self, template: &Template<'_>, id: MemberId) -> Result<(), ActError> {

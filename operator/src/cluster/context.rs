@@ -61,6 +61,8 @@ pub(super) struct Remembered {
     pub(super) rejected: Option<String>,
     /// What it said of one that it does not take now. It is told, and then tried again.
     pub(super) refused: Option<String>,
+    /// The attempt whose Service was applied last, and not deleted since.
+    pub(super) connected: Option<u32>,
     /// Errors in a row.
     pub(super) errors: u32,
 }
@@ -112,6 +114,7 @@ impl Context {
                 is_unsure: false,
                 rejected: None,
                 refused: None,
+                connected: None,
                 errors: 0,
             }
         });

@@ -124,6 +124,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         members,
         progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
         place: None,
+        connected: known.connected,
         job: wished,
     };
     let (mut plan, mut place) = (decide(&world, now), None);
@@ -140,7 +141,11 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
-    act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
+    let attempt = plan.ledger.as_ref().unwrap_or(&world.ledger).attempt;
+    act(job, &actor, &world.job, &plan, attempt, place.as_ref(), &infrastructure, owner).await?;
+    if plan.connect || plan.disconnect {
+        context.change(&owner.uid, |known| known.connected = plan.connect.then_some(attempt));
+    }
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
         let answer = actor.status(job, owner, ledger, &known.written, now).await;
@@ -299,6 +304,7 @@ async fn act<K: Kind>(
     actor: &Actor<'_>,
     wished: &Job,
     plan: &Plan,
+    attempt: u32,
     place: Option<&Place>,
     infrastructure: &Infrastructure,
     owner: &Owner,
@@ -307,12 +313,10 @@ async fn act<K: Kind>(
     if plan.protect {
         actor.protect(wished, &reference).await?;
     }
-    let connect = async {
-        match &plan.ledger {
-            Some(ledger) if plan.connect => actor.connect(wished, &reference, ledger.attempt).await,
-            _ => Ok(()),
-        }
-    };
+    if plan.disconnect {
+        actor.disconnect(wished).await?;
+    }
+    let connect = async { if plan.connect { actor.connect(wished, &reference, attempt).await } else { Ok(()) } };
     let (Some(place), false) = (place, plan.start.is_empty()) else {
         actor.members(plan, None, owner).await?;
         return connect.await;

@@ -4,7 +4,7 @@ use crds::contract::Cause;
 use crds::reasons::reason;
 use crds::status::{NODES_KEPT, Phase};
 
-use super::{Draft, after, backoff, policy};
+use super::{Draft, How, after, backoff, policy};
 use crate::observe::{Attempt, Failure, FinalReason, Gang, Member, MemberId, MemberState, Stage};
 
 /// Seconds that the other members of a gang get to end by themselves once its leader has completed.
@@ -118,6 +118,28 @@ impl Draft<'_> {
             missing.iter().for_each(|index| self.start(MemberId { attempt: record.attempt, index: *index }));
         }
         self.restage(gang, record, stage);
+    }
+
+    /// Lets the members of a gang of several find one another once all are made and one has a node, and no longer while they are
+    /// stopped. With each pod that is made, placed or deleted the cluster's controllers go over all pods of a Service and of a
+    /// disruption budget: for as long as a gang is neither whole nor at work nobody is to pay for that.
+    pub(super) fn connect(&mut self) {
+        let (world, size) = (self.world, self.world.job.gang_size as usize);
+        let Some(record) = self.ledger.gangs.get(&0).filter(|_| size > 1) else { return };
+        let before = world.ledger.gangs.get(&0).filter(|before| before.attempt == record.attempt);
+        match record.stage {
+            // One that ran was connected before that was written down.
+            Stage::Starting | Stage::Running if before.is_none_or(|before| before.stage != Stage::Running) => {
+                let members = || self.members_of(0).filter(|member| member.id.attempt == record.attempt);
+                let meets = members().count() == size && members().any(|member| member.node.is_some());
+                self.plan.connect = meets && world.connected != Some(record.attempt);
+            }
+            Stage::Failing { .. } => {
+                self.plan.disconnect =
+                    world.connected.is_some() && self.plan.stop.iter().any(|stop| stop.how != How::Clear);
+            }
+            Stage::Starting | Stage::Running | Stage::Waiting { .. } => {}
+        }
     }
 
     /// Stops what is left of a gang, and accounts for the attempt once nothing is.

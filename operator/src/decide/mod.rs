@@ -55,6 +55,7 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
     } else if !world.job.suspend {
         draft.launch();
     }
+    draft.connect();
     draft.describe();
     draft.finish()
 }
@@ -139,9 +140,6 @@ impl<'a> Draft<'a> {
         if self.ledger != self.world.ledger {
             let comes_to_run = self.ledger.phase == Phase::Running && self.world.ledger.phase != Phase::Running;
             self.plan.protect = comes_to_run && self.world.job.gang_size > 1;
-            let attempt_of = |number: &u32| self.world.ledger.gangs.get(number).map(|gang| gang.attempt);
-            let begins = self.ledger.gangs.iter().any(|(number, gang)| attempt_of(number) != Some(gang.attempt));
-            self.plan.connect = begins && self.world.job.gang_size > 1;
             self.plan.ledger = Some(self.ledger);
         } else {
             self.plan.events.clear();

@@ -1,5 +1,5 @@
-//! What is to be done: data that `act` carries out in this order - protection, starts, stops, connection, the one status write,
-//! events.
+//! What is to be done: data that `act` carries out in this order - protection, disconnection, starts, stops, connection, the one status
+//! write, events.
 
 use jiff::Timestamp;
 
@@ -10,8 +10,10 @@ use crate::observe::{Attempt, Ledger, MemberId};
 pub struct Plan {
     /// Members to start. One that exists already is fine: names are deterministic.
     pub start: Vec<MemberId>,
-    /// Whether an attempt of a gang of several begins: its members have to find each other.
+    /// Whether all members of a gang of several are made and one has a node: they have to find each other.
     pub connect: bool,
+    /// Whether the members of a gang of several are stopped: none has to be found any more, and none to be kept.
+    pub disconnect: bool,
     /// Whether the gang has come to run: from now on the loss of one member costs all of them what they did.
     pub protect: bool,
     /// Members to stop or to clear away, each under the precondition of its UID.
@@ -65,6 +67,7 @@ pub struct Event {
 impl Plan {
     /// Whether nothing is to be done (waking up later is nothing).
     pub fn is_empty(&self) -> bool {
-        self.start.is_empty() && self.stop.is_empty() && self.ledger.is_none() && self.events.is_empty()
+        let is_still = self.start.is_empty() && self.stop.is_empty() && !self.connect && !self.disconnect;
+        is_still && self.ledger.is_none() && self.events.is_empty()
     }
 }

@@ -126,6 +126,8 @@ impl Runner<'_> {
                 members: self.children.members(),
                 progress: self.polls.newest(job.gangs, &self.memory.ledger.done),
                 place: Some(Ok(self.place.status.clone())),
+                // Processes of one machine find one another without help: plans are not asked about it.
+                connected: None,
                 job,
             };
             let plan = decide(&world, now);

@@ -44,6 +44,8 @@ pub struct World {
     pub progress: Option<Progress>,
     /// Where a new attempt would go, or why it can't start now. `None` before it was asked for: most worlds need no place.
     pub place: Option<Result<Placement, Obstacle>>,
+    /// The attempt whose members this operator has let find one another; `None` if it has not, or has ended it since.
+    pub connected: Option<u32>,
 }
 
 /// What a job wishes, whatever its kind: gangs of equal size, and how often and how long to try.

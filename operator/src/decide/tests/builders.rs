@@ -50,6 +50,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         members: Vec::new(),
         progress: None,
         place: Some(Ok(Placement::default())),
+        connected: None,
     }
 }
 

@@ -33,20 +33,37 @@ fn a_gang_runs_when_all_of_it_does() {
 }
 
 #[test]
-fn a_gang_is_connected_before_the_status_says_that_its_attempt_begins() {
-    let made = training(2).member_of(1, 0, pending()).member_of(1, 1, pending());
-    let again = training(2).gang(0, 1, waiting(0)).member(0, ended(162));
+fn a_gang_is_connected_once_it_is_whole_and_has_a_node_and_before_the_status_says_that_it_runs() {
+    let on = |mut world: World, node: Option<&str>| {
+        world.members[0].node = node.map(str::to_owned);
+        world
+    };
+    let made = || training(2).member_of(1, 0, pending()).member_of(1, 1, pending());
+    let starting = |attempt| training(2).gang(0, attempt, Stage::Starting);
+    let runs = |attempt| starting(attempt).member(0, running()).member(1, running());
     for (world, connects) in [
-        (training(2), true),
-        (training(1), false),
-        (scoring(2, 2), false),
-        (made, true),
-        (again, true),
-        (training(2).running_attempt(1).member(0, running()).member(1, running()), false),
+        (training(2), false),
+        (made(), false),
+        (on(made(), Some("a")), true),
+        (on(starting(1).member(0, pending()), Some("a")), false),
+        (on(starting(3).member(0, pending()).member(1, pending()), Some("a")), true),
+        (on(runs(2), Some("a")), true),
+        (on(training(2).running_attempt(1).member(0, running()).member(1, running()), Some("a")), false),
+        (on(training(1).member_of(1, 0, pending()), Some("a")), false),
+        (on(scoring(2, 2).member_of(1, 0, pending()).member_of(1, 1, pending()), Some("a")), false),
     ] {
-        assert_eq!(world.decided(0).connect, connects, "{:?}", world.members);
-        assert!(!world.clone().then(&world.decided(0)).decided(0).connect);
+        let plan = world.decided(0);
+        assert_eq!(plan.connect, connects, "{:?}", world.members);
+        assert!(!plan.disconnect);
+        let attempt = plan.ledger.as_ref().unwrap_or(&world.ledger).attempt;
+        let connected = World { connected: Some(attempt), ..world.clone().then(&plan) };
+        assert!(!connected.decided(0).connect, "once");
     }
+    let (stops, _) = World { connected: Some(2), ..runs(2).member(1, ended(162)) }.decided_twice(0);
+    assert!(stops.decided(0).disconnect, "what lives is stopped");
+    assert!(!World { connected: None, ..stops.clone() }.decided(0).disconnect, "once");
+    let gone = World { members: Vec::new(), ..stops };
+    assert!(!gone.decided(0).disconnect);
 }
 
 #[test]
