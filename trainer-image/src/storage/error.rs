@@ -1,9 +1,12 @@
 //! What a store refuses or fails at, and what that means for the job.
 
 use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use crds::contract::Cause;
+use crds::uri::Scheme;
 
+use super::scheme;
 use crate::fault::Fault;
 
 /// Why something in a store can't be read or written.
@@ -65,6 +68,9 @@ pub enum StorageError {
 /// exists in their own clouds alone.
 const NO_CREDENTIALS: [&str; 3] = ["169.254.169.254", "metadata.google.internal", "metadata/computeMetadata"];
 
+/// Parts of texts by which stores say that there is no such bucket or container. A listing of none has no error of its own kind.
+const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+
 /// Parts of texts by which stores refuse whoever asks. A listing that is refused has no error of its own kind; and Versity's
 /// gateway finds no such user where S3 forbids.
 const REFUSED: [&str; 3] = ["status code: 401", "status code: 403", "XAdminUserNotFound"];
@@ -78,7 +84,7 @@ impl StorageError {
         match source {
             _ if REFUSED.iter().any(|sign| text.contains(sign)) => Self::Permission { uri, doing, source },
             E::NotFound { .. } => Self::Missing { uri, source },
-            _ if text.contains("NoSuchBucket") => Self::Missing { uri, source },
+            _ if NO_BUCKET.iter().any(|sign| text.contains(sign)) => Self::Missing { uri, source },
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Permission { uri, doing, source },
             _ if NO_CREDENTIALS.iter().any(|sign| text.contains(sign)) => Self::Permission { uri, doing, source },
             E::InvalidPath { .. } => Self::Name { uri, why: source.to_string() },
@@ -111,20 +117,47 @@ impl StorageError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Missing { .. } | Self::Nothing { .. } => {
-                "check the bucket's name and the path in it; names are case-sensitive"
+                "check the name of the bucket or container and the path in it; names are case-sensitive"
             }
-            Self::Permission { .. } => {
-                "give the pod credentials with the rights for this path: by pod.envFrom with a secret that has AWS_ACCESS_KEY_ID and \
-                 AWS_SECRET_ACCESS_KEY (GOOGLE_*, AZURE_*), or by its service account"
-            }
-            Self::Settings { .. } => "correct the environment variables AWS_*, GOOGLE_* or AZURE_* of the pod",
+            Self::Permission { uri, .. } => match scheme(Path::new(uri)) {
+                Some(Scheme::Gs) => {
+                    "give the pod credentials with the rights for this path: by pod.envFrom with a secret that has \
+                     GOOGLE_SERVICE_ACCOUNT_KEY (the JSON of the key), or by its service account"
+                }
+                Some(Scheme::Az) => {
+                    "give the pod credentials with the rights for this path: by pod.envFrom with a secret that has \
+                     AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or by its service account"
+                }
+                Some(Scheme::Https) => {
+                    "a web server is asked without credentials: make it give this to everybody, or put it into a bucket"
+                }
+                _ => {
+                    "give the pod credentials with the rights for this path: by pod.envFrom with a secret that has \
+                     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by its service account"
+                }
+            },
+            Self::Settings { uri, .. } => match scheme(Path::new(uri)) {
+                Some(Scheme::Gs) => "correct the environment variables GOOGLE_* of the pod",
+                Some(Scheme::Az) => {
+                    "correct the environment variables AZURE_* of the pod: it needs AZURE_STORAGE_ACCOUNT_NAME, the account \
+                     that has the container"
+                }
+                _ => "correct the environment variables AWS_* of the pod",
+            },
             Self::Name { .. } => "correct the URI",
-            Self::Failed { uri, .. } if uri.starts_with("s3://") => {
-                "the storage or the network failed, not the data: see whether the endpoint (AWS_ENDPOINT_URL) can be reached from the pod"
-            }
-            Self::Failed { .. } => {
-                "the storage or the network failed, not the data: see whether its host can be reached from the pod"
-            }
+            Self::Failed { uri, .. } => match scheme(Path::new(uri)) {
+                Some(Scheme::S3) => {
+                    "the storage or the network failed, not the data: see whether the endpoint (AWS_ENDPOINT_URL) can be \
+                     reached from the pod"
+                }
+                Some(Scheme::Az) => {
+                    "the storage or the network failed, not the data: see whether the account's endpoint \
+                     (AZURE_STORAGE_ENDPOINT, where it is not Azure's own) can be reached from the pod"
+                }
+                _ => {
+                    "the storage or the network failed, not the data: see whether its host can be reached from the pod"
+                }
+            },
         }
     }
 }
@@ -182,11 +215,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_lies_in_s3_is_told_of_its_endpoint() {
-        for (uri, named) in [("s3://bucket/a", true), ("https://host/a.csv", false), ("gs://bucket/a", false)] {
-            let source = object_store::Error::Generic { store: "any", source: "refused".into() };
-            let error = StorageError::new(uri, "read", source);
-            assert_eq!(error.hint().contains("AWS_ENDPOINT_URL"), named, "{uri}: {}", error.hint());
+    fn a_hint_names_the_variables_of_the_store_that_failed() {
+        let table = [
+            ("s3://bucket/a", ["AWS_ACCESS_KEY_ID", "AWS_*", "AWS_ENDPOINT_URL"]),
+            ("gs://bucket/a", ["GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_*", "its host"]),
+            ("az://container/a", ["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_*", "AZURE_STORAGE_ENDPOINT"]),
+            ("https://host/a.csv", ["a web server", "", "its host"]),
+        ];
+        let prefixes = ["AWS_", "GOOGLE_", "AZURE_"];
+        for (uri, says) in table {
+            let source = || object_store::Error::Generic { store: "any", source: "refused".into() };
+            let errors = [
+                StorageError::Permission { uri: uri.into(), doing: "read", source: source() },
+                StorageError::Settings { uri: uri.into(), source: source() },
+                StorageError::new(uri, "read", source()),
+            ];
+            // A web server has no settings that could be wrong.
+            for (error, says) in errors.iter().zip(says).filter(|(_, says)| !says.is_empty()) {
+                assert!(error.hint().contains(says), "{uri}: {}", error.hint());
+                let named = prefixes.iter().filter(|prefix| error.hint().contains(*prefix)).count();
+                assert!(named <= 1, "{uri}: {}", error.hint());
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_of_no_bucket_is_missing_and_one_that_is_refused_a_permission() {
+        let table = [
+            ("404 Not Found: <Code>NoSuchBucket</Code>", "missing"),
+            ("404 Not Found: <Code>ContainerNotFound</Code>", "missing"),
+            ("status code: 403 Forbidden: <Code>AuthenticationFailed</Code>", "permission"),
+            ("status code: 401 Unauthorized: <Code>AuthenticationRequired</Code>", "permission"),
+            ("error sending request for http://169.254.169.254/metadata/identity/oauth2/token", "permission"),
+            ("status code: 503 Service Unavailable: <Code>ServerBusy</Code>", "storage"),
+        ];
+        for (text, category) in table {
+            let source = object_store::Error::Generic { store: "any", source: text.into() };
+            assert_eq!(StorageError::new("az://container/a", "list", source).category(), category, "{text}");
         }
     }
 }

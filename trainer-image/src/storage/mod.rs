@@ -1,4 +1,5 @@
-//! Files and objects: one way to read what lies on this machine or in a store (S3, Google Cloud, Azure, a web server).
+//! Files and objects: one way to read and write what lies on this machine or in a store (S3, Google Cloud, Azure), and to read from
+//! a web server.
 //!
 //! What lies in a store has its URI as its path: `s3://bucket/images/a.png`. Paths of this machine are absolute, so that the
 //! two can't be mistaken for each other, and joining, naming and printing are the same for both.

@@ -1,6 +1,6 @@
 //! An object that is written piece by piece: in one request as long as it is small, in parts from then on. Either way it is there
 //! when it is whole, over what was there, and not before: a store shows nothing of an upload until it is completed. What fails
-//! or breaks off is aborted; what a kill leaves, the bucket's rule for incomplete uploads clears away.
+//! or breaks off is aborted; what a kill leaves, the bucket's rule for incomplete uploads clears away (Azure does after a week).
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Object;
 
-/// Bytes of a part, each of which is tried again by itself. S3 takes 10,000 an object.
+/// Bytes of a part, each of which is tried again by itself. S3 and Google take 10,000 an object, Azure 50,000.
 pub(super) const PART: usize = 16 << 20;
 /// Parts that are under way at the same time.
 const AT_ONCE: usize = 4;
