@@ -60,17 +60,34 @@ impl Evaluations {
                 let claim = given.unwrap_or_else(|| self.state.join("volumes").join(at));
                 Ok(claim.join(uri.path().trim_start_matches('/')))
             }
-            Scheme::S3 => refused(format!(
-                "a bucket is not read from here. Fetch the history, then name the folder:\n  aws s3 cp --recursive \
-                 s3://{at}{path}/{FOLDER} model/{FOLDER}\n  trainyard evaluations model",
-                path = uri.path().trim_end_matches('/')
+            Scheme::S3 | Scheme::Gs | Scheme::Az => refused(format!(
+                "a bucket is not read from here. Fetch the history, then name the folder:\n{}",
+                fetching(&uri)
             )),
-            other => refused(format!(
-                "{}:// is not read from here: fetch the folder {FOLDER} of the model, and name the folder it is in",
-                other.name()
+            Scheme::Https => refused(format!(
+                "https:// is not read from here: fetch the folder {FOLDER} of the model, and name the folder it is in"
             )),
         }
     }
+}
+
+/// The commands that fetch the history of a model in a store, and show it.
+fn fetching(model: &Uri) -> String {
+    let (at, path) = (model.authority(), model.path().trim_matches('/'));
+    let history = if path.is_empty() { FOLDER.to_owned() } else { format!("{path}/{FOLDER}") };
+    let (fetch, folder) = match model.scheme() {
+        Scheme::Gs => (format!("mkdir -p model\n  gcloud storage cp --recursive gs://{at}/{history} model"), "model"),
+        // A batch keeps the names of the blobs.
+        Scheme::Az => (
+            format!(
+                "mkdir -p model\n  az storage blob download-batch --account-name ... --source {at} --pattern \
+                 '{history}/*' --destination model"
+            ),
+            &*format!("model/{path}"),
+        ),
+        _ => (format!("aws s3 cp --recursive s3://{at}/{history} model/{FOLDER}"), "model"),
+    };
+    format!("  {fetch}\n  trainyard evaluations {}", folder.trim_end_matches('/'))
 }
 
 /// The history in a model's folder, the oldest first. What is no record is told on the standard error and left out.
@@ -220,8 +237,16 @@ mod tests {
         ] {
             assert_eq!(typed(model).folder().expect(model), PathBuf::from(folder));
         }
-        let fault = typed("s3://bucket/flowers/").folder().expect_err("a bucket").to_string();
-        assert!(fault.contains("aws s3 cp --recursive s3://bucket/flowers/evaluations model/evaluations"), "{fault}");
+        for (model, command, shown) in [
+            ("s3://bucket/a/b/", "aws s3 cp --recursive s3://bucket/a/b/evaluations model/evaluations", "model"),
+            ("gs://bucket/a/b", "gcloud storage cp --recursive gs://bucket/a/b/evaluations model", "model"),
+            ("az://box/a/b", "--source box --pattern 'a/b/evaluations/*' --destination model", "model/a/b"),
+            ("az://box", "--source box --pattern 'evaluations/*' --destination model", "model"),
+        ] {
+            let fault = typed(model).folder().expect_err("a bucket").to_string();
+            assert!(fault.contains(command), "{fault}");
+            assert!(fault.ends_with(&format!("\n  trainyard evaluations {shown}")), "{fault}");
+        }
     }
 
     #[test]

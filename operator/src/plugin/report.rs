@@ -76,7 +76,7 @@ fn how(job: &Job, folder: &Uri) -> String {
         Scheme::S3 => format!("An object. To read it:\n  aws s3 cp s3://{at}{path} .\n"),
         Scheme::Gs => format!("An object. To read it:\n  gcloud storage cp gs://{at}{path} .\n"),
         Scheme::Az => format!(
-            "A blob. To read it:\n  az storage blob download --container-name {at} --name {} --file {REPORT}\n",
+            "A blob. To read it:\n  az storage blob download --account-name ... --container-name {at} --name {} --file {REPORT}\n",
             path.trim_start_matches('/')
         ),
         Scheme::Https => String::new(),

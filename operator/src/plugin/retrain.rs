@@ -288,6 +288,8 @@ mod tests {
             ("pvc://models/flowers", "pvc://models/b"),
             ("s3://bucket/all/flowers/", "s3://bucket/all/b"),
             ("s3://bucket/all/best", "s3://bucket/all/best-b"),
+            ("gs://bucket/all/flowers", "gs://bucket/all/b"),
+            ("az://box/flowers/", "az://box/b"),
             ("pvc://models", "pvc://models/b"),
             ("file:///data/flowers", "file:///data/b"),
         ] {
