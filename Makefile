@@ -51,8 +51,9 @@ cluster: # The Kubernetes control plane that tests run against, from Go modules,
 nodes: # What nodes of tests run, from Go modules, once
 	@tests/node/build.sh
 
-storage: # The servers that tests read from and write to, from Go modules, once
+storage: # The servers that tests read from and write to, from Go modules and npm, once
 	@tests/storage/build.sh
+	@tests/storage/azure/build.sh
 
 checkers: # Helm and what else the chart and the workflows are checked with, from Go modules, once
 	@tests/checkers/build.sh

@@ -58,10 +58,12 @@ pub struct Uri {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// There is no `://`.
-    #[error("{0:?} is not a URI: write file:///path, pvc://claim/path or s3://bucket/path")]
+    #[error(
+        "{0:?} is not a URI: write file:///path, pvc://claim/path, s3://bucket/path, gs://bucket/path or az://container/path"
+    )]
     NoScheme(String),
     /// The scheme is none that there is.
-    #[error("{uri:?} has the unknown scheme {scheme:?}: there are file, pvc and s3, and gs and https to read from")]
+    #[error("{uri:?} has the unknown scheme {scheme:?}: there are file, pvc, s3, gs and az, and https to read from")]
     UnknownScheme {
         /// The text.
         uri: String,

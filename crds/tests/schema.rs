@@ -43,7 +43,7 @@ fn mistakes_are_named_and_answered() {
         ),
         (
             json!({"spec": {"data": {"uri": "datasets/digits"}}}),
-            "spec.data.uri: \"datasets/digits\" is not a URI: write file:///path, pvc://claim/path or s3://bucket/path",
+            "spec.data.uri: \"datasets/digits\" is not a URI: write file:///path, pvc://claim/path, s3://bucket/path, gs://bucket/path or az://container/path",
         ),
         (
             json!({"spec": {"data": {"uri": "pvc://datasets/../secrets"}}}),
@@ -51,7 +51,7 @@ fn mistakes_are_named_and_answered() {
         ),
         (
             json!({"spec": {"output": {"uri": "https://models.example/a"}}}),
-            "spec.output.uri: \"https://models.example/a\" can be read but not written. Outputs go to file://, pvc://, s3://",
+            "spec.output.uri: \"https://models.example/a\" can be read but not written. Outputs go to file://, pvc://, s3://, gs://, az://",
         ),
         (
             json!({"spec": {"infrastructure": {"gpu": {"minMemory": "40 GB"}}}}),

@@ -257,10 +257,10 @@ async fn a_token_is_mounted_as_a_file_and_never_read() {
 #[tokio::test]
 async fn what_a_bad_spec_asks_for_is_told_and_does_not_touch_who_answers() {
     let yard = Yard::new("me-bad", &["cpu"]).await;
-    yard.serve("a", json!({"model": {"uri": "az://container/a"}})).await;
+    yard.serve("a", json!({"infrastructure": {"processesPerNode": 2}})).await;
     let status = yard.endpoint_until("a", |status| status.phase == EndpointPhase::Failed).await;
-    assert!(status.message.contains("az:// is not supported"), "{status:?}");
-    yard.change::<ModelEndpoint>("a", json!({"model": {"uri": "s3://bucket/a"}})).await;
+    assert!(status.message.contains("a replica computes with one process"), "{status:?}");
+    yard.change::<ModelEndpoint>("a", json!({"infrastructure": {"processesPerNode": 1}})).await;
     yard.ready("a", 1).await;
     // What only the API server knows to be wrong.
     let wrong = json!({"pod": {"podSecurityContext": {"runAsUser": -1}}});

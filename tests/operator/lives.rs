@@ -126,9 +126,9 @@ async fn what_can_never_fit_says_so_with_counts_and_starts_when_the_pool_changes
 #[tokio::test]
 async fn what_this_version_cannot_do_fails_before_a_pod_is_made() {
     let yard = Yard::new("spec", &["cpu"]).await;
-    yard.train("a", json!({"data": {"uri": "az://bucket/images"}})).await;
+    yard.train("a", json!({"task": "ObjectDetection"})).await;
     let status = yard.phase("a", Phase::Failed).await;
-    assert!(status.message.contains("az://") && status.message.contains("spec.data.uri"), "{}", status.message);
+    assert!(status.message.contains("ObjectDetection") && status.message.contains("spec.task"), "{}", status.message);
     yard.train("b", json!({"infrastructure": {"pod": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Sometimes"}]}]}}}}}})).await;
     let status = yard.phase("b", Phase::Failed).await;
     assert!(status.message.contains("the API server refuses the pods"), "{}", status.message);

@@ -6,7 +6,7 @@
 //! node       nodes with kubelets and containers of their own, on one machine
 //! image      our images, made without a container engine
 //! program    the operator's program as a child process
-//! storage    an S3 server of a test binary's own, over a folder; Google's storage; a web server
+//! storage    an S3 server of a test binary's own, over a folder; Google's storage; Azure's; a web server
 //! bin/digits the images that the examples train on
 //! ```
 

@@ -3,6 +3,5 @@
 package storage
 
 import (
-	_ "github.com/fsouza/fake-gcs-server"
 	_ "github.com/versity/versitygw/cmd/versitygw"
 )

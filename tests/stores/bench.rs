@@ -1,4 +1,4 @@
-//! An S3 server, a folder of this machine, and jobs between them.
+//! A store, a folder of this machine, and jobs between them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,42 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::storage::Server;
 
-/// The one bucket.
-pub(crate) const BUCKET: &str = "yard";
+use crate::store::{BUCKET, Client, Store};
+
 /// How long anything may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A server with a bucket, and a folder for what lies on this machine.
-pub(crate) struct Bench {
-    pub(crate) server: Server,
+pub(crate) struct Bench<S = Server> {
+    pub(crate) server: S,
     root: TempDir,
 }
 
 impl Bench {
+    /// One with S3.
     pub(crate) fn new() -> Result<Bench, Failed> {
-        Ok(Bench { server: Server::start(BUCKET)?, root: tempfile::tempdir()? })
+        Bench::on()
+    }
+
+    /// The file that an object is to the server.
+    pub(crate) fn object(&self, name: &str) -> PathBuf {
+        self.server.bucket(BUCKET).join(name)
+    }
+}
+
+impl<S: Store> Bench<S> {
+    /// One with a store of any kind.
+    pub(crate) fn on() -> Result<Bench<S>, Failed> {
+        Ok(Bench { server: S::start()?, root: tempfile::tempdir()? })
+    }
+
+    /// A URI in the bucket.
+    pub(crate) fn uri(&self, name: &str) -> String {
+        uri(S::SCHEME, name)
+    }
+
+    pub(crate) fn client(&self) -> Result<Client, Failed> {
+        self.server.client()
     }
 
     /// A path of this machine.
@@ -34,11 +56,6 @@ impl Bench {
 
     pub(crate) fn file_uri(&self, name: &str) -> String {
         format!("file://{}", self.path(name).display())
-    }
-
-    /// The file that an object is to the server.
-    pub(crate) fn object(&self, name: &str) -> PathBuf {
-        self.server.bucket(BUCKET).join(name)
     }
 
     /// Draws images of 16 x 16 pixels below a folder, `per_class` in each of two classes that differ in which half is bright.
@@ -86,9 +103,9 @@ impl Bench {
         let log = self.path(&format!("{name}-{attempt}.log"));
         let processes = spec["infrastructure"]["processesPerNode"].as_u64().unwrap_or(1);
         let mut command = Command::new(std::env::current_exe()?);
-        self.server
-            .known_to(&mut command)
+        command
             .arg("launch")
+            .envs(self.server.environment())
             .env(env::ASSIGNMENT, serde_json::to_string(&assignment)?)
             .env(env::PET_NPROC_PER_NODE, processes.to_string())
             .env(env::TORCHELASTIC_RUN_ID, format!("{name}/{attempt}"))
@@ -108,15 +125,19 @@ impl Bench {
         Ok(Pod { child: command.spawn()?, message, log })
     }
 
-    /// Whether the job has committed a checkpoint of this step or a later one to the bucket.
-    pub(crate) fn has_checkpoint(&self, output: &str, step: u64) -> bool {
-        let Ok(entries) = fs::read_dir(self.object(output).join("checkpoints")) else { return false };
-        entries.flatten().any(|entry| {
-            let name = entry.file_name();
-            let found = name.to_str().and_then(|name| name.strip_prefix("step-")?.parse::<u64>().ok());
-            found.is_some_and(|found| found >= step) && entry.path().join("checkpoint.json").exists()
-        })
+    /// Draws images below a prefix of the bucket.
+    pub(crate) fn draw_there(&self, name: &str, per_class: u32) -> Result<(), Failed> {
+        let folder = self.path("drawn").join(name);
+        self.draw(&folder, per_class)?;
+        self.client()?.upload(&folder, name)
     }
+}
+
+/// Whether the job has committed a checkpoint of this step or a later one to the bucket.
+pub(crate) fn has_checkpoint(client: &Client, output: &str, step: u64) -> bool {
+    let step_of = |name: &str| name.strip_suffix("/checkpoint.json")?.strip_prefix("step-")?.parse::<u64>().ok();
+    let names = client.names(&format!("{output}/checkpoints")).unwrap_or_default();
+    names.iter().filter_map(|name| step_of(name)).any(|found| found >= step)
 }
 
 /// A training of a few steps over both classes by two processes, from a URI to another.
@@ -142,9 +163,14 @@ pub(crate) fn scoring(model: &str, data: &str, output: &str) -> Value {
     })
 }
 
-/// A URI in the bucket.
+/// A URI in the bucket of a store.
+pub(crate) fn uri(scheme: &str, name: &str) -> String {
+    format!("{scheme}://{BUCKET}/{name}")
+}
+
+/// A URI in the bucket of S3.
 pub(crate) fn s3(name: &str) -> String {
-    format!("s3://{BUCKET}/{name}")
+    uri("s3", name)
 }
 
 /// A launcher and its processes.

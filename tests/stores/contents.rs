@@ -4,48 +4,23 @@ use std::fs;
 
 use crds::contract::{Cause, env};
 use libtest_mimic::Failed;
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::json;
 
-use crate::bench::{BUCKET, Bench, check, s3, training};
-
-/// Puts the images of a folder of this machine into the bucket, as a client does.
-fn upload(bench: &Bench, from: &str, to: &str) -> Result<(), Failed> {
-    let mut builder = AmazonS3Builder::new().with_bucket_name(BUCKET);
-    for (name, value) in bench.server.environment() {
-        builder = builder.with_config(name.to_ascii_lowercase().parse()?, value);
-    }
-    // An error means that it is chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let store = builder.build()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for class in ["left", "right"] {
-        for image in fs::read_dir(bench.path(from).join(class))?.flatten() {
-            let name = image.file_name().to_string_lossy().into_owned();
-            let bytes = fs::read(image.path())?;
-            runtime.block_on(put(&store, Key::from(format!("{to}/{class}/{name}")), bytes))?;
-        }
-    }
-    Ok(())
-}
-
-async fn put(store: &impl ObjectStore, key: Key, bytes: Vec<u8>) -> Result<(), object_store::Error> {
-    store.put(&key, bytes.into()).await.map(drop)
-}
+use crate::bench::{Bench, check, s3, training};
+use crate::store::Store;
 
 /// With a cache that is too small for all images, and then with a changed image in the bucket.
-pub(crate) fn cached() -> Result<(), Failed> {
+pub(crate) fn cached<S: Store>() -> Result<(), Failed> {
     const BYTES: u64 = 12_000;
-    let bench = Bench::new()?;
+    let bench = Bench::<S>::on()?;
     bench.draw(&bench.path("images"), 12)?;
-    upload(&bench, "images", "images")?;
+    let client = bench.client()?;
+    client.upload(&bench.path("images"), "images")?;
     let folder = bench.path("cache");
     let (cache, bytes) = (folder.display().to_string(), BYTES.to_string());
     let with = [(env::DATA_CACHE, cache.as_str()), (env::DATA_CACHE_BYTES, bytes.as_str())];
     let train = |name: &str, environment: &[(&str, &str)]| -> Result<Vec<u8>, Failed> {
-        let mut spec = training(&s3("images"), &bench.file_uri(name));
+        let mut spec = training(&bench.uri("images"), &bench.file_uri(name));
         spec["training"]["epochs"] = json!(2);
         bench.start_with("TrainingJob", name, &spec, 1, environment)?.succeed()?;
         Ok(fs::read(bench.path(name).join("model.safetensors"))?)
@@ -62,7 +37,7 @@ pub(crate) fn cached() -> Result<(), Failed> {
             side.save(bench.path(&format!("images/{class}/{index:03}.png")))?;
         }
     }
-    upload(&bench, "images", "images")?;
+    client.upload(&bench.path("images"), "images")?;
     let changed = train("changed", &with)?;
     check(changed != plain && changed == train("changed-plain", &[])?, || "it trained on what was cached before".into())
 }

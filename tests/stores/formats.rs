@@ -40,8 +40,8 @@ fn write_parquet(file: &Path, rows: &[(String, &str)]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Puts images into a tar file with their classes, in a `.cls` or a `.json` beside each.
-pub(crate) fn write_tar(bench: &Bench, file: &Path, rows: &[(String, &str)]) -> Result<(), Failed> {
+/// Puts images of a folder into a tar file with their classes, in a `.cls` or a `.json` beside each.
+pub(crate) fn write_tar(folder: &Path, file: &Path, rows: &[(String, &str)]) -> Result<(), Failed> {
     let mut tar = tar::Builder::new(File::create(file)?);
     let mut add = |name: String, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -51,7 +51,7 @@ pub(crate) fn write_tar(bench: &Bench, file: &Path, rows: &[(String, &str)]) -> 
     };
     for (number, (path, class)) in rows.iter().enumerate() {
         let key = path.trim_end_matches(".png");
-        add(path.clone(), &fs::read(bench.object(path))?)?;
+        add(path.clone(), &fs::read(folder.join(path))?)?;
         match number % 2 {
             0 => add(format!("{key}.cls"), class.as_bytes())?,
             _ => add(format!("{key}.json"), json!({"label": class}).to_string().as_bytes())?,
@@ -73,7 +73,7 @@ pub(crate) fn same_as_folders() -> Result<(), Failed> {
     fs::write(bench.object("a.jsonl"), lines)?;
     write_parquet(&bench.object("a.parquet"), &rows)?;
     for (number, part) in rows.chunks(6).enumerate() {
-        write_tar(&bench, &bench.object(&format!("a-{number:02}.tar")), part)?;
+        write_tar(&bench.object(""), &bench.object(&format!("a-{number:02}.tar")), part)?;
     }
     // All are trained on, so that the order and the pixels are all there is to differ.
     let train = |name: &str, data: String| -> Result<Vec<u8>, Failed> {
@@ -97,7 +97,7 @@ pub(crate) fn faults_are_named() -> Result<(), Failed> {
     bench.draw(&bench.object("images"), PER_CLASS)?;
     let rows = rows();
     write_parquet(&bench.object("other.parquet"), &rows)?;
-    write_tar(&bench, &bench.object("whole.tar"), &rows)?;
+    write_tar(&bench.object(""), &bench.object("whole.tar"), &rows)?;
     let whole = fs::read(bench.object("whole.tar"))?;
     fs::write(bench.object("cut.tar"), &whole[..whole.len() / 2 + 700])?;
     fs::write(bench.object("none.tar"), [7; 4096])?;

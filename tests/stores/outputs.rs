@@ -1,82 +1,111 @@
 //! Jobs that read from a store and write to it: to the end, through kills of the job and of the server.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crds::contract::{Cause, env};
 use crds::scoring_job::RowFormat;
 use libtest_mimic::Failed;
-use object_store::ObjectStoreExt;
-use object_store::aws::AmazonS3Builder;
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::checkpoint::{Checkpoint, commit, list, newest};
 use trainer::folder::{Folder, Owner, digest};
 use trainer::score::output::{Input, Layout, Output, Request, Row, Writer};
 
-use crate::bench::{BUCKET, Bench, check, s3, scoring, training, wait_until};
+use crate::bench::{Bench, check, has_checkpoint, s3, scoring, training, uri, wait_until};
+use crate::store::{Client, Store};
 
 /// Trains and scores on files, and again from bucket to bucket, where the training is killed on its way.
-pub(crate) fn same_bytes_as_on_files() -> Result<(), Failed> {
-    let bench = Bench::new()?;
+pub(crate) fn same_bytes_as_on_files<S: Store>() -> Result<(), Failed> {
+    let bench = Bench::<S>::on()?;
+    let client = bench.client()?;
     bench.draw(&bench.path("images"), 20)?;
-    bench.draw(&bench.object("images"), 20)?;
+    bench.draw_there("images", 20)?;
     let calm = training(&bench.file_uri("images"), &bench.file_uri("model"));
     bench.start("TrainingJob", "calm", &calm, 1)?.succeed()?;
 
-    let spec = training(&s3("images"), &s3("models/a"));
+    let spec = training(&bench.uri("images"), &bench.uri("models/a"));
     let mut pod = bench.start("TrainingJob", "stormy", &spec, 1)?;
-    wait_until(&mut pod, "checkpoint in the bucket", || bench.has_checkpoint("models/a", 3))?;
+    wait_until(&mut pod, "checkpoint in the bucket", || has_checkpoint(&client, "models/a", 3))?;
     pod.kill()?;
     let second = bench.start("TrainingJob", "stormy", &spec, 2)?;
     let log = bench.path("stormy-2.log");
     let result = second.succeed()?.result.ok_or("no result")?;
     let log = fs::read_to_string(log)?;
     check(log.contains("resumed from a checkpoint"), || log)?;
-    check(result.uri == s3("models/a"), || format!("{result:?}"))?;
+    check(result.uri == bench.uri("models/a"), || format!("{result:?}"))?;
+    let names = client.names("models/a")?;
     for file in ["model.json", "metrics.json", "report.html", "claim.json"] {
-        check(bench.object("models/a").join(file).is_file(), || format!("{file} is missing"))?;
+        check(names.iter().any(|name| name == file), || format!("{file} is missing of {names:?}"))?;
     }
-    let [ours, theirs] =
-        [bench.path("model"), bench.object("models/a")].map(|at| fs::read(at.join("model.safetensors")));
-    check(ours? == theirs?, || "the weights differ".into())?;
-    let mut kept: Vec<_> =
-        fs::read_dir(bench.object("models/a/checkpoints"))?.flatten().map(|e| e.file_name()).collect();
-    kept.sort();
+    let (ours, theirs) = (fs::read(bench.path("model/model.safetensors"))?, client.get("models/a/model.safetensors")?);
+    check(ours == theirs, || "the weights differ".into())?;
+    let records = names.iter().filter_map(|name| name.strip_prefix("checkpoints/")?.strip_suffix("/checkpoint.json"));
+    let kept: Vec<_> = records.collect();
     check(kept == ["step-000000009", "step-000000012"], || format!("{kept:?}"))?;
 
-    bench.draw(&bench.object("unseen"), 6)?;
-    fs::write(bench.object("unseen/left/000.png"), b"not an image")?;
-    let spec = scoring(&s3("models/a"), &s3("unseen"), &s3("scores"));
+    bench.draw_there("unseen", 6)?;
+    client.put("unseen/left/000.png", "not an image")?;
+    let spec = scoring(&bench.uri("models/a"), &bench.uri("unseen"), &bench.uri("scores"));
     let scored = bench.start("ScoringJob", "scores", &spec, 1)?.succeed()?.result.ok_or("no result")?;
     check((scored.rows_in, scored.rows_out, scored.rows_failed) == (Some(12), Some(12), Some(1)), || {
         format!("{scored:?}")
     })?;
-    let rows = fs::read_to_string(bench.object("scores/predictions.csv"))?;
+    let rows = client.text("scores/predictions.csv")?;
     check(rows.lines().count() == 13, || rows.clone())?;
     let again = bench.start("ScoringJob", "scores", &spec, 2)?.succeed()?.result;
     check(again.as_ref() == Some(&scored), || format!("a finished output is left as it is, and not {again:?}"))
 }
 
 /// A second job can't write where a first one has, and an older attempt not where a newer one has come.
-pub(crate) fn one_owner() -> Result<(), Failed> {
-    let bench = Bench::new()?;
-    bench.draw(&bench.object("images"), 4)?;
-    let spec = training(&s3("images"), &s3("shared"));
+pub(crate) fn one_owner<S: Store>() -> Result<(), Failed> {
+    let bench = Bench::<S>::on()?;
+    bench.draw_there("images", 4)?;
+    let spec = training(&bench.uri("images"), &bench.uri("shared"));
     bench.start("TrainingJob", "first", &spec, 2)?.succeed()?;
     bench.start("TrainingJob", "second", &spec, 1)?.fail(Cause::BadSpec, "TrainingJob default/first")?;
     bench.start("TrainingJob", "first", &spec, 1)?.fail(Cause::Bug, "superseded by attempt 2").map(drop)
 }
 
+/// Two shards score at the same time: the manifest comes last, and nothing of their work is left.
+pub(crate) fn two_shards<S: Store>() -> Result<(), Failed> {
+    let bench = Bench::<S>::on()?;
+    let client = bench.client()?;
+    bench.draw_there("images", 8)?;
+    let mut spec = training(&bench.uri("images"), &bench.uri("model"));
+    spec["training"]["epochs"] = json!(1);
+    bench.start("TrainingJob", "model", &spec, 1)?.succeed()?;
+    let mut spec = scoring(&bench.uri("model"), &bench.uri("images"), &bench.uri("scores"));
+    spec["infrastructure"]["processesPerNode"] = json!(2);
+    bench.start("ScoringJob", "scores", &spec, 1)?.succeed()?;
+    let found = client.list("scores")?;
+    let manifest: Value = serde_json::from_slice(&client.get("scores/manifest.json")?)?;
+    let files: Vec<_> = manifest["files"].as_array().into_iter().flatten().collect();
+    check(files.len() == 2, || manifest.to_string())?;
+    for file in files {
+        let name = file["path"].as_str().ok_or_else(|| manifest.to_string())?;
+        let bytes = client.get(&format!("scores/{name}"))?;
+        check(file["digest"] == digest(&bytes), || format!("{name} is not what the manifest says"))?;
+    }
+    let written = |name: &str| found.iter().find(|(path, _)| path == name).map(|(_, meta)| meta.last_modified);
+    for shard in ["predictions/shard-00000-of-00002.csv", "predictions/shard-00001-of-00002.csv"] {
+        check(written(shard).is_some() && written(shard) <= written("manifest.json"), || {
+            format!("the manifest is not the last: {found:?}")
+        })?;
+    }
+    check(!found.iter().any(|(path, _)| path.starts_with("_work/")), || format!("left are {found:?}"))
+}
+
 /// The server dies in the midst of a training and comes back: the same bytes, in the same attempt.
 pub(crate) fn short_outage() -> Result<(), Failed> {
     let mut bench = Bench::new()?;
+    let client = bench.client()?;
     bench.draw(&bench.object("images"), 20)?;
     let calm = training(&s3("images"), &s3("calm"));
     bench.start("TrainingJob", "calm", &calm, 1)?.succeed()?;
     let mut pod = bench.start("TrainingJob", "stormy", &training(&s3("images"), &s3("stormy")), 1)?;
-    wait_until(&mut pod, "checkpoint in the bucket", || bench.has_checkpoint("stormy", 3))?;
+    wait_until(&mut pod, "checkpoint in the bucket", || has_checkpoint(&client, "stormy", 3))?;
     bench.server.kill();
     std::thread::sleep(Duration::from_millis(1500));
     check(!pod.has_ended()?, || "it did not wait for the server".into())?;
@@ -89,13 +118,14 @@ pub(crate) fn short_outage() -> Result<(), Failed> {
 /// The store of the output goes and does not come back: the training goes on meanwhile, and the job ends as the contract says.
 pub(crate) fn long_outage() -> Result<(), Failed> {
     let mut bench = Bench::new()?;
+    let client = bench.client()?;
     bench.draw(&bench.path("images"), 20)?;
     let mut spec = training(&bench.file_uri("images"), &s3("model"));
     spec["training"]["epochs"] = json!(8);
     spec["output"]["checkpoint"]["everySteps"] = json!(1);
     let retries = [(env::STORAGE_RETRY_SECONDS, "2")];
     let mut pod = bench.start_with("TrainingJob", "lost", &spec, 1, &retries)?;
-    wait_until(&mut pod, "checkpoint in the bucket", || bench.has_checkpoint("model", 1))?;
+    wait_until(&mut pod, "checkpoint in the bucket", || has_checkpoint(&client, "model", 1))?;
     bench.server.kill();
     let log = bench.path("lost-1.log");
     pod.fail(Cause::Storage, "s3://yard/model")?;
@@ -106,21 +136,22 @@ pub(crate) fn long_outage() -> Result<(), Failed> {
 }
 
 /// An attempt commits checkpoints after a newer one has begun, as one does that looked at the claim just before.
-pub(crate) fn ghost() -> Result<(), Failed> {
-    let bench = Bench::new()?;
-    play(&bench, "ghost", &bench.object("model/claim.json"))
+pub(crate) fn ghost<S: Store>() -> Result<(), Failed> {
+    play(&Bench::<S>::on()?, "ghost")
 }
 
 /// Plays a part in a process of its own that knows the server.
-fn play(bench: &Bench, mode: &str, path: &Path) -> Result<(), Failed> {
+fn play<S: Store>(bench: &Bench<S>, mode: &str) -> Result<(), Failed> {
     let mut play = std::process::Command::new(std::env::current_exe()?);
-    let ended = bench.server.known_to(&mut play).arg(mode).arg(path).output()?;
+    let ended = play.envs(bench.server.environment()).arg(mode).arg(S::SCHEME).output()?;
     check(ended.status.success(), || String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
-/// What [`ghost`] plays. `claim` is the claim as the server's file.
-pub(crate) fn play_ghost(claim: &Path) -> Result<(), Failed> {
-    let output = PathBuf::from(s3("model"));
+/// What [`ghost`] plays, in the store with this scheme.
+pub(crate) fn play_ghost(scheme: &str) -> Result<(), Failed> {
+    const CLAIM: &str = "model/claim.json";
+    let client = Client::open(scheme, Vec::new())?;
+    let output = PathBuf::from(uri(scheme, "model"));
     let attempt = |attempt: u32| {
         Folder::claim(&output, &Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt })
     };
@@ -136,12 +167,12 @@ pub(crate) fn play_ghost(claim: &Path) -> Result<(), Failed> {
         })
     };
     let first = attempt(1)?;
-    let before = fs::read(claim)?;
+    let before = client.get(CLAIM)?;
     let behind_the_claim = |act: &dyn Fn(&Folder) -> Result<(), Failed>| -> Result<(), Failed> {
-        let now = fs::read(claim)?;
-        fs::write(claim, &before)?;
+        let now = client.get(CLAIM)?;
+        client.put(CLAIM, before.clone())?;
         act(&attempt(1)?)?;
-        Ok(fs::write(claim, now)?)
+        client.put(CLAIM, now)
     };
     commit(&first, 3, &checkpoint(10, "first", 1.0))?;
     let second = attempt(2)?;
@@ -164,15 +195,19 @@ pub(crate) fn play_ghost(claim: &Path) -> Result<(), Failed> {
 }
 
 /// Rows that take several parts of an upload, first without one of the shard's own parts.
-pub(crate) fn many_rows() -> Result<(), Failed> {
-    let bench = Bench::new()?;
-    play(&bench, "rows", &bench.object(""))
+pub(crate) fn many_rows<S: Store>() -> Result<(), Failed> {
+    let bench = Bench::<S>::on()?;
+    play(&bench, "rows")?;
+    let left = bench.server.unfinished()?;
+    check(left.is_empty(), || format!("left are {left:?}"))
 }
 
-/// What [`many_rows`] plays. `bucket` is the bucket as the server's folder.
-pub(crate) fn play_rows(bucket: &Path) -> Result<(), Failed> {
+/// What [`many_rows`] plays, in the store with this scheme.
+pub(crate) fn play_rows(scheme: &str) -> Result<(), Failed> {
     const INPUTS: usize = 2 * 1024 + 1;
-    let folder = PathBuf::from(s3("scores"));
+    const PLACED: &str = "scores/predictions.csv";
+    let client = Client::open(scheme, Vec::new())?;
+    let folder = PathBuf::from(uri(scheme, "scores"));
     let owner = Owner { uid: "a".into(), name: "ScoringJob default/a".into(), attempt: 1 };
     let inputs: Vec<Input> =
         (0..INPUTS).map(|index| Input { path: format!("{index}.png").into(), label: None }).collect();
@@ -196,32 +231,21 @@ pub(crate) fn play_rows(bucket: &Path) -> Result<(), Failed> {
         }
         Ok(*writer)
     };
-    let (placed, last) = (bucket.join("scores/predictions.csv"), "scores/_work/shard-00000/part-00002.attempt-1");
     let writer = fill()?;
-    fs::remove_file(bucket.join(last))?;
+    client.delete("scores/_work/shard-00000/part-00002.attempt-1")?;
     let error = writer.finish().err().ok_or("rows are missing, and it ended well")?;
     check(error.to_string().contains("it is gone"), || error.to_string())?;
-    check(!placed.exists(), || "rows are there that are not whole".into())?;
-    let left = files_below(&bucket.join(".sgwtmp"))?;
-    check(left.is_empty(), || format!("left are {left:?}"))?;
+    let names = client.names("scores")?;
+    check(!names.iter().any(|name| PLACED.ends_with(name)), || {
+        format!("there are rows that are not whole: {names:?}")
+    })?;
 
     let finish = fill()?.finish()?;
-    let bytes = fs::read(&placed)?;
+    let bytes = client.get(PLACED)?;
     check(finish.file.rows == INPUTS as u64 && finish.file.bytes == bytes.len() as u64, || format!("{finish:?}"))?;
     check(finish.file.digest == digest(&bytes), || "the rows are not those that were written".into())?;
-    let store = AmazonS3Builder::from_env().with_bucket_name(BUCKET).build()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = runtime.block_on(store.head(&"scores/predictions.csv".into()))?;
-    // The tag of what came in parts tells their number.
-    check(found.e_tag.as_ref().is_some_and(|tag| tag.contains("-3")), || format!("{found:?}"))
-}
-
-/// Paths of all files below a folder; none where it is not.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Failed> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let path = entry?.path();
-        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
-    }
-    Ok(files)
+    // The tag of what came to S3 in parts tells their number.
+    let found = client.list("scores")?;
+    let tag = found.into_iter().find(|(path, _)| PLACED.ends_with(path)).and_then(|(_, meta)| meta.e_tag);
+    check(scheme != "s3" || tag.as_ref().is_some_and(|tag| tag.contains("-3")), || format!("{tag:?}"))
 }

@@ -1,19 +1,20 @@
 //! Servers that tests read from and write to. S3: Versity's gateway over a folder, in which a bucket is a folder and an object a
-//! file, so that tests can lay out, look at and damage objects as files. Google Cloud Storage and the web: see there.
+//! file, so that tests can lay out, look at and damage objects as files. Google Cloud Storage, Azure and the web: see there.
 
+mod azure;
 mod google;
 mod web;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Error;
 use crate::cluster::process::{Folder, Process};
 use crate::cluster::programs::build;
 
+pub use azure::AzureServer;
 pub use google::GoogleServer;
 pub use web::WebServer;
 
@@ -87,11 +88,6 @@ impl Server {
             ("AWS_ACCESS_KEY_ID", KEY.into()),
             ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
         ]
-    }
-
-    /// Gives a command the environment of a client.
-    pub fn known_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.envs(self.environment())
     }
 
     /// Kills it as a power cut would.

@@ -105,7 +105,7 @@ fn a_revision_that_never_gets_ready_is_held_and_the_old_one_answers() {
 
 #[test]
 fn what_cannot_be_made_is_told_and_changes_nothing_for_who_answers() {
-    let bad = || obstacle(reason::BAD_SPEC, "spec.model.uri: gs:// is not supported", true);
+    let bad = || obstacle(reason::BAD_SPEC, "spec.precision: Float16 is not supported", true);
     let nowhere = || obstacle(reason::NO_FITTING_NODE, "no node has 80Gi. Lower gpu.minMemory", false);
     for (what, world, phase, told_reason) in [
         ("a bad spec", endpoint(1).refused(bad()), EndpointPhase::Failed, reason::BAD_SPEC),
@@ -127,7 +127,7 @@ fn what_cannot_be_made_is_told_and_changes_nothing_for_who_answers() {
     }
     let changed = || endpoint(1).settled().rolled_out().with(|it| it.recipe = json!({"explain": true}));
     for (world, message) in [
-        (changed().refused(bad()), "Spec.model.uri: gs:// is not supported. Revision 1 goes on answering"),
+        (changed().refused(bad()), "Spec.precision: Float16 is not supported. Revision 1 goes on answering"),
         (changed().unplaced(nowhere()), "No node has 80Gi. Lower gpu.minMemory. Revision 1 goes on answering"),
     ] {
         let world = world.settled();
