@@ -3,10 +3,12 @@
 //! or breaks off is aborted; what a kill leaves, the bucket's rule for incomplete uploads clears away (Azure does after a week).
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{Error, MultipartUpload, ObjectStoreExt, Result};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Object;
 
@@ -14,6 +16,8 @@ use super::Object;
 pub(super) const PART: usize = 16 << 20;
 /// Parts that are under way at the same time.
 const AT_ONCE: usize = 4;
+/// How long an abort waits for parts that are under way.
+const LAST: Duration = Duration::from_secs(10);
 
 /// What is being written. It is aborted when it is dropped unfinished.
 pub(super) struct Upload<'a> {
@@ -113,6 +117,9 @@ impl Drop for Upload<'_> {
     fn drop(&mut self) {
         let Some(mut parts) = self.parts.take() else { return };
         let aborted = self.object.wait("abort the upload to", async {
+            // A part that arrives after the abort stays.
+            let arrived = async { while parts.under_way.join_next().await.is_some() {} };
+            let _late = timeout(LAST, arrived).await;
             parts.under_way.shutdown().await;
             parts.upload.abort().await
         });
