@@ -141,9 +141,9 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
-    let attempt = plan.ledger.as_ref().unwrap_or(&world.ledger).attempt;
-    act(job, &actor, &world.job, &plan, attempt, place.as_ref(), &infrastructure, owner).await?;
+    act(job, &actor, &world, &plan, place.as_ref(), &infrastructure, owner).await?;
     if plan.connect || plan.disconnect {
+        let attempt = plan.ledger.as_ref().unwrap_or(&world.ledger).attempt;
         context.change(&owner.uid, |known| known.connected = plan.connect.then_some(attempt));
     }
     let mut written = known.written.clone();
@@ -302,14 +302,14 @@ async fn overlaps(
 async fn act<K: Kind>(
     job: &K,
     actor: &Actor<'_>,
-    wished: &Job,
+    world: &World,
     plan: &Plan,
-    attempt: u32,
     place: Option<&Place>,
     infrastructure: &Infrastructure,
     owner: &Owner,
 ) -> Result<(), ActError> {
     let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
+    let (wished, attempt) = (&world.job, plan.ledger.as_ref().unwrap_or(&world.ledger).attempt);
     if plan.protect {
         actor.protect(wished, &reference).await?;
     }
