@@ -218,8 +218,8 @@ fn named<'a>(request: &Request<'_>, catalogue: &'a Catalogue) -> Result<Option<&
     })
 }
 
-/// The gate over these nodes. Where no node with the resource says anything about its driver and GPUs, none needs to: the
-/// pod's own preflight decides.
+/// The gate over these nodes. Where none with the resource that the job may go to says anything about its driver and GPUs, none
+/// needs to, whatever others say: the pod's own preflight decides.
 fn gate_for<'a>(
     request: &Request<'a>,
     runtime: Option<&'a Runtime>,
@@ -227,8 +227,10 @@ fn gate_for<'a>(
     avoided: &[&'a str],
 ) -> Gate<'a> {
     let resource = &request.infrastructure.gpu.resource_name;
-    let bare = nodes.iter().filter(|node| node.devices(resource) > 0).all(NodeFacts::is_bare);
-    gate(request, runtime, avoided, bare)
+    let gate = gate(request, runtime, avoided, false);
+    let mut offering = nodes.iter().filter(|node| node.devices(resource) > 0 && gate.passes(Step::Chosen, node));
+    let bare_will_do = offering.all(NodeFacts::is_bare);
+    Gate { bare_will_do, ..gate }
 }
 
 fn gate<'a>(request: &Request<'a>, runtime: Option<&'a Runtime>, avoided: &[&'a str], bare_will_do: bool) -> Gate<'a> {
