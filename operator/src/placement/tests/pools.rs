@@ -195,7 +195,7 @@ fn without_labels_the_resource_alone_decides_and_says_so() {
     let one_described = [bare("a", 4), h100("b", 4)];
     let placed = job.placed(&one_described).unwrap();
     assert_eq!(one_described.each_ref().map(|node| lets(&job, &placed, node)), [false, true]);
-    let chosen = job.clone().select("team", "a");
+    let chosen = job.select("team", "a");
     let pool = [bare("a", 4).labelled("team", "a"), h100("b", 4)];
     let placed = chosen.placed(&pool).unwrap();
     assert!(lets(&chosen, &placed, &pool[0]), "what others say is nothing to a job that may not go to them");
