@@ -286,9 +286,13 @@ async fn rejected(yard: &Yard) -> End {
 /// The API server takes no pods of the job until its service account is there.
 async fn refused_for_a_while(yard: &Yard) -> End {
     yard.train("a", json!({"infrastructure": {"pod": {"serviceAccountName": "trainer"}}})).await;
-    yard.until("a", |status| status.message.contains("serviceaccount \"trainer\" not found")).await;
-    yard.namespace.create::<ServiceAccount>(json!({"metadata": {"name": "trainer"}})).await;
+    let is_told = async || {
+        let job: TrainingJob = yard.namespace.api().get("a").await.expect("a job");
+        job.status.is_some_and(|status| status.job.message.contains("serviceaccount \"trainer\" not found"))
+    };
     // What has been refused many times is tried again after a minute at most.
+    yard.patiently(is_told).await;
+    yard.namespace.create::<ServiceAccount>(json!({"metadata": {"name": "trainer"}})).await;
     yard.patiently(async || yard.pods().await.contains("a-t1-0")).await;
     yard.namespace.pods().finish("a-t1-0", 0, &trained()).await;
     training_end(yard, Phase::Succeeded).await
