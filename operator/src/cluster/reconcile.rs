@@ -141,10 +141,9 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
-    act(job, &actor, &world, &plan, place.as_ref(), &infrastructure, owner).await?;
-    if plan.connect || plan.disconnect {
-        let attempt = plan.ledger.as_ref().unwrap_or(&world.ledger).attempt;
-        context.change(&owner.uid, |known| known.connected = plan.connect.then_some(attempt));
+    act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
+    if plan.connect.is_some() || plan.disconnect {
+        context.change(&owner.uid, |known| known.connected = plan.connect);
     }
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
@@ -302,21 +301,25 @@ async fn overlaps(
 async fn act<K: Kind>(
     job: &K,
     actor: &Actor<'_>,
-    world: &World,
+    wished: &Job,
     plan: &Plan,
     place: Option<&Place>,
     infrastructure: &Infrastructure,
     owner: &Owner,
 ) -> Result<(), ActError> {
     let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
-    let (wished, attempt) = (&world.job, plan.ledger.as_ref().unwrap_or(&world.ledger).attempt);
     if plan.protect {
         actor.protect(wished, &reference).await?;
     }
     if plan.disconnect {
         actor.disconnect(wished).await?;
     }
-    let connect = async { if plan.connect { actor.connect(wished, &reference, attempt).await } else { Ok(()) } };
+    let connect = async {
+        match plan.connect {
+            Some(attempt) => actor.connect(wished, &reference, attempt).await,
+            None => Ok(()),
+        }
+    };
     let (Some(place), false) = (place, plan.start.is_empty()) else {
         actor.members(plan, None, owner).await?;
         return connect.await;

@@ -132,7 +132,7 @@ impl Draft<'_> {
             Stage::Starting | Stage::Running if before.is_none_or(|before| before.stage != Stage::Running) => {
                 let members = || self.members_of(0).filter(|member| member.id.attempt == record.attempt);
                 let meets = members().count() == size && members().any(|member| member.node.is_some());
-                self.plan.connect = meets && world.connected != Some(record.attempt);
+                self.plan.connect = Some(record.attempt).filter(|_| meets && world.connected != Some(record.attempt));
             }
             Stage::Failing { .. } => {
                 self.plan.disconnect =

@@ -10,8 +10,8 @@ use crate::observe::{Attempt, Ledger, MemberId};
 pub struct Plan {
     /// Members to start. One that exists already is fine: names are deterministic.
     pub start: Vec<MemberId>,
-    /// Whether all members of a gang of several are made and one has a node: they have to find each other.
-    pub connect: bool,
+    /// The attempt of a gang of several whose members are all made, and one has a node: they have to find each other.
+    pub connect: Option<u32>,
     /// Whether the members of a gang of several are stopped: none has to be found any more, and none to be kept.
     pub disconnect: bool,
     /// Whether the gang has come to run: from now on the loss of one member costs all of them what they did.
@@ -67,7 +67,7 @@ pub struct Event {
 impl Plan {
     /// Whether nothing is to be done (waking up later is nothing).
     pub fn is_empty(&self) -> bool {
-        let is_still = self.start.is_empty() && self.stop.is_empty() && !self.connect && !self.disconnect;
+        let is_still = self.start.is_empty() && self.stop.is_empty() && self.connect.is_none() && !self.disconnect;
         is_still && self.ledger.is_none() && self.events.is_empty()
     }
 }
