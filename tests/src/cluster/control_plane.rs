@@ -353,6 +353,7 @@ fn kwok(kubeconfig: &str) -> Vec<String> {
         "--manage-all-nodes=false".into(),
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake".into(),
         "--node-lease-duration-seconds=40".into(),
+        format!("--config={}", module().join("kwok.yaml").display()),
     ];
     for stage in ["node-initialize", "pod-ready", "pod-complete", "pod-delete"] {
         arguments.push(format!("--config={}", module().join("stages").join(stage).with_extension("yaml").display()));
