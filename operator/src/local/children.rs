@@ -81,7 +81,7 @@ impl Children {
         id: MemberId,
         folder: &JobFolder,
         trainer: &Path,
-        environment: BTreeMap<&'static str, String>,
+        environment: BTreeMap<String, String>,
         slot: u32,
     ) -> Result<(), RunError> {
         let attempt = folder.attempt(id.attempt);

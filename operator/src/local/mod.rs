@@ -10,6 +10,7 @@
 
 mod children;
 mod device;
+mod environment;
 mod error;
 mod folder;
 mod inputs;

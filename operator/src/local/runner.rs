@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::children::{Children, free_port};
 use super::device::{self, Place};
+use super::environment;
 use super::error::RunError;
 use super::folder::{JobFolder, Memory};
 use super::inputs;
@@ -22,7 +23,7 @@ use super::report::{self, Outcome};
 use super::serve::serve;
 use super::view::View;
 use crate::build::assignment;
-use crate::build::member::{Rendezvous, environment};
+use crate::build::member::{self, Rendezvous};
 use crate::decide::{Plan, decide};
 use crate::manifest::Manifest;
 use crate::observe::{MemberId, World};
@@ -62,6 +63,9 @@ pub fn run(manifest: &Manifest, options: &Options, signals: &Receiver<i32>) -> R
     let at_a_time = (wished.parallelism * wished.gang_size).min(wished.members());
     let place = device::place(job.infrastructure(), at_a_time, device::gpus(Path::new("/dev")))?;
     let view = View::new(&job.title(), options.plain);
+    for fault in environment::left_out(job.infrastructure()) {
+        view.say(&manifest.locate(fault).to_string());
+    }
     if options.fresh {
         for (from, to) in job::start_over(&job, &options.state, &inputs.mounts)? {
             view.say(&format!("Kept {} as {}", from.display(), to.display()));
@@ -193,13 +197,17 @@ impl Runner<'_> {
         let job = &world.job;
         let rank = id.index % job.gang_size;
         let rendezvous = Rendezvous { address: "127.0.0.1".to_owned(), port, processes: self.place.processes };
-        let mut variables = environment(job, id, &self.spec, &rendezvous);
+        let mut variables = environment::given(self.job.infrastructure());
+        let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
+        for (name, value) in member::environment(job, id, &self.spec, &rendezvous) {
+            set(name, value);
+        }
         let slot = self.children.free_slot();
         let visible = std::env::var(CUDA_VISIBLE_DEVICES).ok();
-        variables.insert(CUDA_VISIBLE_DEVICES, device::visible_gpus(&self.place, slot, visible.as_deref()));
-        variables.insert(env::PROGRESS_ADDR, "127.0.0.1".to_owned());
+        set(CUDA_VISIBLE_DEVICES, device::visible_gpus(&self.place, slot, visible.as_deref()));
+        set(env::PROGRESS_ADDR, "127.0.0.1".to_owned());
         let progress_port = if rank == 0 { free_port()? } else { 0 };
-        variables.insert(env::PROGRESS_PORT, progress_port.to_string());
+        set(env::PROGRESS_PORT, progress_port.to_string());
         self.children.start(id, &self.folder, &self.options.trainer, variables, slot)?;
         if rank == 0 {
             self.polls.ask(job.gang_of(id.index), progress_port);

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use super::device;
+use super::environment;
 use super::error::RunError;
 use super::inputs;
 use super::job::NAMESPACE;
@@ -52,6 +53,9 @@ pub(super) fn serve(
         let message = "has no effect here: the server asks for no token, and listens on 127.0.0.1 alone";
         eprintln!("{}", manifest.locate(Fault::warning("spec.authentication", message, "")));
     }
+    for fault in environment::left_out(&spec.infrastructure) {
+        eprintln!("{}", manifest.locate(fault));
+    }
     let name = endpoint.metadata.name.clone().unwrap_or_default();
     let namespace = endpoint.metadata.namespace.clone().unwrap_or_else(|| NAMESPACE.to_owned());
     let found = inputs::find(manifest, &namespace, &options.state, &options.volumes)?;
@@ -73,6 +77,7 @@ pub(super) fn serve(
         .args([SERVE_COMMAND, "--address", ADDRESS, "--port", &port.to_string(), "--grpc-port", &grpc_port.to_string()])
         // No load balancer has to hear first that it ends.
         .args(["--drain-seconds", "0"])
+        .envs(environment::given(&spec.infrastructure))
         .env(env::ASSIGNMENT, serde_json::to_string(&assignment).unwrap_or_default())
         .env(CUDA_VISIBLE_DEVICES, device::visible_gpus(&place, 0, visible.as_deref()))
         .stdin(Stdio::null())

@@ -56,6 +56,21 @@ fn the_environment_of_a_member_is_that_of_the_contract() {
 }
 
 #[test]
+fn a_member_gets_what_the_manifest_gives_its_pods() {
+    let yard = Yard::training(&["ok"]);
+    let pod = "pod: {env: [{name: BUCKET, value: a}, {name: PLACE, value: $(BUCKET)/b}, \
+               {name: KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}], envFrom: [{secretRef: {name: s}}]}";
+    yard.edit("  training:", &format!("  infrastructure: {{device: Cpu, {pod}}}\n  training:"));
+    let ran = yard.run(&[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let environment = yard.read("environment-1-0");
+    assert!(environment.lines().any(|line| line == "PLACE=a/b"), "{environment}");
+    let told = "spec.infrastructure.pod.env[2]: has no effect here: the value of KEY comes from a cluster";
+    assert!(ran.err.contains(told), "{ran:?}");
+    assert!(ran.err.contains("spec.infrastructure.pod.envFrom[0]: has no effect here"), "{ran:?}");
+}
+
+#[test]
 fn causes_worth_a_retry_are_retried_and_counted() {
     let yard = Yard::training(&["162", "137", "ok"]);
     let ran = yard.run(&[]);
