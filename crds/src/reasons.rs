@@ -36,8 +36,10 @@ pub mod reason {
     pub const WAITING_FOR_MODEL: &str = "WaitingForModel";
     /// The model that the job needs will never be there.
     pub const MODEL_MISSING: &str = "ModelMissing";
-    /// The API server takes no pods for now: a quota is spent, a service account is missing, a right is.
+    /// The API server takes no pods for now: a quota is spent, a service account is missing, a right is, a name is taken.
     pub const PODS_REFUSED: &str = "PodsRefused";
+    /// The disruption budget of a gang may not be made: a drain may take several of its pods at once.
+    pub const UNPROTECTED: &str = "Unprotected";
     /// A pod can't start.
     pub const POD_NOT_STARTING: &str = "PodNotStarting";
     /// A node was left out of the next attempts.

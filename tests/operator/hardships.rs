@@ -8,6 +8,9 @@ use crds::ScoringJob;
 use crds::infrastructure::Device;
 use crds::status::Phase;
 use http::{Method, StatusCode};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::DeleteParams;
 use operator::cluster::Settings;
 use operator::placement::Catalogue;
 use serde_json::json;
@@ -47,7 +50,7 @@ async fn a_cluster_that_takes_no_pods_is_told_of_until_it_does() {
         }
     });
     yard.train("a", json!({})).await;
-    let told = yard.until("a", |status| status.message.contains("takes no pods of it now")).await;
+    let told = yard.until("a", |status| status.message.contains("takes nothing more of it now")).await;
     assert!(
         told.message.contains("create pod a-t1-0") && told.message.contains("refused by the test"),
         "{}",
@@ -56,6 +59,73 @@ async fn a_cluster_that_takes_no_pods_is_told_of_until_it_does() {
     assert_eq!(told.phase, Phase::Pending);
     is_down.store(false, Ordering::SeqCst);
     yard.phase("a", Phase::Running).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_somebody_else_that_has_the_name_of_ones_own_is_told_of() {
+    let yard = Yard::new("taken-pod", &["cpu"]).await;
+    let theirs = json!({
+        "metadata": {"name": "a-t1-0"},
+        "spec": {"containers": [{"name": "a", "image": "none"}], "schedulerName": "nobody"},
+    });
+    yard.namespace.create::<Pod>(theirs).await;
+    yard.train("a", json!({})).await;
+    let told =
+        yard.until("a", |status| status.message.contains("pod a-t1-0 exists and belongs to somebody else")).await;
+    assert_eq!(told.phase, Phase::Pending);
+    yard.namespace.pods().delete("a-t1-0").await;
+    yard.phase("a", Phase::Running).await;
+}
+
+#[tokio::test]
+async fn a_service_and_a_budget_of_somebody_else_are_neither_written_over_nor_deleted() {
+    let yard = Yard::new("taken", &["cpu"]).await;
+    let theirs = json!({"matchLabels": {"app": "theirs"}});
+    let service = json!({
+        "metadata": {"name": "a-t"}, "spec": {"selector": theirs["matchLabels"], "ports": [{"port": 80}]},
+    });
+    let service: Service = yard.namespace.create(service).await;
+    let budget = json!({"metadata": {"name": "a-t"}, "spec": {"maxUnavailable": 1, "selector": theirs}});
+    let budget: PodDisruptionBudget = yard.namespace.create(budget).await;
+    yard.train("a", json!({"infrastructure": {"nodes": 2}})).await;
+    let told =
+        yard.until("a", |status| status.message.contains("Service a-t exists and belongs to somebody else")).await;
+    assert_eq!(told.phase, Phase::Starting);
+    let there: Service = yard.namespace.api().get("a-t").await.expect("their Service");
+    assert_eq!((there.metadata.owner_references, there.spec), (None, service.spec));
+
+    // Without the Service they can't find one another; without the budget they run.
+    yard.namespace.api::<Service>().delete("a-t", &DeleteParams::default()).await.expect("deleted");
+    yard.phase("a", Phase::Running).await;
+    yard.patiently(async || yard.events().await.contains("Unprotected")).await;
+    let ours: Service = yard.namespace.api().get("a-t").await.expect("a Service");
+    yard.namespace.pods().finish("a-t1-1", 162, "").await;
+    yard.until("a", |status| status.attempt == 2 && status.phase == Phase::Running).await;
+    let again: Service = yard.namespace.api().get("a-t").await.expect("a Service");
+    assert_ne!(again.metadata.uid, ours.metadata.uid, "ours was deleted while nobody was to be found");
+    let there: PodDisruptionBudget = yard.namespace.api().get("a-t").await.expect("their budget");
+    assert_eq!(
+        (there.metadata.uid, there.metadata.owner_references, there.spec),
+        (budget.metadata.uid, None, budget.spec)
+    );
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_anew_takes_its_own_service_and_budget_for_its_own() {
+    let mut yard = Yard::new("own", &["cpu"]).await;
+    yard.train("a", json!({"infrastructure": {"nodes": 2}})).await;
+    let pods = yard.namespace.pods();
+    yard.phase("a", Phase::Running).await;
+    yard.kill_operator().await;
+    yard.start_operator();
+    pods.finish("a-t1-1", 162, "").await;
+    let status = yard.until("a", |status| status.attempt == 2 && status.phase == Phase::Running).await;
+    assert!(status.message.contains("Attempt 2 runs"), "{}", status.message);
+    assert!(!yard.events().await.contains("Unprotected"));
+    let job: crds::TrainingJob = yard.namespace.api().get("a").await.expect("a job");
+    let budget: PodDisruptionBudget = yard.namespace.api().get("a-t").await.expect("a budget");
+    let owner = budget.metadata.owner_references.and_then(|owners| owners.into_iter().next()).expect("an owner");
+    assert_eq!(Some(owner.uid), job.metadata.uid);
 }
 
 #[tokio::test]

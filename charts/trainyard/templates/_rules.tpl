@@ -21,13 +21,13 @@ rights and no others, and compares them with the requests that it made (tests/op
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, delete]
-# operator/src/cluster/act.rs applies the Service by which the pods of a gang find each other, and deletes it while they are
-# stopped; an apply that makes one needs create. endpoint/mod.rs watches that of an endpoint, endpoint/act.rs applies it.
+# operator/src/cluster/beside.rs creates the Service by which the pods of a gang find each other, looks up whose it is where there is
+# one, applies its own, and deletes it while they are stopped. endpoint/mod.rs watches that of an endpoint, endpoint/act.rs applies it.
 - apiGroups: [""]
   resources: [services]
   verbs: [list, watch, create, patch, delete]
-# operator/src/cluster/act.rs applies the disruption budget of a gang, and deletes it while its pods are stopped;
-# endpoint/mod.rs watches that of an endpoint, and endpoint/act.rs applies it.
+# operator/src/cluster/beside.rs does the same with the disruption budget of a gang; endpoint/mod.rs watches that of an endpoint, and
+# endpoint/act.rs applies it.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [list, watch, create, patch, delete]

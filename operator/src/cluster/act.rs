@@ -1,6 +1,8 @@
 //! Carries a plan out, in this order: objects, deletions, one status write. A crash between any two of these leads to the same
 //! end, since names are deterministic and deletions have preconditions. Events come after it ([`news`](super::news)).
 
+mod error;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -9,28 +11,27 @@ use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::{PartialObjectMeta, Request, Status};
+use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use tracing::Instrument;
 
+pub(super) use self::error::{ActError, Holder, controller};
 use super::context::Written;
 use super::kind::Kind;
 use super::lanes::Lanes;
 use super::lease::Fence;
 use super::pods::{Owner, Pods};
 use super::telemetry::Telemetry;
+use crate::build::names;
 use crate::build::pod::Template;
-use crate::build::{gang, names};
 use crate::decide::{How, Plan};
-use crate::observe::{Job, Ledger, MemberId};
+use crate::observe::{Ledger, MemberId};
 
 /// Name under which we write.
 pub(super) const FIELD_MANAGER: &str = "trainyard";
@@ -38,105 +39,8 @@ pub(super) const FIELD_MANAGER: &str = "trainyard";
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Longest time that one write may take, retries of the client included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Errors in a row from which on a person is told.
-const LASTING: u32 = 5;
 /// Pods that are created or deleted at the same time for one job.
 const AT_ONCE: usize = 64;
-
-/// Why a plan could not be carried out to its end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ActError {
-    /// The API server refused a write, or could not be reached.
-    #[error("can't {doing}: {source}")]
-    Api {
-        /// Which kind of write.
-        verb: &'static str,
-        /// What was tried.
-        doing: String,
-        /// What it said.
-        source: Box<kube::Error>,
-    },
-    /// It did not answer in time.
-    #[error("can't {doing}: the API server did not answer within {} s", .patience.as_secs())]
-    Timeout {
-        /// What was tried.
-        doing: String,
-        /// How long it was waited for.
-        patience: Duration,
-    },
-    /// This operator does not lead any more.
-    #[error("can't {doing}: this operator does not hold the lease")]
-    NotLeading {
-        /// What was tried.
-        doing: String,
-    },
-    /// What an earlier job or endpoint of the same name has left is still there, or was a moment ago.
-    #[error("the name {name} is taken by what an earlier one of the same name has left")]
-    Taken {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl ActError {
-    /// A short word for metrics, of which there are few.
-    pub(super) fn category(&self) -> &'static str {
-        match self {
-            ActError::Api { .. } => match self.answer().map(|status| status.code) {
-                Some(403) => "forbidden",
-                Some(409) => "conflict",
-                Some(422) => "invalid",
-                Some(429) => "throttled",
-                Some(_) => "refused",
-                None => "unreachable",
-            },
-            ActError::Timeout { .. } => "timeout",
-            ActError::Taken { .. } => "taken",
-            ActError::NotLeading { .. } => "not_leading",
-        }
-    }
-
-    /// What the API server says is wrong with an object that it will never take.
-    pub(super) fn invalid(&self) -> Option<String> {
-        self.answer().filter(|status| status.code == 422).map(|status| status.message.clone())
-    }
-
-    /// What a person is to be told of an object that the API server may take later, by the number of errors in a row: at once what it
-    /// refuses, since a quota, a right or what the object names is missing; and whatever has been wrong so often that it is more than a
-    /// moment's, such as an admission webhook that is down. A name that is taken is none of it: that it is free is heard of, and then
-    /// it is tried at once.
-    pub(super) fn told(&self, errors: u32) -> Option<String> {
-        let refused = self.answer().filter(|status| status.code == 403).map(|status| status.message.clone());
-        let lasts = errors >= LASTING && matches!(self, ActError::Api { .. }) && !self.is_code(404);
-        refused.or_else(|| lasts.then(|| self.to_string()))
-    }
-
-    /// Whether the write that failed was of this verb.
-    pub(super) fn is_of(&self, verb: &str) -> bool {
-        matches!(self, ActError::Api { verb: of, .. } if *of == verb)
-    }
-
-    /// Whether the namespace is being deleted.
-    pub(super) fn is_namespace_going(&self) -> bool {
-        let details = self.answer().and_then(|status| status.details.as_ref());
-        details.is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
-    }
-
-    /// What the API server answered, if it did.
-    fn answer(&self) -> Option<&Status> {
-        match self {
-            ActError::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status),
-                _ => None,
-            },
-            ActError::Timeout { .. } | ActError::Taken { .. } | ActError::NotLeading { .. } => None,
-        }
-    }
-
-    pub(super) fn is_code(&self, code: u16) -> bool {
-        self.answer().is_some_and(|status| status.code == code)
-    }
-}
 
 /// What carries plans out.
 #[derive(Clone)]
@@ -198,53 +102,6 @@ impl Actor<'_> {
             .await
     }
 
-    /// The Service of a gang of several pods. It comes after the burst of pods, once one of them has a node and may soon look for
-    /// the others, and before the status that says that they run.
-    pub(super) async fn connect(&self, job: &Job, owner: &OwnerReference, attempt: u32) -> Result<(), ActError> {
-        let service = gang::service(job, owner);
-        if attempt == 1 {
-            let create = self.post(&job.namespace, &service);
-            match self.write("create_service", "create the Service", create).await {
-                // It was made before a crash; or it is that of an earlier job of this name, and would go with its owner.
-                Err(error) if error.is_code(409) => {}
-                created => return created.map(drop),
-            }
-        }
-        let (name, apply) = (names::service(job), PatchParams::apply(FIELD_MANAGER).force());
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
-        let patch = Patch::Apply(&service);
-        self.write("apply_service", "apply the Service", api.patch_metadata(&name, &apply, &patch)).await.map(drop)
-    }
-
-    /// The disruption budget of a gang that runs. It comes after the burst of pods: until then an eviction costs nothing,
-    /// and the disruption controller would write its status for every pod.
-    pub(super) async fn protect(&self, job: &Job, owner: &OwnerReference) -> Result<(), ActError> {
-        let budget = gang::disruption_budget(job, owner);
-        let (name, apply) = (names::service(job), PatchParams::apply(FIELD_MANAGER).force());
-        let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
-        let patch = Patch::Apply(&budget);
-        self.write("apply_budget", "apply the PodDisruptionBudget", api.patch_metadata(&name, &apply, &patch))
-            .await
-            .map(drop)
-    }
-
-    /// Deletes both: of a gang that is stopped nobody is to be found or kept.
-    pub(super) async fn disconnect(&self, job: &Job) -> Result<(), ActError> {
-        let (name, parameters) = (names::service(job), DeleteParams::default());
-        let services: Api<Service> = Api::namespaced(self.client.clone(), &job.namespace);
-        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &job.namespace);
-        let service = self.write("delete_service", "delete the Service", services.delete(&name, &parameters));
-        let budget = self.write("delete_budget", "delete the PodDisruptionBudget", budgets.delete(&name, &parameters));
-        let (service, budget) = futures::join!(service, budget);
-        for deleted in [service.map(drop), budget.map(drop)] {
-            match deleted {
-                Err(error) if !error.is_code(404) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     async fn create(&self, template: &Template<'_>, id: MemberId) -> Result<(), ActError> {
         let pod = template.pod(id);
         let name = names::pod(template.job, id);
@@ -258,12 +115,19 @@ impl Actor<'_> {
             Err(error) if error.is_code(409) => {
                 let api: Api<Pod> = Api::namespaced(self.client.clone(), &template.job.namespace);
                 let there = self.write("get_pod", &format!("read pod {name}"), api.get_opt(&name)).await?;
-                match there.filter(|pod| Owner::of(pod).is_some_and(|owner| owner.uid == template.job.uid)) {
-                    Some(ours) => {
-                        self.pods.learn(&ours);
+                let is_ours = |pod: &Pod| Owner::of(pod).is_some_and(|owner| owner.uid == template.job.uid);
+                match there {
+                    Some(pod) if is_ours(&pod) => {
+                        self.pods.learn(&pod);
                         Ok(())
                     }
-                    None => Err(ActError::Taken { name }),
+                    there => {
+                        // One that is gone by now was on its way out.
+                        let holder = there.map_or(Holder::Leftover, |pod| {
+                            Holder::of(&pod.metadata, &template.job.kind, &template.job.name)
+                        });
+                        Err(ActError::Taken { what: format!("pod {name}"), holder })
+                    }
                 }
             }
             Err(error) => Err(error),
@@ -323,7 +187,7 @@ impl Actor<'_> {
     }
 
     /// Creates an object.
-    async fn post<K>(&self, namespace: &str, object: &K) -> kube::Result<PartialObjectMeta<K>>
+    pub(super) async fn post<K>(&self, namespace: &str, object: &K) -> kube::Result<PartialObjectMeta<K>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize,
     {

@@ -14,6 +14,7 @@ use kube::runtime::reflector::{Lookup, ObjectRef, Store};
 
 use super::Settings;
 use super::act::Actor;
+use super::beside::Beside;
 use super::endpoint::Endpoints;
 use super::kind::Kind;
 use super::lanes::Lanes;
@@ -61,10 +62,12 @@ pub(super) struct Remembered {
     pub(super) rejected: Option<String>,
     /// What it said of one that it does not take now. It is told, and then tried again.
     pub(super) refused: Option<String>,
-    /// The attempt whose Service was applied last, and not deleted since.
+    /// The attempt whose Service was made last, and not deleted since.
     pub(super) connected: Option<u32>,
     /// Errors in a row.
     pub(super) errors: u32,
+    /// What the gang has beside its pods.
+    pub(super) beside: Beside,
 }
 
 /// A status that was written.
@@ -117,6 +120,7 @@ impl Context {
                 connected: None,
                 errors: 0,
             }
+                beside: Beside::default(),
         });
         known.written.saw(job.meta().resource_version.as_ref());
         known.clone()

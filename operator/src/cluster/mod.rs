@@ -12,6 +12,7 @@
 
 mod act;
 mod ask;
+mod beside;
 mod context;
 mod endpoint;
 mod kind;

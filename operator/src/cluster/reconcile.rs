@@ -12,6 +12,7 @@ use crds::status::Phase;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
@@ -22,7 +23,7 @@ use super::kind::Kind;
 use super::pods::Owner;
 use crate::build::assignment;
 use crate::build::pod::{Claim, Template, job_labels, mounts};
-use crate::decide::{Plan, decide};
+use crate::decide::{Event, Plan, decide};
 use crate::observe::pod::{NodeState, PodFacts};
 use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
 use crate::placement::{self, Catalogue, Placed, Request, Why};
@@ -123,7 +124,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         ledger: known.ledger.clone(),
         members,
         progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
-        place: None,
+        place: refusal(known).map(Err),
         connected: known.connected,
         job: wished,
     };
@@ -141,7 +142,27 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
-    act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, owner).await?;
+    let Some(reference) = job.controller_owner_ref(&()) else { return Ok(Action::await_change()) };
+    let mut beside = known.beside.clone();
+    let acted = async {
+        if plan.protect
+            && let Some(why) = actor.protect(&world.job, &reference, &mut beside).await?
+        {
+            let note = format!("A drain may take several pods of the gang at once: {why}");
+            plan.events.push(Event { warning: true, reason: reason::UNPROTECTED.to_owned(), note });
+        }
+        if plan.disconnect {
+            actor.disconnect(&world.job, &mut beside).await?;
+        }
+        act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, &reference).await?;
+        match plan.connect {
+            Some(_) => actor.connect(&world.job, &reference, &mut beside).await,
+            None => Ok(()),
+        }
+    };
+    let acted = acted.await;
+    context.change(&owner.uid, |known| known.beside = beside);
+    acted?;
     if plan.connect.is_some() || plan.disconnect {
         context.change(&owner.uid, |known| known.connected = plan.connect);
     }
@@ -189,6 +210,21 @@ fn pinned(asked: &Infrastructure, known: &Remembered, catalogue: &Catalogue) -> 
     infrastructure
 }
 
+fn obstacle(reason: &str, message: String, fails_by: Option<Cause>) -> Obstacle {
+    Obstacle { reason: reason.to_owned(), message: crds::status::bounded(&message), fails_by }
+}
+
+/// What the API server has against what a job needs, if it is to be told.
+fn refusal(known: &Remembered) -> Option<Obstacle> {
+    if let Some(rejected) = &known.rejected {
+        let message = format!("the API server refuses the pods: {rejected}");
+        return Some(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
+    }
+    let refused = known.refused.as_ref()?;
+    let message = format!("the API server takes nothing more of it now: {refused}; it is tried again");
+    Some(obstacle(reason::PODS_REFUSED, message, None))
+}
+
 /// Where a new attempt would go, or why it can't start now.
 fn find_place<K: Kind>(
     job: &K,
@@ -197,18 +233,8 @@ fn find_place<K: Kind>(
     infrastructure: &Infrastructure,
     excluded: &[String],
 ) -> Result<Place, Obstacle> {
-    let obstacle = |reason: &str, message: String, fails_by: Option<Cause>| Obstacle {
-        reason: reason.to_owned(),
-        message: crds::status::bounded(&message),
-        fails_by,
-    };
-    if let Some(rejected) = &known.rejected {
-        let message = format!("the API server refuses the pods: {rejected}");
-        return Err(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
-    }
-    if let Some(refused) = &known.refused {
-        let message = format!("the API server takes no pods of it now: {refused}; it is tried again");
-        return Err(obstacle(reason::PODS_REFUSED, message, None));
+    if let Some(refusal) = refusal(known) {
+        return Err(refusal);
     }
     let faults: Vec<String> = job.faults().iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
     if !faults.is_empty() {
@@ -298,6 +324,7 @@ async fn overlaps(
         }))
 }
 
+/// Makes and stops pods.
 async fn act<K: Kind>(
     job: &K,
     actor: &Actor<'_>,
@@ -305,24 +332,11 @@ async fn act<K: Kind>(
     plan: &Plan,
     place: Option<&Place>,
     infrastructure: &Infrastructure,
-    owner: &Owner,
+    reference: &OwnerReference,
 ) -> Result<(), ActError> {
-    let Some(reference) = job.controller_owner_ref(&()) else { return Ok(()) };
-    if plan.protect {
-        actor.protect(wished, &reference).await?;
-    }
-    if plan.disconnect {
-        actor.disconnect(wished).await?;
-    }
-    let connect = async {
-        match plan.connect {
-            Some(attempt) => actor.connect(wished, &reference, attempt).await,
-            None => Ok(()),
-        }
-    };
+    let owner = Owner::named(job);
     let (Some(place), false) = (place, plan.start.is_empty()) else {
-        actor.members(plan, None, owner).await?;
-        return connect.await;
+        return actor.members(plan, None, &owner).await;
     };
     let spec = job.spec_json();
     let mut claims = Claim::of(&spec);
@@ -334,16 +348,9 @@ async fn act<K: Kind>(
     }
     let device = if place.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };
     let spec = assignment::resolve(&spec, device, &mounts(&claims), &place.models);
-    let template = Template {
-        job: wished,
-        infrastructure,
-        placed: &place.placed,
-        spec: &spec,
-        claims: &claims,
-        owner: &reference,
-    };
-    actor.members(plan, Some(&template), owner).await?;
-    connect.await
+    let template =
+        Template { job: wished, infrastructure, placed: &place.placed, spec: &spec, claims: &claims, owner: reference };
+    actor.members(plan, Some(&template), &owner).await
 }
 
 /// Asks the leaders of the gangs that run how far they are.
@@ -390,8 +397,7 @@ fn until(then: Timestamp, now: Timestamp) -> Duration {
 /// How long to wait after an error, by the number of errors in a row.
 pub(super) fn after_error<K: Kind>(job: &Arc<K>, error: &ActError, context: &Arc<Context>) -> Action {
     let errors = context.errors(&job.meta().uid.clone().unwrap_or_default());
-    let most = if matches!(error, ActError::Taken { .. }) { Duration::from_secs(2) } else { Duration::MAX };
-    Action::requeue(backoff(errors).min(most))
+    Action::requeue(error.wait(errors))
 }
 
 /// Time before what failed so many times in a row is tried again: from a tenth of a second to a minute.

@@ -132,7 +132,16 @@ impl Draft<'_> {
             Stage::Starting | Stage::Running if before.is_none_or(|before| before.stage != Stage::Running) => {
                 let members = || self.members_of(0).filter(|member| member.id.attempt == record.attempt);
                 let meets = members().count() == size && members().any(|member| member.node.is_some());
-                self.plan.connect = Some(record.attempt).filter(|_| meets && world.connected != Some(record.attempt));
+                let connect = Some(record.attempt).filter(|_| meets && world.connected != Some(record.attempt));
+                match (&world.place, connect) {
+                    // What they need for it is refused: that is told, and until it is tried again they don't count as running.
+                    (Some(Err(obstacle)), Some(_)) => {
+                        let record = Gang { stage: Stage::Starting, ..record.clone() };
+                        self.ledger.gangs.insert(0, record);
+                        self.meet(obstacle);
+                    }
+                    _ => self.plan.connect = connect,
+                }
             }
             Stage::Failing { .. } => {
                 self.plan.disconnect =

@@ -3,7 +3,7 @@
 use crds::reasons::reason;
 
 use super::Draft;
-use crate::observe::{Failure, FinalReason, MemberId, Stage};
+use crate::observe::{Failure, FinalReason, MemberId, Obstacle, Stage};
 
 impl Draft<'_> {
     /// Lets nodes be used again whose time has come.
@@ -14,7 +14,7 @@ impl Draft<'_> {
 
     /// Whether there is a place for what is to start: if not, the job waits for it, or fails if waiting can't help.
     pub(super) fn check_place(&mut self) {
-        let known = self.ledger.obstacle.take();
+        self.ledger.obstacle = None;
         let job = &self.world.job;
         let wants_to_start = (0..job.gangs).any(|gang| match self.ledger.gangs.get(&gang) {
             Some(record) => match record.stage {
@@ -41,11 +41,16 @@ impl Draft<'_> {
             self.ledger.failure = Some((FinalReason::Permanent, failure));
             return;
         }
-        if known.as_ref() != Some(obstacle) {
-            self.tell(true, &obstacle.reason, obstacle.message.clone());
-        }
+        self.meet(obstacle);
         if let Some(end) = self.ledger.excluded.values().flatten().min() {
             self.wake_at(*end);
+        }
+    }
+
+    /// Writes down what is in the job's way, and tells of what is new.
+    pub(super) fn meet(&mut self, obstacle: &Obstacle) {
+        if self.world.ledger.obstacle.as_ref() != Some(obstacle) {
+            self.tell(true, &obstacle.reason, obstacle.message.clone());
         }
         self.ledger.obstacle = Some(obstacle.clone());
     }

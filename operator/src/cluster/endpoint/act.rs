@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::super::act::{ActError, Actor, FIELD_MANAGER};
+use super::super::act::{ActError, Actor, FIELD_MANAGER, Holder, controller};
 use super::super::pods::Owner;
 use super::cache::Cache;
 use super::{Seen, seen};
@@ -126,7 +126,12 @@ impl Actor<'_> {
         let (name, apply) = (names::of_endpoint(&owner.name), PatchParams::apply(FIELD_MANAGER).force());
         match self.write(verb, doing, api.patch(&name, &apply, &Patch::Apply(object))).await {
             // It may be one that an earlier endpoint has left, and soon be gone.
-            Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OWNERS)) => Err(ActError::Taken { name }),
+            Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OWNERS)) => {
+                let kind = K::kind(&());
+                let there = self.named::<K>("list_parts", &kind, &owner.namespace, &name).await?;
+                let holder = there.map_or(Holder::Leftover, |there| Holder::of(&there, &owner.kind, &owner.name));
+                Err(ActError::Taken { what: format!("{kind} {name}"), holder })
+            }
             applied => applied,
         }
     }
@@ -188,7 +193,7 @@ impl Actor<'_> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &owner.namespace);
         let name = names::of_endpoint(&owner.name);
         match self.write("get_deployment", "read the Deployment", api.get_opt(&name)).await? {
-            Some(deployment) if controller(&deployment) == Some(&owner.uid) => {
+            Some(deployment) if controller(&deployment.metadata).is_some_and(|by| by.uid == owner.uid) => {
                 seen.rollouts.learn(&deployment, Rollout::of);
             }
             _ => seen.rollouts.forget(&owner.uid),
@@ -222,10 +227,4 @@ impl Actor<'_> {
         let read = self.write("get_endpoint", "read the endpoint", api.get_opt(&owner.name)).await?;
         Ok(read.filter(|endpoint| endpoint.metadata.uid.as_ref() == Some(&owner.uid)))
     }
-}
-
-/// UID of what controls an object.
-fn controller<K: Resource>(object: &K) -> Option<&String> {
-    let mut owners = object.meta().owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| &owner.uid)
 }

@@ -13,7 +13,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crds::ModelEndpoint;
 use crds::contract::{Cause, labels};
@@ -183,8 +183,7 @@ fn choice(placed: &Placed) -> Choice {
 pub(super) fn after_error(endpoint: &Arc<ModelEndpoint>, error: &ActError, context: &Arc<Context>) -> Action {
     let uid = endpoint.metadata.uid.clone().unwrap_or_default();
     let errors = lock(&context.endpoints.known).get(&uid).map_or(0, |known| known.errors);
-    let most = if matches!(error, ActError::Taken { .. }) { Duration::from_secs(2) } else { Duration::MAX };
-    Action::requeue(backoff(errors).min(most))
+    Action::requeue(error.wait(errors))
 }
 
 /// Watches what belongs to endpoints, for as long as it is polled.

@@ -67,6 +67,25 @@ fn a_gang_is_connected_once_it_is_whole_and_has_a_node_and_before_the_status_say
 }
 
 #[test]
+fn a_gang_that_can_not_be_connected_says_why_and_does_not_count_as_running() {
+    let mut world = training(2).gang(0, 1, Stage::Starting).member(0, running()).member(1, running());
+    world.ledger.phase = Phase::Starting;
+    world.members[0].node = Some("a".to_owned());
+    let refused = Obstacle { reason: "PodsRefused".into(), message: "its name is taken".into(), fails_by: None };
+    world.place = Some(Err(refused));
+    let plan = world.decided(0);
+    assert_eq!((plan.connect, plan.protect, stands(&world, &plan).0), (None, false, Phase::Starting));
+    assert_eq!(plan.ledger.as_ref().unwrap().message, "its name is taken");
+    assert_eq!(plan.events[0].reason, "PodsRefused");
+    let mut world = world.then(&plan);
+    assert!(world.decided(1).is_empty(), "it says so once");
+    world.place = None;
+    let plan = world.decided(2);
+    assert_eq!((plan.connect, plan.protect, stands(&world, &plan).0), (Some(1), true, Phase::Running));
+    assert_eq!(plan.ledger.unwrap().obstacle, None);
+}
+
+#[test]
 fn members_made_before_a_crash_are_adopted() {
     let first = training(2).member_of(1, 0, running());
     let plan = first.decided(1);
