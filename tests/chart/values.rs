@@ -7,6 +7,7 @@ use std::fs;
 use operator::placement::Catalogue;
 use serde_json::{Value, json};
 use tests::chart::{self, Ran, helm};
+use tests::image::Product;
 
 use crate::golden::{SETS, given};
 
@@ -105,6 +106,7 @@ fn wrong_values_are_refused_by_name() {
         ("metrics.service=null", "at '/metrics': missing property 'service'"),
         ("runtimes={cpu}", "at '/runtimes/0': got string, want object"),
         ("runtimes[0].cuda=13", "at '/runtimes/0/cuda': got number, want string"),
+        ("runtimes[0].architectures={x86-64}", "at '/runtimes/0/architectures/0'"),
         ("runtimes[0].imgae=a", "additional properties 'imgae' not allowed"),
         ("resources.limits.memory=lots", "at '/resources/limits/memory'"),
         ("networkPolicy.apiServerPorts={https}", "at '/networkPolicy/apiServerPorts/0': got string, want integer"),
@@ -126,13 +128,15 @@ fn versions_and_catalogue_are_those_of_the_code() {
         (&json!(env!("CARGO_PKG_VERSION")), &json!(env!("CARGO_PKG_VERSION")))
     );
 
-    for (set, names) in [("default", vec!["cuda-13.0"]), ("production", vec!["cuda-13.0", "cuda-12.8", "cpu"])] {
+    for (set, names) in [("default", vec!["cuda-13.0", "cpu"]), ("production", vec!["cuda-13.0", "cuda-12.8", "cpu"])] {
         let objects = chart::objects(&crate::golden::rendered(set, "trainyard", &[]));
         let text = objects.iter().find_map(|object| object["data"]["catalogue.yaml"].as_str()).unwrap();
         let catalogue = Catalogue::parse(text).unwrap();
         assert_eq!(catalogue.runtimes().iter().map(|runtime| &runtime.name).collect::<Vec<_>>(), names);
         if set == "default" {
             assert_eq!(catalogue, Catalogue::built_in());
+            let cpu = catalogue.for_cpus().map(|runtime| runtime.image.clone());
+            assert_eq!(cpu, Some(Product::Trainer.released()), "jobs on CPUs pull the small image that is released");
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Runtime {
     pub name: String,
     /// The image.
     pub image: String,
+    /// The architectures of nodes that the image is for, as the label `kubernetes.io/arch` names them.
+    pub architectures: Vec<String>,
     /// Its CUDA; `None` for an image that computes on CPUs only.
     pub cuda: Option<Cuda>,
 }
@@ -66,10 +68,17 @@ struct Written {
 struct WrittenRuntime {
     name: String,
     image: String,
+    #[serde(default = "ours")]
+    architectures: Vec<String>,
     cuda: Option<String>,
     #[serde(default)]
     compute_capabilities: Vec<String>,
     minimum_driver: Option<String>,
+}
+
+/// The architectures of our own images.
+fn ours() -> Vec<String> {
+    vec!["amd64".to_owned()]
 }
 
 /// Longest name of a runtime, as the schema of `spec.infrastructure.runtime` has it.
@@ -85,9 +94,11 @@ impl Catalogue {
     ///     cuda: "13.0"
     ///     computeCapabilities: ["7.5", "8.0", "9.0"]
     ///     minimumDriver: "535.54.03" # only for an image with a forward-compatibility package
+    ///     architectures: [amd64, arm64] # amd64 if it is not given
     /// ```
     ///
-    /// Versions are texts, in quotes: as a number, 12.10 would be 12.1. An entry without `cuda` is for CPUs. The newest CUDA is the default of jobs on GPUs, whatever the order.
+    /// Versions are texts, in quotes: as a number, 12.10 would be 12.1. An entry without `cuda` is for CPUs. The newest CUDA is the
+    /// default of jobs on GPUs, whatever the order.
     ///
     /// # Errors
     /// What is wrong, with the name of the entry.
@@ -134,8 +145,13 @@ impl Catalogue {
         let built = built.map(|(major, minor)| Architecture { major, minor }).to_vec();
         let oldest = DriverVersion { major: 580, minor: 65, revision: 6 };
         let cuda = Cuda { version, driver: minimum_driver(version).unwrap_or(oldest), built };
-        let image = format!("ghcr.io/trainyard/trainer:{}-cuda-13.0", env!("CARGO_PKG_VERSION"));
-        Catalogue { runtimes: vec![Runtime { name: "cuda-13.0".to_owned(), image, cuda: Some(cuda) }] }
+        let runtime = |name: &str, cuda: Option<Cuda>| Runtime {
+            name: name.to_owned(),
+            image: format!("ghcr.io/trainyard/trainer:{}-{name}", env!("CARGO_PKG_VERSION")),
+            architectures: ours(),
+            cuda,
+        };
+        Catalogue { runtimes: vec![runtime("cuda-13.0", Some(cuda)), runtime("cpu", None)] }
     }
 
     /// The runtimes, the newest CUDA first, those for CPUs last.
@@ -169,9 +185,17 @@ fn runtime(entry: WrittenRuntime) -> Result<Runtime, String> {
     if entry.image.trim().is_empty() {
         return Err("image is empty: name the image with its tag or digest".to_owned());
     }
+    let lower =
+        |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if entry.architectures.is_empty() || !entry.architectures.iter().all(lower) {
+        return Err(
+            "architectures: list them as nodes have them in kubernetes.io/arch, such as [amd64, arm64]".to_owned()
+        );
+    }
+    let (name, image, architectures) = (entry.name, entry.image, entry.architectures);
     let Some(version) = entry.cuda else {
         return match entry.compute_capabilities.is_empty() && entry.minimum_driver.is_none() {
-            true => Ok(Runtime { name: entry.name, image: entry.image, cuda: None }),
+            true => Ok(Runtime { name, image, architectures, cuda: None }),
             false => Err("computeCapabilities and minimumDriver belong to a CUDA: give cuda too".to_owned()),
         };
     };
@@ -190,7 +214,7 @@ fn runtime(entry: WrittenRuntime) -> Result<Runtime, String> {
     if built.is_empty() {
         return Err("computeCapabilities is empty: list what the code was compiled for, such as \"9.0\"".to_owned());
     }
-    Ok(Runtime { name: entry.name, image: entry.image, cuda: Some(Cuda { version, driver, built }) })
+    Ok(Runtime { name, image, architectures, cuda: Some(Cuda { version, driver, built }) })
 }
 
 #[cfg(test)]
@@ -213,6 +237,13 @@ runtimes:
         let runtimes: Vec<String> = catalogue.runtimes().iter().map(says).collect();
         assert_eq!(runtimes, ["cuda-12.10 12.10 470.57.02", "cuda-10.2 10.2 440.33", "cpu"]);
         assert_eq!(catalogue.for_cpus().map(|runtime| runtime.name.as_str()), Some("cpu"));
+        let without = Catalogue::parse(&yaml.replace("  - {name: cpu, image: trainer:cpu}\n", "")).unwrap();
+        assert_eq!(
+            without.for_cpus().map(|runtime| runtime.name.as_str()),
+            Some("cuda-12.10"),
+            "it computes on CPUs too"
+        );
+        assert_eq!(catalogue.runtimes()[2].architectures, ["amd64"], "unless others are given");
     }
 
     #[test]
@@ -248,6 +279,10 @@ runtimes:
                 r#"runtime "a" of the catalogue: invalid type: floating point `12.4`, expected a string: put versions in quotes, as in "12.4""#,
             ),
             (
+                "{name: a, image: i, architectures: [x86/64]}",
+                r#"runtime "a" of the catalogue: architectures: list them as nodes have them in kubernetes.io/arch, such as [amd64, arm64]"#,
+            ),
+            (
                 "{name: a, image: i}, {name: a, image: j}",
                 r#"runtime "a" of the catalogue: there is another one of that name: rename one"#,
             ),
@@ -264,6 +299,6 @@ runtimes:
         let catalogue = Catalogue::built_in();
         let cuda = catalogue.runtimes()[0].cuda.clone().unwrap();
         assert_eq!((cuda.version.to_string(), cuda.driver.to_string()), ("13.0".to_owned(), "580.65.06".to_owned()));
-        assert_eq!(catalogue.for_cpus(), catalogue.named("cuda-13.0"));
+        assert_eq!(catalogue.for_cpus(), catalogue.named("cpu"), "the small image");
     }
 }

@@ -78,6 +78,7 @@ fn verdict(gate: &Gate<'_>, step: Step, node: &NodeFacts) -> Verdict {
         Step::Product => product(node, resource),
         Step::Memory => memory(node, resource),
         Step::Unshared => node.sharing(resource).unwrap_or_default(),
+        Step::Platform => node.platform(),
         Step::Driver => text(node.driver()),
         Step::Compute => text(node.architecture()),
     };
@@ -95,6 +96,7 @@ impl Table {
             Step::Product => "PRODUCT",
             Step::Memory => "MEMORY",
             Step::Unshared => "SHARING",
+            Step::Platform => "PLATFORM",
             Step::Driver => "DRIVER",
             Step::Compute => "COMPUTE",
             Step::Size => "ENOUGH",

@@ -185,6 +185,10 @@ impl<'a> Funnel<'a> {
                 let need = format!("{per_pod} GPUs of a pod must not be shared (time-slicing, MPS)");
                 phrase(need, ("has such", "have such"), has, "GPUs that are not shared (time-slicing, MPS)".into())
             }
+            Step::Platform => {
+                let platforms = platforms(self.gate.architectures().unwrap_or_default());
+                phrase(format!("runtime {runtime} is for {platforms}"), ("is such", "are such"), is, platforms)
+            }
             Step::Driver => {
                 let driver = self.gate.cuda().map(|cuda| cuda.driver.to_string()).unwrap_or_default();
                 let need = format!("runtime {runtime} needs driver {driver} or newer");
@@ -251,6 +255,11 @@ impl<'a> Funnel<'a> {
                 let hint = "Set infrastructure.gpusPerNode to 1: a shared GPU gives no more by being taken twice";
                 (listed(sharing, "their labels can't be read"), hint.to_owned())
             }
+            Step::Platform => {
+                let there = values(&|node| Some(node.platform()).filter(|platform| !platform.is_empty()));
+                let hint = "Add such nodes, or have a runtime for these added to the catalogue";
+                (listed(there, "no label kubernetes.io/arch or kubernetes.io/os"), hint.to_owned())
+            }
             Step::Driver => {
                 let newest = last.iter().filter_map(|node| node.driver().known()).max();
                 let none = "no readable driver label".to_owned();
@@ -302,6 +311,27 @@ pub(super) fn some<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     let all: Vec<&str> = texts.into_iter().collect();
     let shown = all.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     if all.len() > NAMED { format!("{shown} and {} more", all.len() - NAMED) } else { shown }
+}
+
+/// "linux/amd64 or linux/arm64".
+pub(super) fn platforms(architectures: &[String]) -> String {
+    let platforms = architectures.iter().map(|architecture| format!("{}/{architecture}", labels::LINUX));
+    platforms.collect::<Vec<_>>().join(" or ")
+}
+
+/// "2 nodes are linux/arm64, for which the image of runtime cpu is not", of nodes that can't run it; nothing if there are none.
+pub(super) fn misfits<'n>(gate: &Gate<'_>, nodes: impl IntoIterator<Item = &'n NodeFacts>) -> Option<String> {
+    let others: Vec<String> =
+        nodes.into_iter().filter(|node| !gate.passes(Step::Platform, node)).map(NodeFacts::platform).collect();
+    let kinds: BTreeSet<&str> = others.iter().map(String::as_str).filter(|platform| !platform.is_empty()).collect();
+    let kinds = if kinds.is_empty() { "of a kind that they do not tell".to_owned() } else { some(kinds) };
+    let nodes = match others.len() {
+        0 => return None,
+        1 => "1 node is".to_owned(),
+        many => format!("{many} nodes are"),
+    };
+    let runtime = gate.runtime.map_or("", |runtime| runtime.name.as_str());
+    Some(format!("{nodes} {kinds}, which the image of runtime {runtime} is not for"))
 }
 
 /// MiB as a person reads them: `79.6Gi`, rounded down, so that what is written here can be asked for.

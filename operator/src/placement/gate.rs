@@ -26,6 +26,8 @@ pub enum Step {
     Memory,
     /// Its devices are not shared, if a pod takes two or more.
     Unshared,
+    /// The runtime's image is for its system and architecture.
+    Platform,
     /// Its driver runs the runtime's CUDA.
     Driver,
     /// The runtime has code for its GPUs.
@@ -36,7 +38,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in their order.
-    pub const ALL: [Step; 10] = [
+    pub const ALL: [Step; 11] = [
         Step::Offered,
         Step::Chosen,
         Step::Tolerated,
@@ -44,6 +46,7 @@ impl Step {
         Step::Product,
         Step::Memory,
         Step::Unshared,
+        Step::Platform,
         Step::Driver,
         Step::Compute,
         Step::Size,
@@ -75,6 +78,12 @@ impl<'a> Gate<'a> {
 
     pub(super) fn cuda(&self) -> Option<&'a Cuda> {
         self.runtime.and_then(|runtime| runtime.cuda.as_ref())
+    }
+
+    /// The architectures that the image is for; `None` for one of the user's own, of which nobody knows.
+    pub(super) fn architectures(&self) -> Option<&'a [String]> {
+        let ours = self.runtime.filter(|_| self.infrastructure.image.is_none());
+        ours.map(|runtime| runtime.architectures.as_slice())
     }
 
     /// Least memory of each device in MiB, rounded up; `None` if any will do. What is no quantity asks for more than there is.
@@ -117,6 +126,7 @@ impl<'a> Gate<'a> {
                 .memory()
                 .is_none_or(|least| node.memory(self.resource()).known().is_some_and(|memory| memory >= least)),
             Step::Unshared => self.per_pod() < 2 || self.is_unshared(node),
+            Step::Platform => self.architectures().is_none_or(|built| is_of(node, built)),
             Step::Driver => self.cuda().is_none_or(|cuda| unknown_will_do || runs(node, cuda)),
             Step::Compute => self.cuda().is_none_or(|cuda| unknown_will_do || has_code(node, cuda)),
             Step::Size => node.devices(self.resource()) >= self.per_pod(),
@@ -131,6 +141,12 @@ impl<'a> Gate<'a> {
             && !strategy.is_some_and(|strategy| labels::SHARED_BY.contains(&strategy))
             && matches!(replicas, Reading::Absent | Reading::Known(..2))
     }
+}
+
+fn is_of(node: &NodeFacts, architectures: &[String]) -> bool {
+    let own = node.label(labels::ARCHITECTURE);
+    node.label(labels::SYSTEM) == Some(labels::LINUX)
+        && architectures.iter().any(|architecture| own == Some(architecture.as_str()))
 }
 
 /// Whether the node's driver is as new as the runtime needs: a later branch, or this branch and a later release, or this

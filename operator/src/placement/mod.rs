@@ -309,6 +309,7 @@ fn reason(gate: &Gate<'_>, funnel: Option<&Funnel<'_>>) -> String {
     let shared = fitting.iter().filter(|node| node.sharing(gate.resource()).is_some()).count();
     let notes = [(away, "cordoned or not ready now"), (faulty, "reporting a fault now"), (shared, "with shared GPUs")];
     parts.extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("{count} of them {note}")));
+    parts.extend(funnel::misfits(gate, funnel.offered().iter().copied()));
     parts.join("; ")
 }
 
@@ -335,6 +336,18 @@ fn on_cpus(
         let hint = "They are tried again after a while; repair them, or add nodes";
         return Err(Refusal::new(Why::NoFittingNode, message, hint));
     }
+    let mut reason = reason.to_owned();
+    if let Some(misfits) = funnel::misfits(&gate, usable.iter().copied()) {
+        if !request.autoscaled && !usable.iter().any(|node| gate.passes(Step::Platform, node)) {
+            let hint = "Add nodes that it is for, or have a runtime for these added to the catalogue";
+            return Err(Refusal::new(
+                Why::NoFittingNode,
+                format!("of the nodes that the job may use, {misfits}"),
+                hint,
+            ));
+        }
+        reason = format!("{reason}; {misfits}");
+    }
     let affinity = gate.cpu_affinity().map_err(|many| too_many(&many))?;
     let image = infrastructure.image.clone().or_else(|| runtime.map(|runtime| runtime.image.clone()));
     Ok(Placed {
@@ -345,6 +358,6 @@ fn on_cpus(
         gpus: 0,
         affinity,
         tolerations: gate.tolerations,
-        reason: bounded(reason),
+        reason: bounded(&reason),
     })
 }

@@ -34,9 +34,16 @@ impl Gate<'_> {
         self.affinity_of(&self.alternatives())
     }
 
-    /// The affinity of a pod that computes on CPUs: the job's own, without the nodes left out.
+    /// The affinity of a pod that computes on CPUs: the job's own, on nodes that the image is for, without those left out.
     pub(super) fn cpu_affinity(&self) -> Result<Option<Affinity>, TooMany> {
-        self.affinity_of(&[Vec::new()])
+        self.affinity_of(&[self.platform()])
+    }
+
+    /// What the image asks of a node's labels.
+    fn platform(&self) -> Vec<NodeSelectorRequirement> {
+        let Some(architectures) = self.architectures() else { return Vec::new() };
+        let architecture = requirement(labels::ARCHITECTURE, "In", architectures);
+        vec![requirement(labels::SYSTEM, "In", &[labels::LINUX]), architecture]
     }
 
     fn affinity_of(&self, gate: &[Vec<NodeSelectorRequirement>]) -> Result<Option<Affinity>, TooMany> {
@@ -71,7 +78,7 @@ impl Gate<'_> {
     /// What the gate asks of a node's labels.
     fn alternatives(&self) -> Alternatives {
         let resource = self.resource();
-        let mut all: Alternatives = vec![Vec::new()];
+        let mut all: Alternatives = vec![self.platform()];
         if let Some(cuda) = self.cuda() {
             let mut known = crossed(&driver(cuda), &compute(cuda));
             if self.bare_will_do {

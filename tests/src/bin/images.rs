@@ -28,8 +28,7 @@ fn assemble(built: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let (built, out) = (built.canonicalize()?, out.canonicalize()?);
     println!("{:<10} {:>10} {:>10}  digest", "image", "packed MB", "MB");
     for product in Product::ALL {
-        let name = format!("ghcr.io/trainyard/{}:{}", product.name(), env!("CARGO_PKG_VERSION"));
-        let image = product.image(Programs { built: &built, work: &out }, &name, Packing::Gzip)?;
+        let image = product.image(Programs { built: &built, work: &out }, &product.released(), Packing::Gzip)?;
         let digest = image.write(&out.join(product.name()).with_extension("tar"))?;
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         println!(

@@ -37,6 +37,15 @@ impl Product {
         }
     }
 
+    /// The name that this version's image is released under, with registry and tag.
+    pub fn released(self) -> String {
+        let suffix = match self {
+            Product::Operator => "",
+            Product::Trainer => "-cpu",
+        };
+        format!("ghcr.io/trainyard/{}:{}{suffix}", self.name(), env!("CARGO_PKG_VERSION"))
+    }
+
     /// The folder of its sources.
     fn folder(self) -> PathBuf {
         repository().join(match self {

@@ -44,6 +44,13 @@ pub const GPU_COUNT: &str = "nvidia.com/gpu.count";
 /// How the node's MIG slices are offered: `single` (as `nvidia.com/gpu`) or `mixed` (as `nvidia.com/mig-1g.5gb`).
 pub const MIG_STRATEGY: &str = "nvidia.com/mig.strategy";
 
+/// The architecture of a node, by Go's name for it: `amd64`, `arm64`. Its kubelet writes it.
+pub const ARCHITECTURE: &str = "kubernetes.io/arch";
+/// The system of a node: `linux`, `windows`. Its kubelet writes it.
+pub const SYSTEM: &str = "kubernetes.io/os";
+/// The system that our images are for.
+pub const LINUX: &str = "linux";
+
 /// The resource of whole GPUs, and the key of the taint that keeps other pods away from them by custom.
 pub const GPU: &str = "nvidia.com/gpu";
 /// What the device plugin appends to a resource that is shared with `renameByDefault`.

@@ -97,6 +97,14 @@ impl NodeFacts {
         self.labels.get(name).map(String::as_str)
     }
 
+    /// Its system and architecture, as images are named by: `linux/amd64`. Empty where it does not say.
+    pub fn platform(&self) -> String {
+        match (self.label(labels::SYSTEM), self.label(labels::ARCHITECTURE)) {
+            (Some(system), Some(architecture)) => format!("{system}/{architecture}"),
+            _ => String::new(),
+        }
+    }
+
     /// The whole number that a label says, as the scheduler's Gt and Lt read it.
     pub fn number(&self, name: &str) -> Reading<i64> {
         match self.label(name) {

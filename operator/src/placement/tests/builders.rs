@@ -11,7 +11,8 @@ use crate::placement::{Catalogue, Placed, Refusal, Request, place};
 
 /// A node without GPUs.
 pub(super) fn cpus(name: &str) -> NodeFacts {
-    NodeFacts { name: name.to_owned(), ready: true, ..NodeFacts::default() }
+    let node = NodeFacts { name: name.to_owned(), ready: true, ..NodeFacts::default() };
+    node.labelled("kubernetes.io/os", "linux").labelled("kubernetes.io/arch", "amd64")
 }
 
 /// A node with GPUs that says nothing about them.
@@ -57,6 +58,11 @@ impl NodeFacts {
     pub(super) fn without(mut self, name: &str) -> NodeFacts {
         self.labels.remove(name);
         self
+    }
+
+    /// One of arm's.
+    pub(super) fn arm(self) -> NodeFacts {
+        self.labelled("kubernetes.io/arch", "arm64")
     }
 
     /// All of a resource can be given to pods.

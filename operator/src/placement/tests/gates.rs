@@ -33,8 +33,14 @@ fn labels() -> impl Strategy<Value = Vec<(String, String)>> {
     let kind = || (prop::option::of(select(&PRODUCTS[..])), number(&["4863", "4864", "40960", "81559"]));
     let shares = || (number(&["0", "1", "2", "8"]), sharing());
     let zone = prop::option::of(select(vec!["a", "b"]));
+    let other = prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(("kubernetes.io/arch", "arm64"))),
+        1 => Just(Some(("kubernetes.io/os", "windows"))),
+    ];
+    let zone = (zone, other);
     (driver(), driver(), prop::option::weighted(0.8, compute), kind(), shares(), kind(), shares(), zone).prop_map(
-        |(new, old, compute, whole, whole_shares, slice, slice_shares, zone)| {
+        |(new, old, compute, whole, whole_shares, slice, slice_shares, (zone, other))| {
             let mut labels = Vec::new();
             let mut add = |name: &str, value: Option<String>| {
                 labels.extend(value.map(|value| (name.to_owned(), value)));
@@ -57,6 +63,7 @@ fn labels() -> impl Strategy<Value = Vec<(String, String)>> {
                 add(&format!("{resource}.sharing-strategy"), sharing);
             }
             add("zone", zone.map(str::to_owned));
+            labels.extend(other.map(|(name, value)| (name.to_owned(), value.to_owned())));
             labels
         },
     )

@@ -329,10 +329,53 @@ fn where_nodes_are_not_read_the_driver_table_is_the_gate() {
 }
 
 #[test]
+fn nodes_that_our_images_are_not_for_are_counted_out_and_named() {
+    let pool = [h100("a", 4).arm(), h100("b", 4).arm(), h100("c", 4)];
+    let cpu = |job: Job| job.with(|wish| wish.device = Device::Cpu);
+    assert_eq!(
+        gpus(4).reason(&pool),
+        "Gpu: runtime cuda-13.0 needs driver 580.65.06 or newer; 1 of 3 GPU nodes fits; 2 nodes are linux/arm64, which the image of runtime cuda-13.0 is not for"
+    );
+    assert_eq!(
+        cpu(gpus(1)).reason(&pool),
+        "Cpu: asked for by spec.infrastructure.device; 2 nodes are linux/arm64, which the image of runtime cpu is not for"
+    );
+    for job in [gpus(4), cpu(gpus(1))] {
+        let placed = job.placed(&pool).unwrap();
+        assert_eq!(pool.each_ref().map(|node| lets(&job, &placed, node)), [false, false, true]);
+        let windows = cpus("w").labelled("kubernetes.io/os", "windows");
+        assert!(!lets(&job, &placed, &windows));
+    }
+    assert_eq!(
+        gpus(4).runtime("cuda-13.0").refused(&pool[..2]),
+        "runtime cuda-13.0 is for linux/amd64; none of 2 GPU nodes is such (there is linux/arm64)"
+    );
+    assert_eq!(
+        cpu(gpus(1)).refused(&pool[..2]),
+        "of the nodes that the job may use, 2 nodes are linux/arm64, which the image of runtime cpu is not for"
+    );
+    let grows = cpu(gpus(1));
+    let grows = Request { autoscaled: true, ..grows.request() };
+    assert!(place(&grows, Some(&pool[..2]), &catalogue()).is_ok(), "others may come");
+
+    // Of an image of one's own nobody knows what it is for.
+    for own in [gpus(4).image("mine:1"), cpu(gpus(1).image("mine:1")), gpus(4).image("mine:1").runtime("cuda-13.0")] {
+        let placed = own.placed(&pool).unwrap();
+        assert_eq!(pool.each_ref().map(|node| lets(&own, &placed, node)), [true; 3]);
+        assert!(!placed.reason.contains("arm64"), "{}", placed.reason);
+    }
+    let both = Catalogue::parse("runtimes: [{name: cpu, image: i, architectures: [amd64, arm64]}]").unwrap();
+    let job = cpu(gpus(1));
+    let placed = place(&job.request(), Some(&pool), &both).unwrap();
+    assert_eq!(pool.each_ref().map(|node| lets(&job, &placed, node)), [true; 3]);
+}
+
+#[test]
 fn on_cpus_only_the_nodes_left_out_are_kept_from_a_job() {
     let cpu = |job: Job| job.with(|wish| wish.device = Device::Cpu);
     let job = cpu(gpus(1).terms(json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}])));
-    assert_eq!(job.placed(&[cpus("x")]).unwrap().affinity.map(Open::Fits), job.infrastructure.pod.affinity);
+    let own = job.clone().image("mine:1");
+    assert_eq!(own.placed(&[cpus("x")]).unwrap().affinity.map(Open::Fits), job.infrastructure.pod.affinity);
     let without = job.without("bad");
     let placed = without.placed(&[]).unwrap();
     let seen = [("bad", "a"), ("good", "a"), ("good", "b")];

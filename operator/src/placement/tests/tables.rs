@@ -39,13 +39,13 @@ fn alike_nodes_share_a_row_and_those_that_fit_come_first() {
     let rows = why(&job.request(), &pool(), &catalogue()).expect("rows");
     assert_eq!(Table::of_why(&rows).to_string(),
         "\
-NODES         FIT   GPUS    CHOSEN   TAINTS                  LEFT IN   PRODUCT                 MEMORY   SHARING               DRIVER           COMPUTE   ENOUGH   NOTES
-h1,h2,h3 +1   yes   8       yes      -                       yes       NVIDIA-H100-80GB-HBM3   79.6Gi   -                     580.95.05        9.0       yes      -
-a1            no    8       yes      -                       yes       NVIDIA-A100-SXM4-40GB   40Gi     -                     no: 535.104.05   8.0       yes      -
-s1            no    4       yes      -                       yes       NVIDIA-H100-80GB-HBM3   79.6Gi   no: time-slicing x4   580.95.05        9.0       yes      cordoned
-x             no    2       yes      no: team=b:NoSchedule   yes       -                       -        -                     no               no        yes      -
-a2            no    no: 0   yes      -                       yes       NVIDIA-A100-SXM4-40GB   40Gi     -                     580.95.05        8.0       no       -
-web           no    no: 0   yes      -                       yes       -                       -        -                     no               no        no       -
+NODES         FIT   GPUS    CHOSEN   TAINTS                  LEFT IN   PRODUCT                 MEMORY   SHARING               PLATFORM      DRIVER           COMPUTE   ENOUGH   NOTES
+h1,h2,h3 +1   yes   8       yes      -                       yes       NVIDIA-H100-80GB-HBM3   79.6Gi   -                     linux/amd64   580.95.05        9.0       yes      -
+a1            no    8       yes      -                       yes       NVIDIA-A100-SXM4-40GB   40Gi     -                     linux/amd64   no: 535.104.05   8.0       yes      -
+s1            no    4       yes      -                       yes       NVIDIA-H100-80GB-HBM3   79.6Gi   no: time-slicing x4   linux/amd64   580.95.05        9.0       yes      cordoned
+x             no    2       yes      no: team=b:NoSchedule   yes       -                       -        -                     linux/amd64   no               no        yes      -
+a2            no    no: 0   yes      -                       yes       NVIDIA-A100-SXM4-40GB   40Gi     -                     linux/amd64   580.95.05        8.0       no       -
+web           no    no: 0   yes      -                       yes       -                       -        -                     linux/amd64   no               no        no       -
 "
     );
 }
