@@ -66,8 +66,8 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::resource_claims")]
     pub resource_claims: Vec<PodResourceClaim>,
-    /// Size of /dev/shm, such as 8Gi. Trainyard's trainer needs none; NCCL between GPUs without peer access and custom
-    /// images may.
+    /// Size of /dev/shm, such as 8Gi. If absent, a custom image gets as much as its memory limit allows, and Trainyard's trainer,
+    /// which needs none but for NCCL between GPUs without peer access, the container's own 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity")]
     pub shared_memory: Option<Quantity>,

@@ -96,6 +96,8 @@ async fn an_image_of_ones_own_gets_torchruns_environment_and_keeps_its_user() {
     );
     assert_eq!(pod.pointer("/spec/securityContext/runAsUser"), None);
     assert_eq!(container["terminationMessagePolicy"], "FallbackToLogsOnError");
+    let memory = json!({"name": "shared-memory", "emptyDir": {"medium": "Memory"}});
+    assert!(pod.pointer("/spec/volumes").and_then(Value::as_array).expect("volumes").contains(&memory));
 }
 
 #[tokio::test]

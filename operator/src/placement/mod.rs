@@ -93,6 +93,21 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// A place on any node, for tests of what is made of it.
+    #[cfg(test)]
+    pub(crate) fn on_cpus() -> Placed {
+        Placed {
+            device: Device::Cpu,
+            runtime: None,
+            image: String::new(),
+            resource: None,
+            gpus: 0,
+            affinity: None,
+            tolerations: Vec::new(),
+            reason: String::new(),
+        }
+    }
+
     /// What the status says of it.
     pub fn status(&self, node: Option<String>) -> Placement {
         let (device, gpus, runtime) = (self.device, self.gpus, self.runtime.clone());

@@ -14,6 +14,9 @@ use crate::build::assignment;
 pub const MOUNTS: &str = "/volumes";
 /// The one place that can be written to besides the claims: the root is read-only.
 const SCRATCH: &str = "/tmp";
+/// Where shared memory is, and the name of its volume.
+const SHARED: &str = "/dev/shm";
+const MEMORY: &str = "shared-memory";
 
 /// A claim that a spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,21 @@ pub(super) fn caches() -> [(&'static str, String); 4] {
 }
 
 impl Common<'_> {
+    /// The shared memory of a pod, where it gets its own: as much as is asked for, or for an image of one's own as much as the
+    /// container may have. PyTorch's loaders and NCCL die of the 64 MiB that a container has without.
+    fn shared_memory(&self) -> Option<EmptyDirVolumeSource> {
+        let wished = &self.infrastructure.pod;
+        let has_own = wished.volume_mounts.iter().any(|mount| mount.mount_path.trim_end_matches('/') == SHARED)
+            || wished.volumes.iter().filter_map(Open::get).any(|volume| volume.name == MEMORY);
+        let limit = || wished.resources.as_ref()?.limits.as_ref()?.get("memory").cloned();
+        let size_limit = match &wished.shared_memory {
+            Some(size) => Some(size.clone()),
+            None if self.infrastructure.image.is_some() && !has_own => limit(),
+            None => return None,
+        };
+        Some(EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit })
+    }
+
     pub(super) fn volumes(&self) -> Vec<Volume> {
         let claim = |(number, claim): (usize, &Claim)| Volume {
             name: volume_name(number),
@@ -80,10 +98,7 @@ impl Common<'_> {
             ..Volume::default()
         };
         let wished = &self.infrastructure.pod;
-        let memory = wished.shared_memory.as_ref().map(|size| {
-            let source = EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(size.clone()) };
-            empty("shared-memory", source)
-        });
+        let memory = self.shared_memory().map(|source| empty(MEMORY, source));
         let scratch = empty("scratch", EmptyDirVolumeSource::default());
         let claims = self.claims.iter().enumerate().map(claim);
         [scratch]
@@ -103,7 +118,7 @@ impl Common<'_> {
         };
         let wished = &self.infrastructure.pod;
         let scratch = at("scratch".to_owned(), SCRATCH.to_owned(), false);
-        let memory = wished.shared_memory.is_some().then(|| at("shared-memory".into(), "/dev/shm".into(), false));
+        let memory = self.shared_memory().map(|_| at(MEMORY.to_owned(), SHARED.to_owned(), false));
         let claims = self
             .claims
             .iter()
@@ -123,6 +138,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::placement::Placed;
 
     #[test]
     fn the_model_s_claim_is_written_to_by_an_evaluation_alone() {
@@ -139,5 +155,34 @@ mod tests {
             assert_eq!(Claim::of_model("pvc://models/flowers", &spec(evaluate)), Some(claim("models", evaluate)));
         }
         assert_eq!(Claim::of_model("s3://models/flowers", &spec(true)), None);
+    }
+
+    #[test]
+    fn an_image_of_ones_own_has_all_the_shared_memory_that_its_limit_allows() {
+        let own = json!({"image": "mine:1"});
+        let limited = json!({"image": "mine:1", "pod": {"resources": {"limits": {"memory": "8Gi"}}}});
+        let asked = json!({"image": "mine:1", "pod": {
+            "sharedMemory": "1Gi", "resources": {"limits": {"memory": "8Gi"}},
+        }});
+        let mounts = json!([{"name": "mine", "mountPath": "/dev/shm/"}]);
+        let mounted = json!({"image": "mine:1", "pod": {"volumeMounts": mounts}});
+        let named = json!({"image": "mine:1", "pod": {"volumes": [{"name": "shared-memory", "emptyDir": {}}]}});
+        for (infrastructure, size) in [
+            (own, Some(json!({"medium": "Memory"}))),
+            (limited, Some(json!({"medium": "Memory", "sizeLimit": "8Gi"}))),
+            (asked, Some(json!({"medium": "Memory", "sizeLimit": "1Gi"}))),
+            (mounted, None),
+            (named, None),
+            (json!({}), None),
+            (json!({"pod": {"sharedMemory": "1Gi"}}), Some(json!({"medium": "Memory", "sizeLimit": "1Gi"}))),
+        ] {
+            let wished = serde_json::from_value(infrastructure.clone()).expect("an infrastructure");
+            let placed = Placed { image: "mine:1".to_owned(), ..Placed::on_cpus() };
+            let common = Common { infrastructure: &wished, placed: &placed, claims: &[] };
+            let ours = |volume: &Volume| Some(json!(volume.empty_dir)).filter(|it| it["medium"] == "Memory");
+            assert_eq!(common.volumes().iter().find_map(ours), size, "{infrastructure}");
+            let mount = |mount: &VolumeMount| mount.name == MEMORY && mount.mount_path == SHARED;
+            assert_eq!(common.volume_mounts().iter().any(mount), size.is_some(), "{infrastructure}");
+        }
     }
 }
