@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, EnvFromSource, EnvVar, LocalObjectReference, PodResourceClaim, PodSecurityContext, ResourceRequirements,
-    SecurityContext, Toleration, Volume, VolumeMount,
+    Affinity, Container, EnvFromSource, EnvVar, LocalObjectReference, PodResourceClaim, PodSecurityContext,
+    ResourceRequirements, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::open::Open;
@@ -42,6 +43,15 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
     pub affinity: Option<Open<Affinity>>,
+    /// How the pods are spread over zones, racks or nodes, as in a pod. Those of a job have the label trainyard.dev/job.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::topology_spread_constraints")]
+    pub topology_spread_constraints: Vec<Open<TopologySpreadConstraint>>,
+    /// Containers that run before the trainer's, as in a pod: to fetch data, say. One with restartPolicy Always runs beside it. One
+    /// without a securityContext gets one that passes Pod Security restricted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::init_containers")]
+    pub init_containers: Vec<Open<Container>>,
     /// Environment variables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::env")]
@@ -82,6 +92,9 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::resource_name")]
     pub priority_class_name: Option<String>,
+    /// When the image is pulled; by Kubernetes' own rule if absent: Always for the tag latest, else IfNotPresent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<PullPolicy>,
     /// Secrets for pulling the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::references")]
@@ -107,6 +120,28 @@ pub struct Pod {
     pub host_network: bool,
 }
 
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PullPolicy {
+    /// At each start of a container, if the registry has another one.
+    Always,
+    /// Where the node has none of this name.
+    IfNotPresent,
+    /// Never: it must be on the node.
+    Never,
+}
+
+impl PullPolicy {
+    /// As a pod names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PullPolicy::Always => "Always",
+            PullPolicy::IfNotPresent => "IfNotPresent",
+            PullPolicy::Never => "Never",
+        }
+    }
+}
+
 impl Pod {
     /// The fields that do not fit their type, as kubectl writes them from here on, and why.
     pub fn misfits(&self) -> Vec<(String, &str)> {
@@ -117,11 +152,16 @@ impl Pod {
         ];
         let mut misfits: Vec<(String, &str)> =
             alone.into_iter().filter_map(|(field, why)| Some((field.to_owned(), why?))).collect();
-        let of = |list: &str, number: usize, why: Option<_>| Some((format!("{list}[{number}]"), why?));
-        misfits.extend(self.env.iter().enumerate().filter_map(|(number, one)| of("env", number, one.misfit())));
-        misfits.extend(self.volumes.iter().enumerate().filter_map(|(number, one)| of("volumes", number, one.misfit())));
+        misfits.extend(misfits_of("topologySpreadConstraints", &self.topology_spread_constraints));
+        misfits.extend(misfits_of("initContainers", &self.init_containers));
+        misfits.extend(misfits_of("env", &self.env));
+        misfits.extend(misfits_of("volumes", &self.volumes));
         misfits
     }
+}
+
+fn misfits_of<'a, T>(field: &str, list: &'a [Open<T>]) -> impl Iterator<Item = (String, &'a str)> {
+    list.iter().enumerate().filter_map(move |(number, one)| Some((format!("{field}[{number}]"), one.misfit()?)))
 }
 
 impl Default for Pod {
@@ -132,6 +172,8 @@ impl Default for Pod {
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             affinity: None,
+            topology_spread_constraints: Vec::new(),
+            init_containers: Vec::new(),
             env: Vec::new(),
             env_from: Vec::new(),
             volumes: Vec::new(),
@@ -142,6 +184,7 @@ impl Default for Pod {
             termination_grace_period_seconds: 60,
             service_account_name: None,
             priority_class_name: None,
+            image_pull_policy: None,
             image_pull_secrets: Vec::new(),
             scheduler_name: None,
             runtime_class_name: None,

@@ -152,6 +152,33 @@ pub(crate) fn volumes(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub(crate) fn init_containers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {
+            "type": "object", "required": ["name"], "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME}},
+        },
+    })
+}
+
+pub(crate) fn topology_spread_constraints(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 16,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["topologyKey", "whenUnsatisfiable"],
+        "items": {
+            "type": "object", "required": ["maxSkew", "topologyKey", "whenUnsatisfiable"],
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {
+                "maxSkew": {"type": "integer", "format": "int32", "minimum": 1},
+                "topologyKey": {"type": "string", "minLength": 1, "maxLength": 317},
+                "whenUnsatisfiable": {"type": "string", "enum": ["DoNotSchedule", "ScheduleAnyway"]},
+            },
+        },
+    })
+}
+
 pub(crate) fn volume_mounts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 64,

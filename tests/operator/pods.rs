@@ -23,7 +23,8 @@ async fn pods_pass_the_restricted_profile_with_a_budget_and_no_token() {
     let label = Patch::Merge(json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}));
     namespaces.patch(yard.namespace.name(), &PatchParams::default(), &label).await.expect("a namespace");
     yard.start_operator();
-    let pod = json!({"sharedMemory": "2Gi", "terminationGracePeriodSeconds": 90});
+    let fetch = json!({"name": "fetch", "image": "registry.example.com/fetch:1"});
+    let pod = json!({"sharedMemory": "2Gi", "terminationGracePeriodSeconds": 90, "initContainers": [fetch]});
     yard.train("cpus", json!({"infrastructure": {"nodes": 2, "pod": pod}})).await;
     yard.train("gpus", json!({"infrastructure": {"device": "Gpu", "gpusPerNode": 2}})).await;
     let pods = yard.namespace.pods();

@@ -41,6 +41,9 @@ impl Common<'_> {
             affinity: self.placed.affinity.clone(),
             automount_service_account_token: Some(false),
             containers: vec![container],
+            init_containers: Some(self.init_containers()).filter(|containers| !containers.is_empty()),
+            topology_spread_constraints: Some(given(&wished.topology_spread_constraints))
+                .filter(|constraints| !constraints.is_empty()),
             enable_service_links: Some(false),
             host_network: wished.host_network.then_some(true),
             dns_policy: wished.host_network.then(|| "ClusterFirstWithHostNet".to_owned()),
@@ -59,6 +62,19 @@ impl Common<'_> {
         }
     }
 
+    /// What is asked for to run before it. The pod's own security would do but for what only a container can say.
+    fn init_containers(&self) -> Vec<Container> {
+        let mut containers = given(&self.infrastructure.pod.init_containers);
+        for container in &mut containers {
+            container.security_context.get_or_insert_with(|| SecurityContext {
+                allow_privilege_escalation: Some(false),
+                capabilities: Some(none()),
+                ..SecurityContext::default()
+            });
+        }
+        containers
+    }
+
     /// The container: our trainer with these arguments, or the custom image with its own.
     pub(in crate::build) fn container(&self, args: &[&str], env: Vec<EnvVar>, ports: Vec<ContainerPort>) -> Container {
         let own = self.infrastructure;
@@ -67,6 +83,7 @@ impl Common<'_> {
         Container {
             name: CONTAINER.to_owned(),
             image: Some(self.placed.image.clone()),
+            image_pull_policy: own.pod.image_pull_policy.map(|policy| policy.name().to_owned()),
             command: own.command.clone(),
             args: if custom { own.args.clone() } else { Some(ours()) },
             env: Some(env),
@@ -137,16 +154,59 @@ impl Common<'_> {
     fn container_security(&self) -> SecurityContext {
         let custom = self.infrastructure.image.is_some();
         let asked = self.infrastructure.pod.security_context.as_ref().and_then(Open::get).cloned().unwrap_or_default();
-        let none = Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None };
         SecurityContext {
             allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),
-            capabilities: asked.capabilities.or(Some(none)),
+            capabilities: asked.capabilities.or_else(|| Some(none())),
             read_only_root_filesystem: asked.read_only_root_filesystem.or((!custom).then_some(true)),
             ..asked
         }
     }
 }
 
+/// What fits its type. Of a job with what doesn't no pod is made.
+fn given<T: Clone>(list: &[Open<T>]) -> Vec<T> {
+    list.iter().filter_map(Open::get).cloned().collect()
+}
+
+fn none() -> Capabilities {
+    Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }
+}
+
 fn runtime_default() -> SeccompProfile {
     SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_besides_is_in_the_pod() {
+        let spread = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        let privileged = json!({"privileged": true});
+        let wished = json!({"pod": {
+            "imagePullPolicy": "Always",
+            "topologySpreadConstraints": [spread],
+            "initContainers": [
+                {"name": "fetch", "image": "fetch:1"},
+                {"name": "tune", "image": "tune:1", "securityContext": privileged, "restartPolicy": "Always"},
+            ],
+        }});
+        let infrastructure: Infrastructure = serde_json::from_value(wished).expect("an infrastructure");
+        let placed = Placed { image: "trainer:1".to_owned(), ..Placed::on_cpus() };
+        let common = Common { infrastructure: &infrastructure, placed: &placed, claims: &[] };
+        let spec = json!(common.spec(common.container(&[], Vec::new(), Vec::new())));
+        assert_eq!(spec["containers"][0]["imagePullPolicy"], "Always");
+        assert_eq!(spec["topologySpreadConstraints"], json!([spread]));
+        let safe = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+        assert_eq!(
+            spec["initContainers"],
+            json!([
+                {"name": "fetch", "image": "fetch:1", "securityContext": safe},
+                {"name": "tune", "image": "tune:1", "securityContext": privileged, "restartPolicy": "Always"},
+            ])
+        );
+    }
 }
