@@ -21,7 +21,9 @@ impl Draft<'_> {
     pub(super) fn settle(&mut self, gang: u32) {
         self.adopt(gang);
         let Some(record) = self.ledger.gangs.get(&gang).cloned() else {
-            return;
+            // What is done is written down.
+            let lingering: Vec<&Member> = self.members_of(gang).filter(|member| member.lingers()).collect();
+            return lingering.into_iter().for_each(|member| self.stop(member));
         };
         let (mut older, mut members) = (Vec::new(), Vec::new());
         for member in self.members_of(gang) {
@@ -33,7 +35,8 @@ impl Draft<'_> {
         members.sort_by_key(|member| member.id.index);
         match &record.stage {
             Stage::Waiting { .. } => {
-                members.iter().filter(|member| member.is_live()).for_each(|member| self.stop(member));
+                let stops = |member: &&&Member| member.is_live() || member.lingers();
+                members.iter().filter(stops).for_each(|member| self.stop(member));
             }
             Stage::Failing { failure } => {
                 let refined = members
@@ -287,12 +290,13 @@ fn ended_as_told(member: &Member) -> bool {
     })
 }
 
-/// The UID of the one member of the attempt before that failed first: it stays until the next failure, for its log.
+/// The UID of the one member of the attempt before that failed first: it stays until the next failure, for its log. One that lingers
+/// holds what the next attempt needs.
 fn witness(older: &[&Member], attempt: u32) -> Option<String> {
     older
         .iter()
         .filter(|member| member.id.attempt + 1 == attempt)
-        .filter_map(|member| Some((member, member.end()?)))
+        .filter_map(|member| Some((member, member.end().filter(|end| !end.lingers)?)))
         .filter(|(_, end)| !matches!(end.cause, Cause::Completed | Cause::Preempted))
         .min_by_key(|(member, end)| (policy::rank(end.cause), end.at, member.id.index))
         .map(|(member, _)| member.uid.clone())

@@ -109,9 +109,9 @@ impl<'a> Draft<'a> {
         self.plan.stop.push(Stop { id: member.id, uid: member.uid.clone(), how });
     }
 
-    /// Stops what still lives of a job that has come to its end. What has ended stays, for its logs.
+    /// Stops what still lives of a job that has come to its end. What has ended stays, for its logs, unless its pod goes on without it.
     fn clear_away(&mut self) {
-        for member in self.world.members.iter().filter(|member| member.is_live()) {
+        for member in self.world.members.iter().filter(|member| member.is_live() || member.lingers()) {
             self.stop(member);
         }
     }
@@ -119,7 +119,7 @@ impl<'a> Draft<'a> {
     /// The job has come to its end just now: that is written down before anything that lives is stopped for it.
     fn latch(&mut self) {
         self.plan.stop.retain(|stop| stop.how == How::Clear);
-        if self.world.members.iter().any(Member::is_live) {
+        if self.world.members.iter().any(|member| member.is_live() || member.lingers()) {
             self.wake_at(self.now);
         }
     }

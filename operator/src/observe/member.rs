@@ -63,9 +63,16 @@ pub struct End {
     pub hint: String,
     /// What a completed job left behind.
     pub result: Option<JobResult>,
+    /// Whether its pod goes on without it, since a container beside it runs: it holds what it holds until it is deleted.
+    pub lingers: bool,
 }
 
 impl Member {
+    /// Whether its pod has to be deleted for its GPUs to be free, though it has ended.
+    pub fn lingers(&self) -> bool {
+        self.stopping_since.is_none() && self.end().is_some_and(|end| end.lingers)
+    }
+
     /// Whether it may still do something. An unreachable member is fenced off by the next attempt's number instead.
     pub fn is_live(&self) -> bool {
         matches!(self.state, MemberState::Pending | MemberState::Running | MemberState::Stuck(_))
@@ -100,6 +107,7 @@ impl End {
             message: String::new(),
             hint: String::new(),
             result: None,
+            lingers: false,
         };
         match said {
             Some(said) => End {

@@ -99,6 +99,8 @@ struct News {
     waits: Option<(String, String)>,
     /// How its container ended.
     terminated: Option<ContainerStateTerminated>,
+    /// Whether a container beside it runs on after that.
+    is_outlived: bool,
 }
 
 impl PodFacts {
@@ -157,7 +159,10 @@ impl PodFacts {
             (Some(terminated), Stage::Failed) if by_platform && said(terminated).is_none() => {
                 End { exit_code: Some(terminated.exit_code), ..refused(news, now) }
             }
-            (Some(terminated), _) => exited(terminated, now),
+            (Some(terminated), stage) => End {
+                lingers: stage == Stage::Running && news.is_some_and(|news| news.is_outlived),
+                ..exited(terminated, now)
+            },
             (None, Stage::Succeeded) => End::from_exit(0, None, now),
             (None, Stage::Failed) => refused(news, now),
             (None, Stage::Pending | Stage::Running) => return None,
@@ -183,7 +188,7 @@ impl PodFacts {
                 Some((_, cause)) if !patience => Some(*cause),
                 _ => None,
             };
-            let routine = matches!(reason.as_str(), "ContainerCreating" | "PodInitializing" | "");
+            let routine = is_routine(reason);
             return match cause {
                 Some(cause) => {
                     let end = End { cause, exit_code: None, message: text, ..End::from_exit(255, None, now) };
@@ -209,21 +214,45 @@ impl News {
             format!("{reason}: {}", condition.message.as_deref().unwrap_or_default())
         };
         let why = |condition: &PodCondition| condition.message.clone().or_else(|| condition.reason.clone());
-        let mut containers = status.container_statuses.iter().flatten();
-        let trainer = containers.find(|container| container.name == CONTAINER).and_then(|one| one.state.as_ref());
+        let containers = || status.container_statuses.iter().flatten();
+        let trainer = containers().find(|container| container.name == CONTAINER).and_then(|one| one.state.as_ref());
         let waits = |state: &ContainerState| {
             let waits = state.waiting.as_ref()?;
             Some((waits.reason.clone().unwrap_or_default(), waits.message.clone().unwrap_or_default()))
         };
+        // Until the trainer's has started, it waits for those before and beside it.
+        let is_yet_to_start = trainer.is_none_or(|state| state.waiting.is_some());
+        let others = || {
+            let before = status.init_container_statuses.iter().flatten();
+            before.chain(containers()).filter(|other| other.name != CONTAINER).filter(|_| is_yet_to_start)
+        };
+        let blocks = others().find_map(|other| {
+            let (reason, said) = other.state.as_ref().and_then(waits).filter(|(reason, _)| !is_routine(reason))?;
+            let what = format!("container {}", other.name);
+            Some((reason, if said.is_empty() { what } else { format!("{what}: {said}") }))
+        });
+        let failed = others().find_map(|other| {
+            let end = other.state.as_ref()?.terminated.as_ref().filter(|end| end.exit_code != 0)?;
+            let said = end.message.as_deref().unwrap_or_default().trim();
+            let said = said.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            Some(format!("container {} ended with exit code {}{said}", other.name, end.exit_code))
+        });
         News {
             reason: status.reason.clone(),
-            message: status.message.clone(),
+            message: status.message.clone().or(failed),
             unplaced: condition("PodScheduled", "False").map(said),
             disrupted: condition("DisruptionTarget", "True").map(|it| why(it).unwrap_or_default()),
-            waits: trainer.and_then(waits),
+            waits: blocks.or_else(|| trainer.and_then(waits)),
             terminated: trainer.and_then(|state| state.terminated.clone()),
+            is_outlived: trainer.is_some_and(|state| state.terminated.is_some())
+                && containers().any(|one| one.state.as_ref().is_some_and(|state| state.running.is_some())),
         }
     }
+}
+
+/// Whether every container waits for this before it starts.
+fn is_routine(reason: &str) -> bool {
+    matches!(reason, "ContainerCreating" | "PodInitializing" | "")
 }
 
 fn is_reason(reason: &str) -> bool {

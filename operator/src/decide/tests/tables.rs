@@ -86,6 +86,32 @@ fn a_gang_that_can_not_be_connected_says_why_and_does_not_count_as_running() {
 }
 
 #[test]
+fn a_pod_that_goes_on_without_its_member_is_stopped_once_that_is_written_down() {
+    let lingering = |code| {
+        let MemberState::Ended(end) = ended(code) else { unreachable!("it has ended") };
+        MemberState::Ended(End { lingers: true, ..end })
+    };
+    let failed = training(1).running_attempt(1).member(0, lingering(162));
+    let plan = failed.decided(0);
+    assert_eq!(stops(&plan), [""; 0]);
+    assert_eq!(stops(&failed.then(&plan).decided(1)), ["1/0 clear"]);
+    let next = training(1).gang(0, 2, Stage::Starting).member_of(1, 0, lingering(162)).member(0, pending());
+    assert_eq!(stops(&next.decided(1)), ["1/0 clear"], "the next attempt needs what it holds, log or not");
+
+    let done = training(1).running_attempt(1).member(0, lingering(0));
+    let plan = done.decided(0);
+    assert_eq!((stands(&done, &plan).0, stops(&plan), plan.wake), (Phase::Succeeded, vec![], Some(at(0))));
+    let mut done = done.then(&plan);
+    assert_eq!(stops(&done.decided(1)), ["1/0 clear"]);
+    done.members[0].stopping_since = Some(at(1));
+    assert!(done.decided(2).is_empty(), "once");
+    let shard = scoring(2, 1).gang(0, 1, Stage::Running).member(0, lingering(0));
+    let plan = shard.decided(0);
+    assert_eq!(stops(&plan), [""; 0]);
+    assert_eq!(stops(&shard.then(&plan).decided(1)), ["1/0 clear"]);
+}
+
+#[test]
 fn members_made_before_a_crash_are_adopted() {
     let first = training(2).member_of(1, 0, running());
     let plan = first.decided(1);

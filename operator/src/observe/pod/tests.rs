@@ -110,6 +110,57 @@ fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
 }
 
 #[test]
+fn a_pod_waits_for_the_containers_before_and_beside_the_trainer_until_that_has_started() {
+    let other = |name: &str, state: Value| json!({"name": name, "state": state});
+    let stuck = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}});
+    let running = json!({"name": "trainer", "state": {"running": {}}});
+    let before = |state: Value| {
+        json!({
+            "phase": "Pending", "startTime": "2026-07-01T11:59:00Z", "initContainerStatuses": [other("fetch", state)],
+            "containerStatuses": [waiting("PodInitializing", "")],
+        })
+    };
+    let beside =
+        |trainer: Value| json!({"phase": "Running", "containerStatuses": [other("proxy", stuck.clone()), trainer]});
+    let fetch = "ImagePullBackOff: container fetch: no such tag";
+    for (status, state, says) in [
+        (before(stuck.clone()), MemberState::Pending, fetch),
+        (before(json!({"running": {}})), MemberState::Pending, ""),
+        (
+            beside(waiting("ContainerCreating", "")),
+            MemberState::Pending,
+            "ImagePullBackOff: container proxy: no such tag",
+        ),
+        (beside(running), MemberState::Running, ""),
+    ] {
+        let member = member(&status);
+        assert_eq!((member.state, member.waiting.as_str()), (state, says), "{status}");
+    }
+    let mut failed = before(json!({"terminated": {"exitCode": 2, "message": "fetching\nno such bucket\n"}}));
+    failed["phase"] = json!("Failed");
+    let member = member(&failed);
+    assert_eq!(
+        member.end().map(|end| end.message.as_str()),
+        Some("container fetch ended with exit code 2: no such bucket")
+    );
+}
+
+#[test]
+fn a_pod_lingers_where_a_container_beside_the_trainer_runs_on() {
+    let proxy = |state: Value| json!({"name": "proxy", "state": state});
+    let status = |phase: &str, other: Value| json!({"phase": phase, "containerStatuses": [terminated(0, "Completed", ""), other]});
+    let (runs, ended) = (proxy(json!({"running": {}})), proxy(json!({"terminated": {"exitCode": 0}})));
+    for (status, lingers) in [
+        (status("Running", runs.clone()), true),
+        (status("Running", ended.clone()), false),
+        (status("Succeeded", ended), false),
+        (json!({"phase": "Running", "containerStatuses": [runs]}), false),
+    ] {
+        assert_eq!(member(&status).lingers(), lingers, "{status}");
+    }
+}
+
+#[test]
 fn what_runs_on_a_lost_node_or_outlives_its_grace_is_out_of_reach() {
     let running = json!({"phase": "Running"});
     let facts = PodFacts::of(&pod(&running)).unwrap();
