@@ -16,6 +16,7 @@ use super::Settings;
 use super::act::Actor;
 use super::beside::Beside;
 use super::endpoint::Endpoints;
+use super::health::Health;
 use super::kind::Kind;
 use super::lanes::Lanes;
 use super::lease::Fence;
@@ -34,6 +35,7 @@ pub(super) struct Context {
     pub(super) lanes: Lanes,
     /// Closed while another operator leads.
     pub(super) fence: Fence,
+    pub(super) health: Health,
     pub(super) settings: Settings,
     pub(super) pods: Pods,
     /// `None` where the operator may not read nodes.
@@ -64,10 +66,10 @@ pub(super) struct Remembered {
     pub(super) refused: Option<String>,
     /// The attempt whose Service was made last, and not deleted since.
     pub(super) connected: Option<u32>,
-    /// Errors in a row.
-    pub(super) errors: u32,
     /// What the gang has beside its pods.
     pub(super) beside: Beside,
+    /// Errors in a row.
+    pub(super) errors: u32,
 }
 
 /// A status that was written.
@@ -118,9 +120,9 @@ impl Context {
                 rejected: None,
                 refused: None,
                 connected: None,
+                beside: Beside::default(),
                 errors: 0,
             }
-                beside: Beside::default(),
         });
         known.written.saw(job.meta().resource_version.as_ref());
         known.clone()
@@ -261,17 +263,20 @@ impl Context {
     }
 
     /// Whether the operator can do its work, or is ready to take over; or what it waits for.
-    pub(super) fn readiness(&self) -> Result<&'static str, &'static str> {
+    pub(super) fn readiness(&self) -> Result<&'static str, String> {
         if self.fence.stands_by() {
             return Ok("stands by: another operator leads");
         }
         if self.fence.left().is_none() {
-            return Err("waits for the lease");
+            return Err("waits for the lease".to_owned());
+        }
+        if let Some(watch) = self.health.blind(Instant::now()) {
+            return Err(format!("the watch of {watch} fails again and again: the log says why"));
         }
         let stores = is_filled(&self.trainings) && is_filled(&self.scorings) && is_filled(&self.endpoints.store);
         match self.is_ready() && self.endpoints.is_ready() && stores {
             true => Ok("ok"),
-            false => Err("the first lists of the watches are not in yet"),
+            false => Err("the first lists of the watches are not in yet".to_owned()),
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -19,6 +19,7 @@ use kube::{Api, Client};
 use nix::time::{ClockId, clock_gettime};
 
 use super::context::lock;
+use super::health::{Health, Part};
 
 /// Name of the Lease.
 pub(crate) const NAME: &str = "trainyard-operator";
@@ -42,7 +43,7 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    fn duration(&self) -> Duration {
+    pub(super) fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
 }
@@ -105,13 +106,19 @@ pub(super) struct Candidate<'a> {
     account: Option<OwnerReference>,
     leadership: &'a Leadership,
     fence: &'a Fence,
+    health: &'a Health,
     seen: Option<Seen>,
 }
 
 impl<'a> Candidate<'a> {
-    pub(super) fn new(client: &Client, leadership: &'a Leadership, fence: &'a Fence) -> Candidate<'a> {
+    pub(super) fn new(
+        client: &Client,
+        leadership: &'a Leadership,
+        fence: &'a Fence,
+        health: &'a Health,
+    ) -> Candidate<'a> {
         let api = Api::namespaced(client.clone(), &leadership.namespace);
-        Candidate { client: client.clone(), api, account: None, leadership, fence, seen: None }
+        Candidate { client: client.clone(), api, account: None, leadership, fence, health, seen: None }
     }
 
     /// Waits until this operator leads.
@@ -195,6 +202,7 @@ impl<'a> Candidate<'a> {
 
     /// Takes or renews the lease if it may; otherwise tells who holds it.
     async fn turn(&mut self) -> Result<Option<String>, TurnError> {
+        self.health.stamp(Part::Lease, Instant::now());
         if self.seen.is_none() {
             self.look().await?;
         }

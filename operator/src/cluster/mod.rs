@@ -15,6 +15,7 @@ mod ask;
 mod beside;
 mod context;
 mod endpoint;
+mod health;
 mod kind;
 mod lanes;
 mod lease;
@@ -30,7 +31,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -46,6 +47,7 @@ use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 pub use self::ask::{Judging, nodes, why};
 use self::context::Context;
 use self::endpoint::Endpoints;
+use self::health::{Health, Part};
 use self::kind::Controlled;
 use self::lanes::Lanes;
 pub(crate) use self::lease::NAME as LEASE;
@@ -153,11 +155,17 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         telemetry: Arc::new(Telemetry::default()),
         jobs: std::sync::Mutex::default(),
         unplaced: std::sync::Mutex::default(),
+        health: Health::new(Instant::now(), settings.leadership.as_ref().map(Leadership::duration)),
         settings: settings.clone(),
         client: client.clone(),
     });
-    let seeing = Arc::clone(&context);
-    let served = telemetry::serve(settings.listen, Arc::clone(&context.telemetry), move || seeing.readiness());
+    let (living, seeing) = (Arc::clone(&context), Arc::clone(&context));
+    let served = telemetry::serve(
+        settings.listen,
+        Arc::clone(&context.telemetry),
+        move || living.health.liveness(Instant::now()),
+        move || seeing.readiness(),
+    );
     // On the heap: it holds both controllers, and stacks are small.
     let stores = Stores {
         trainings: (trainings, training_writer),
@@ -167,7 +175,7 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
     let work = Box::pin(work(&context, stores, moves, to_tell, stop.clone()));
     let lead = async {
         let Some(leadership) = &settings.leadership else { return work.await };
-        let mut candidate = Candidate::new(&client, leadership, &context.fence);
+        let mut candidate = Candidate::new(&client, leadership, &context.fence, &context.health);
         tokio::select! {
             () = candidate.lead() => {}
             () = stop => return Ok(()),
@@ -176,6 +184,7 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
             end = work => end,
             () = candidate.keep() => Err(OperatorError::NotLeading),
         };
+        context.health.end(Part::Lease);
         candidate.release().await;
         end
     };
@@ -220,6 +229,7 @@ async fn work(
             let _ = tokio::time::timeout(LAST_WORDS, telling).await;
             Ok(())
         }
+        () = context.health.beat() => Err(OperatorError::Lost("the loop")),
         () = &mut telling => Err(OperatorError::Lost("the publishing of events")),
         () = watch_pods(context, &wakes) => Err(OperatorError::Lost("the watch of pods")),
         () = watch_nodes(context, &wakes) => Err(OperatorError::Lost("the watch of nodes")),
@@ -242,17 +252,20 @@ async fn control<K: Controlled>(
     let jobs = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|job: &mut K| job.meta_mut().managed_fields = None)
-        .inspect(move |event| match event {
-            Ok(Event::Delete(object)) => K::forget(&forgetful, &Owner::named(object)),
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => drop(listed.insert(Owner::named(object))),
-            // What the list lacks went while nobody watched.
-            Ok(Event::InitDone) => {
-                let gone = K::remembered(&forgetful).into_iter().filter(|known| !listed.contains(known));
-                gone.for_each(|owner| K::forget(&forgetful, &owner));
-                listed.clear();
+        .inspect(move |event| {
+            forgetful.health.note(&K::plural(&()), event);
+            match event {
+                Ok(Event::Delete(object)) => K::forget(&forgetful, &Owner::named(object)),
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => drop(listed.insert(Owner::named(object))),
+                // What the list lacks went while nobody watched.
+                Ok(Event::InitDone) => {
+                    let gone = K::remembered(&forgetful).into_iter().filter(|known| !listed.contains(known));
+                    gone.for_each(|owner| K::forget(&forgetful, &owner));
+                    listed.clear();
+                }
+                Ok(Event::Apply(_)) | Err(_) => {}
             }
-            Ok(Event::Apply(_)) | Err(_) => {}
         })
         .reflect(writer)
         .touched_objects();
@@ -285,6 +298,7 @@ async fn watch_pods(context: &Context, wakes: &Wakes) {
     let events = watcher::watcher(api::<Pod>(context), ours).default_backoff();
     events
         .for_each(|event| async {
+            context.health.note("pods", &event);
             match event {
                 Ok(event) => {
                     let endpoints = context.endpoints.seen.servers.hear(&event);
@@ -310,6 +324,7 @@ async fn watch_nodes(context: &Context, wakes: &Wakes) {
         .default_backoff()
         .modify(|node: &mut Node| node.metadata.managed_fields = None)
         .for_each(|event| async {
+            context.health.note("nodes", &event);
             match event {
                 Ok(event) => {
                     let concerns = nodes.hear(event);

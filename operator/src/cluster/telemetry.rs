@@ -208,22 +208,21 @@ impl Telemetry {
 pub(super) async fn serve(
     address: SocketAddr,
     telemetry: Arc<Telemetry>,
-    readiness: impl Fn() -> Result<&'static str, &'static str> + Clone + Send + Sync + 'static,
+    liveness: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
+    readiness: impl Fn() -> Result<&'static str, String> + Clone + Send + Sync + 'static,
 ) -> std::io::Result<()> {
     let metrics = move || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (kind, telemetry.text()).into_response()
     };
-    let readyz = move || async move {
-        match readiness() {
-            Ok(text) => (StatusCode::OK, text),
-            Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
-        }
+    let answer = |said: Result<&'static str, String>| match said {
+        Ok(text) => (StatusCode::OK, text.to_owned()),
+        Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { "ok" }))
-        .route("/readyz", get(readyz));
+    let livez = move || async move { answer(liveness().map(|()| "ok")) };
+    let readyz = move || async move { answer(readiness()) };
+    let router =
+        Router::new().route("/metrics", get(metrics)).route("/livez", get(livez)).route("/readyz", get(readyz));
     let listener = tokio::net::TcpListener::bind(address).await?;
     axum::serve(listener, router).await
 }

@@ -206,6 +206,7 @@ where
     let events = watcher(api::<K>(context), ours).default_backoff();
     events
         .for_each(|event| {
+            context.health.note(&K::plural(&()), &event);
             match event {
                 Ok(event) => cache.hear(event, &facts).iter().for_each(|owner| wakes.wake(owner)),
                 Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "a watch of what belongs to endpoints"),
