@@ -44,6 +44,8 @@ async fn pods_pass_the_restricted_profile_with_a_budget_and_no_token() {
         }))
     );
     assert_eq!(cpu.pointer("/spec/automountServiceAccountToken"), Some(&json!(false)));
+    let ports = cpu.pointer("/spec/containers/0/ports").and_then(Value::as_array).expect("ports");
+    assert_eq!(ports.iter().map(|port| &port["name"]).collect::<Vec<_>>(), ["rendezvous", "progress"]);
     assert_eq!(cpu.pointer("/spec/terminationGracePeriodSeconds"), Some(&json!(90)));
     assert_eq!(variable(&cpu, "TRAINYARD_STOP_SECONDS"), "80", "the launcher ends before the kubelet's patience does");
     assert_eq!(
@@ -97,6 +99,8 @@ async fn an_image_of_ones_own_gets_torchruns_environment_and_keeps_its_user() {
     );
     assert_eq!(pod.pointer("/spec/securityContext/runAsUser"), None);
     assert_eq!(container["terminationMessagePolicy"], "FallbackToLogsOnError");
+    let ports = container["ports"].as_array().expect("ports").iter().map(|port| &port["name"]);
+    assert_eq!(ports.collect::<Vec<_>>(), ["rendezvous"], "a PodMonitor looks for no figures here");
     let memory = json!({"name": "shared-memory", "emptyDir": {"medium": "Memory"}});
     assert!(pod.pointer("/spec/volumes").and_then(Value::as_array).expect("volumes").contains(&memory));
 }

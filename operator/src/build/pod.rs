@@ -66,8 +66,12 @@ impl Template<'_> {
             container_port: i32::from(port),
             ..ContainerPort::default()
         };
-        let ports = [port("rendezvous", RENDEZVOUS_PORT), port("progress", PROGRESS_PORT)];
-        let container = self.common().container(&COMMAND, self.environment(id), ports.to_vec());
+        let mut ports = vec![port("rendezvous", RENDEZVOUS_PORT)];
+        if self.infrastructure.image.is_none() {
+            // By its name a PodMonitor finds it. An image of one's own has no figures there to be looked for.
+            ports.push(port("progress", PROGRESS_PORT));
+        }
+        let container = self.common().container(&COMMAND, self.environment(id), ports);
         Pod {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
