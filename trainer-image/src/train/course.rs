@@ -44,7 +44,7 @@ pub(super) struct Course<'g> {
 }
 
 impl Course<'_> {
-    /// Trains to the end.
+    /// Trains to the end, and hands a checkpoint of it to the writer: what comes then may take long, and be stopped.
     ///
     /// # Errors
     /// [`Cause::Preempted`] after a signal, with a checkpoint committed; whatever else can go wrong.
@@ -56,10 +56,7 @@ impl Course<'_> {
         if self.position.epoch < epochs {
             tracing::info!(epoch = self.position.epoch, of = epochs, "stopped early: it no longer gets better");
         }
-        if let Some(writer) = &mut self.writer {
-            writer.wait()?;
-        }
-        Ok(())
+        self.save(WhenBusy::Wait)
     }
 
     /// Whether early stopping has seen enough. A function of what checkpoints keep, so that a resume finds the same.

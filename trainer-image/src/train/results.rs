@@ -1,5 +1,7 @@
 //! What a training leaves behind: the weights of its best epoch, the figures, the report, and the card that names them.
 
+use std::sync::Arc;
+
 use crds::TrainingJobSpec;
 use crds::contract::{Assignment, JobResult};
 use crds::training::DecisionThreshold;
@@ -8,7 +10,9 @@ use super::course::Course;
 use super::evaluate::{Evaluated, EvaluationOptions, evaluate};
 use super::position::Position;
 use super::provenance::origin;
+use super::saving::check_finite;
 use super::setup::Setup;
+use crate::data::Images;
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::folder::Folder;
@@ -18,45 +22,69 @@ use crate::place::Place;
 use crate::zoo::{Model, write_safetensors};
 
 /// Goes back to the best epoch, judges it, and commits the model folder. Rank 0 returns what to tell.
+///
+/// # Errors
+/// [`Cause::Preempted`](crds::contract::Cause::Preempted) after a signal during the evaluation: a checkpoint has the
+/// whole training. [`Cause::NotFinite`](crds::contract::Cause::NotFinite) if the last update has spoilt the model.
 pub(super) fn leave_behind(
     mut course: Course<'_>,
     job: &Assignment<TrainingJobSpec>,
     folder: Option<&Folder>,
 ) -> Result<Option<JobResult>, Fault> {
     course.gather_left_out()?;
-    let Course { setup, place, group, mut replica, control, position, mut left_out, best, .. } = course;
-    let last = position.epoch.saturating_sub(1);
-    if position.best.is_some_and(|best| best.epoch != last) {
-        if place.is_first() {
-            replica.model.state_mut().restore(&best.into_iter().collect())?;
-        }
-        share(&replica.model, group)?;
-    } else {
-        replica.swap_average()?;
-        replica.ddp.share_buffers()?;
-    }
-    let evaluated = match &setup.validation {
+    course.take_best()?;
+    let evaluated = match &course.setup.validation {
         None => None,
-        Some(images) => {
-            let options = EvaluationOptions {
-                threads: place.threads,
-                unreadable: setup.unreadable(images.dataset().samples.len()),
-                scores: setup.classes().len() == 2,
-            };
-            // A signal now would come too late to save anything: the end is near.
-            evaluate(&replica, group, images, options, &mut left_out, || Ok(false))?
-        }
+        Some(images) => match course.judge_result(images)? {
+            None => return Err(course.stopped()?),
+            evaluated => evaluated,
+        },
     };
-    drop(control);
+    // The model is at hand: that it can't be gone on from is no reason to give it up.
+    if let Err(fault) = course.poll_saved() {
+        tracing::warn!(%fault, "the last checkpoint could not be saved");
+    }
+    let Course { setup, place, group, replica, position, .. } = &course;
     let result = match folder {
         None => None,
         Some(folder) => {
-            let files = Files::new(job, setup, place, &position, evaluated.as_ref(), &replica.model)?;
-            Some(JobResult { note: note(&position), ..files.commit(folder, &job.spec.output.uri)? })
+            let files = Files::new(job, setup, place, position, evaluated.as_ref(), &replica.model)?;
+            Some(JobResult { note: note(position), ..files.commit(folder, &job.spec.output.uri)? })
         }
     };
     group.barrier()?;
     Ok(result)
+}
+
+impl Course<'_> {
+    /// Puts the weights that are kept in the model's place, the same on all ranks.
+    fn take_best(&mut self) -> Result<(), Fault> {
+        let last = self.position.epoch.saturating_sub(1);
+        if self.position.best.is_some_and(|best| best.epoch != last) {
+            if self.place.is_first() {
+                let best = std::mem::take(&mut self.best);
+                self.replica.model.state_mut().restore(&best.into_iter().collect())?;
+            }
+            share(&self.replica.model, self.group)?;
+        } else {
+            self.replica.swap_average()?;
+            self.replica.ddp.share_buffers()?;
+        }
+        let entries = self.replica.model.state().entries().iter();
+        check_finite(entries.map(|entry| (entry.name.as_str(), &entry.tensor)))
+            .map_err(|fault| fault.at_step(self.position.step))
+    }
+
+    /// What the model that is kept does on these images; none after a signal.
+    fn judge_result(&mut self, images: &Arc<Images>) -> Result<Option<Evaluated>, Fault> {
+        let options = EvaluationOptions {
+            threads: self.place.threads,
+            unreadable: self.setup.unreadable(images.dataset().samples.len()),
+            scores: self.setup.classes().len() == 2,
+        };
+        let (group, control, left_out) = (self.group, &mut self.control, &mut self.left_out);
+        evaluate(&self.replica, group, images, options, left_out, || Ok(control.stops(group)?))
+    }
 }
 
 /// Gives all ranks rank 0's weights.

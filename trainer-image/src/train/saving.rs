@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::course::Course;
 use super::position::Position;
+use crate::causes::DIVERGED;
 use crate::checkpoint::{Checkpoint, Clock, Policy, Writer};
 use crate::fault::Fault;
 use crate::folder::Folder;
@@ -48,16 +49,22 @@ impl Course<'_> {
     }
 
     pub(super) fn after_step(&mut self) -> Result<(), Fault> {
-        if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::poll)? {
-            self.tell_saved(step);
-        }
+        self.poll_saved()?;
         if self.control.orders()?.save {
             self.save(WhenBusy::PassOver)?;
         }
         Ok(())
     }
 
-    /// Hands a checkpoint to the writer. All ranks take part in the sums.
+    /// Tells of a checkpoint that was committed meanwhile.
+    pub(super) fn poll_saved(&mut self) -> Result<(), Fault> {
+        if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::poll)? {
+            self.tell_saved(step);
+        }
+        Ok(())
+    }
+
+    /// Hands a checkpoint to the writer, unless the newest one is of this step. All ranks take part in the sums.
     pub(super) fn save(&mut self, when_busy: WhenBusy) -> Result<(), Fault> {
         self.shared_sums()?;
         let (step, in_epoch) = (self.position.step, self.position.step_in_epoch);
@@ -87,7 +94,8 @@ impl Course<'_> {
         section(&mut tensors, "optimizer", self.replica.optimizer.snapshot());
         section(&mut tensors, "ema", self.replica.ema.as_ref().map(Ema::snapshot).unwrap_or_default());
         section(&mut tensors, "best", self.best.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect());
-        check_finite(&tensors).map_err(|fault| fault.at_step(step))?;
+        check_finite(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))
+            .map_err(|fault| fault.at_step(step))?;
         self.position.phases = self.replica.watch.phases;
         self.position.updates = Some(self.replica.optimizer.steps());
         self.position.scaler = self.replica.scaler;
@@ -118,13 +126,11 @@ impl Course<'_> {
     }
 }
 
-/// Refuses a checkpoint that nobody could go on from: what is there stays the newest.
-fn check_finite(tensors: &[(String, Tensor)]) -> Result<(), Fault> {
-    for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.kind() == Kind::Float) {
+/// Refuses a checkpoint that nobody could go on from, or a model that is of no use: what is there stays the newest.
+pub(super) fn check_finite<'t>(tensors: impl Iterator<Item = (&'t str, &'t Tensor)>) -> Result<(), Fault> {
+    for (name, tensor) in tensors.filter(|(_, tensor)| tensor.kind() == Kind::Float) {
         if tensor.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-            return Err(Fault::new(Cause::NotFinite, format!("{name} is not finite any more")).hint(
-                "lower the learning rate, lengthen the warm-up or set gradientClipNorm; the last checkpoint is kept",
-            ));
+            return Err(Fault::new(Cause::NotFinite, format!("{name} is not finite any more")).hint(DIVERGED));
         }
     }
     Ok(())

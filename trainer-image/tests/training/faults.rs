@@ -33,6 +33,19 @@ fn a_loss_that_is_not_finite_ends_the_training_and_leaves_the_last_good_checkpoi
     }
 }
 
+/// The loss of the last step is that of the weights before it.
+#[test]
+fn a_model_that_the_last_step_has_spoilt_is_not_written() {
+    let bench = Bench::new(4);
+    let mut spec = bench.training("spoilt");
+    spec["data"]["validation"] = json!({"fraction": 0.0});
+    spec["training"] =
+        json!({"epochs": 1, "batchSize": 4, "optimizer": {"name": "Sgd", "learningRate": 1e30, "weightDecay": 1e30}});
+    let (code, message) = bench.start("TrainingJob", "spoilt", &spec, 1).end();
+    assert_eq!((code, message.cause, message.step), (73, Cause::NotFinite, Some(1)), "{message:?}");
+    assert!(!bench.path("spoilt/model.json").exists());
+}
+
 #[test]
 fn what_can_not_be_done_is_said_with_its_cause() {
     let bench = Bench::new(4);

@@ -113,20 +113,48 @@ fn a_request_to_stop_commits_a_checkpoint_from_which_the_same_bits_come() {
     assert!(bench.weights("calm") == bench.weights("stopped"), "the weights differ");
 }
 
+/// A training of one step an epoch that is validated on so many images.
+fn with_validation(bench: &Bench, output: &str, images: usize) -> Value {
+    for class in ["left", "right"] {
+        let folder = bench.path("validation").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for copy in 0..images / 2 {
+            fs::hard_link(bench.path(&format!("images/{class}/000.png")), folder.join(format!("{copy}.png"))).unwrap();
+        }
+    }
+    let mut spec = bench.training(output);
+    spec["data"]["imageSize"] = json!(224);
+    spec["data"]["validation"] = json!({"uri": bench.uri("validation")});
+    spec
+}
+
+#[test]
+fn a_request_to_stop_after_the_last_step_loses_no_step() {
+    let bench = Bench::new(4);
+    // Seconds of validation, and as many of the final one.
+    let mut spec = with_validation(&bench, "stopped", 300);
+    spec["training"]["epochs"] = json!(1);
+    spec["output"]["checkpoint"] = json!({"everySteps": 1000});
+    let pod = bench.start("TrainingJob", "stopped", &spec, 1);
+    wait_until("end of the epoch", || pod.log().contains("epoch done"));
+    pod.signal(Signal::SIGTERM);
+    let (code, message) = pod.end();
+    assert_eq!((code, message.cause, message.step), (143, Cause::Preempted, Some(1)), "{message:?}");
+    assert_eq!(bench.checkpoints("stopped"), ["step-000000001"]);
+    assert!(!bench.path("stopped/model.json").exists(), "it was stopped before the model was written");
+    let pod = bench.start("TrainingJob", "stopped", &spec, 2);
+    let log = pod.log.clone();
+    pod.succeed();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("resumed from a checkpoint") && !log.contains("epoch done"), "{log}");
+    assert_eq!(bench.metrics("stopped")["epochs"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn a_request_to_stop_at_one_process_ends_the_validation_of_all() {
     let bench = Bench::new(4);
     // Minutes of validation, on whatever machine.
-    for class in ["left", "right"] {
-        let folder = bench.path("validation").join(class);
-        fs::create_dir_all(&folder).unwrap();
-        for copy in 0..4000 {
-            fs::hard_link(bench.path(&format!("images/{class}/000.png")), folder.join(format!("{copy}.png"))).unwrap();
-        }
-    }
-    let mut spec = bench.training("stopped");
-    spec["data"]["imageSize"] = json!(224);
-    spec["data"]["validation"] = json!({"uri": bench.uri("validation")});
+    let mut spec = with_validation(&bench, "stopped", 8000);
     spec["output"]["checkpoint"] = json!({"everySteps": 1});
     let pod = bench.start("TrainingJob", "stopped", &spec, 1);
     // The one step of the epoch is done.
