@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 
+use super::deadline::connected;
 use super::error::{DdpError, During};
 use super::flight::Flight;
+use super::roll::{FAREWELL, roll_call, wait_for};
 use super::watch::Watch;
 use crate::torch::{Endpoint, NormRanks, ProcessGroup, TorchError};
 
@@ -25,7 +27,7 @@ pub struct Rendezvous {
     pub run_id: String,
     /// Who serves the store.
     pub host: StoreHost,
-    /// How long to wait for the other ranks.
+    /// How long to wait for the other ranks, and then once more for the connections between GPUs.
     pub join_timeout: Duration,
     /// How long a collective may take before the others count as lost. Less than the slowest step is too little.
     pub timeout: Duration,
@@ -78,12 +80,6 @@ const RUN: &str = "trainyard/run";
 const WORLD_SIZE: &str = "world_size";
 /// What NCCL's own watchdog, which aborts the process, waits longer than [`Watch`], which says who is late.
 const NCCL_MARGIN: Duration = Duration::from_secs(60);
-/// How long ranks that have failed in a collective wait for the others to say the same.
-const ROLL_CALL: Duration = Duration::from_secs(3);
-/// Time in which a store answers whose host is there.
-const STORE_ANSWERS: Duration = Duration::from_secs(2);
-/// Longest time for which rank 0 keeps the store open after a meeting that failed.
-const FAREWELL: Duration = Duration::from_secs(3);
 
 impl Group {
     /// Meets the other ranks and connects to each. A world of one needs no network.
@@ -109,7 +105,9 @@ impl Group {
         check_in(&processes, rendezvous, &address, start)?;
         match backend {
             Backend::Gloo => processes.connect_gloo(&own_address(addr, *port, world_size), *timeout),
-            Backend::Nccl { device } => processes.connect_nccl(*device, *timeout + NCCL_MARGIN),
+            Backend::Nccl { device } => processes.share().and_then(|own| {
+                connected(own, *join_timeout, || processes.connect_nccl(*device, *timeout + NCCL_MARGIN))
+            }),
         }
         .during("connecting to the other ranks")?;
         let watch = match backend {
@@ -248,35 +246,6 @@ fn watch(processes: &ProcessGroup, timeout: Duration) -> Result<Watch, DdpError>
     Watch::start(own, timeout).map_err(|error| TorchError::Other(error.to_string())).during(DURING)
 }
 
-/// A roll-call after a collective that failed: every rank that is still there has failed in it as well, and says so in the
-/// store. Gives those that don't.
-pub(super) fn roll_call(processes: &ProcessGroup) -> Vec<u32> {
-    if processes.world_size() == 1 {
-        return Vec::new();
-    }
-    let key = |rank: u32| format!("here/{rank}");
-    // A store that is gone, or does not answer, is rank 0's.
-    let Some(Ok(())) = processes.ask_within(STORE_ANSWERS, move |store| store.set(&key(store.rank()), b"1")) else {
-        return vec![0];
-    };
-    let called = processes.ask_within(ROLL_CALL + STORE_ANSWERS, move |store| {
-        let start = Instant::now();
-        loop {
-            let mut absent = Vec::new();
-            for other in 0..store.world_size() {
-                if !store.has(&key(other))? {
-                    absent.push(other);
-                }
-            }
-            if absent.is_empty() || start.elapsed() > ROLL_CALL {
-                return Ok::<_, TorchError>(absent);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    });
-    called.and_then(Result::ok).unwrap_or_else(|| vec![0])
-}
-
 /// Makes sure that every process at the store belongs to this run, and that all of its ranks have come.
 fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start: Instant) -> Result<(), DdpError> {
     const DURING: &str = "meeting the other ranks";
@@ -327,13 +296,6 @@ fn check_in(store: &ProcessGroup, rendezvous: &Rendezvous, address: &str, start:
             Err(DdpError::Missing { missing, world_size: *world_size, waited: *join_timeout })
         }
         Err(source) => Err(DdpError::Torch { during: DURING, source }),
-    }
-}
-
-fn wait_for(most: Duration, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() && start.elapsed() < most {
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -5,10 +5,12 @@
 //!  Group::join ─► Ddp::new ─► [ clear_gradients ─► forward ─► backward ─► optimizer step ]*
 //! ```
 
+mod deadline;
 mod error;
 mod flight;
 mod group;
 mod plan;
+mod roll;
 mod verify;
 mod watch;
 

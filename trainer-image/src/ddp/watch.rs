@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::error::DdpError;
 use super::flight::Flight;
-use super::group::{failure, roll_call};
+use super::group::failure;
+use super::roll::roll_call;
 use crate::fault::Fault;
 use crate::torch::{self, ProcessGroup, TorchError};
 
