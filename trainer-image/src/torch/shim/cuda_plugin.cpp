@@ -24,7 +24,8 @@ void trainyard_cuda_nccl(const c10::intrusive_ptr<c10d::Store>* store, int rank,
   *backend = std::move(nccl);
 }
 
-std::string trainyard_cuda_flights() {
+std::string trainyard_cuda_flights(int index) {
+  c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
   return c10d::dump_nccl_trace_json(/* includeCollectives */ true, /* onlyActive */ true);
 }
 

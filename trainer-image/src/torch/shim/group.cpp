@@ -131,6 +131,7 @@ ty_status ty_group_connect_nccl(ty_group* group, int index, int64_t timeout_ms) 
     processes->setBoundDeviceId(at::Device(at::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)));
     c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::PrefixStore>("nccl/", group->store);
     Backend backend;
+    group->device = index;
     nccl(&store, group->rank, group->size, index, timeout_ms, &backend);
     processes->setBackend(c10::DeviceType::CUDA, Type::NCCL, backend);
     group->processes = std::move(processes);
@@ -167,7 +168,7 @@ ty_status ty_group_barrier(ty_group* group) {
 
 ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length) {
   return edge([&] {
-    std::string dump = group->gloo ? group->gloo->flights() : flights != nullptr ? flights() : "{}";
+    std::string dump = group->gloo ? group->gloo->flights() : flights != nullptr ? flights(group->device) : "{}";
     give(dump.data(), dump.size(), text, length);
   });
 }

@@ -13,4 +13,6 @@ struct ty_group {
   c10::intrusive_ptr<trainyard::RecordedGloo> gloo;
   int rank;
   int size;
+  // Index of this rank's GPU, if they are connected by NCCL.
+  int device = 0;
 };
