@@ -10,6 +10,7 @@
 //! evaluation                                    the history of a model's evaluations
 //! cuda                                          which driver runs which CUDA, which GPU runs which code
 //! xid                                           what the driver says of broken GPUs
+//! quantity                                      what an amount of Kubernetes says
 //! uri                                           where data, models and outputs are
 //! schema  rules                                 hand-written schemas and shared CEL rules
 //!
@@ -40,6 +41,7 @@ pub mod model_endpoint;
 pub mod open;
 pub mod optimizer;
 pub mod pod;
+pub mod quantity;
 pub mod reasons;
 #[cfg(feature = "kube")]
 pub mod reference;

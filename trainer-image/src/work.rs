@@ -3,6 +3,7 @@
 use std::env;
 
 use crds::contract::{self, Assignment, Cause, JobResult, TerminationMessage};
+use crds::infrastructure::Infrastructure;
 use crds::training::Precision;
 use crds::{ScoringJobSpec, TrainingJobSpec};
 use serde::Deserialize;
@@ -12,8 +13,9 @@ use tch::Device;
 use crate::affinity::Seat;
 use crate::fault::{Fault, end_with};
 use crate::place::Place;
+use crate::preflight::Requirements;
 use crate::progress::{ProgressHandle, ProgressServer};
-use crate::torch::driver;
+use crate::torch::driver::{self, GpuInfo};
 use crate::{affinity, preflight, score, train};
 
 /// What this version can be assigned.
@@ -33,12 +35,12 @@ pub fn run() -> Result<(), Fault> {
     let result = match work {
         Work::Training(job) => {
             let precision = job.spec.training.as_ref().map_or(Precision::default(), |training| training.precision);
-            let device = device(job.spec.infrastructure.device, precision, &place)?;
+            let (device, gpus) = device(&job.spec.infrastructure, precision, &place)?;
             affinity::bind(&seat(device, &place));
-            train::run(&job, &place, device, serve_progress(&place, job.attempt))?
+            train::run(&job, &place, device, &gpus, serve_progress(&place, job.attempt))?
         }
         Work::Scoring(job) => {
-            let device = device(job.spec.infrastructure.device, job.spec.precision, &place)?;
+            let (device, _) = device(&job.spec.infrastructure, job.spec.precision, &place)?;
             score::run(&job, &place, device, serve_progress(&place, job.attempt).as_ref())?
         }
     };
@@ -115,17 +117,21 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     })
 }
 
-/// The device that the manifest asks for, checked. The precision is the manifest's own: one that a retrained model brings is
-/// not known yet.
-fn device(wanted: crds::infrastructure::Device, precision: Precision, place: &Place) -> Result<Device, Fault> {
-    let gpu = preflight::choose_device(wanted, precision, place.gpus_needed())?;
-    if !gpu {
-        return Ok(Device::Cpu);
+/// The device that the manifest asks for, checked, and the GPUs of all processes of this pod. The precision is the manifest's
+/// own: one that a retrained model brings is checked once that model is read.
+fn device(
+    infrastructure: &Infrastructure,
+    precision: Precision,
+    place: &Place,
+) -> Result<(Device, Vec<GpuInfo>), Fault> {
+    let gpus = preflight::choose_device(&Requirements::of_job(infrastructure, place.gpus_needed()), precision)?;
+    if gpus.is_empty() {
+        return Ok((Device::Cpu, gpus));
     }
     crate::torch::load_cuda(&preflight::plugin())?;
     let device = Device::Cuda(place.gpu());
     preflight::try_out(device)?;
-    Ok(device)
+    Ok((device, gpus))
 }
 
 /// Where this process computes, for its CPUs to be near.

@@ -2,12 +2,13 @@
 //! [`terms`](super::terms) and counted by [`funnel`](super::funnel).
 
 use crds::infrastructure::Infrastructure;
+use crds::quantity;
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, Toleration};
 
 use super::catalogue::{Cuda, Runtime};
 use super::selector;
 use crate::observe::NodeFacts;
-use crate::observe::node::{Reading, labels, quantity};
+use crate::observe::node::{Reading, labels};
 
 /// One thing that a job asks of a node, in the order in which nodes are counted out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,8 @@ use crate::torch::driver::{DriverError, DriverReport, GpuInfo};
 /// CUDA's results of cuInit that mean "not with this driver here", not "broken": stub library, driver too old, no device,
 /// versions of library and kernel module apart, forward compatibility not for this GPU.
 const UNSUPPORTED: [i32; 5] = [34, 35, 100, 803, 804];
+/// The part of a GPU's memory that its driver keeps at most: one of so many.
+const KEPT: u64 = 16;
 /// CUDA's result for a pod that sees none of the machine's GPUs.
 const NO_DEVICE: i32 = 100;
 
@@ -36,7 +38,8 @@ pub fn run(host: &Host, needs: &Requirements) -> Verdict {
     verdict.gpus = gpus;
     verdict.check("number of GPUs", |gpus| number(gpus, needs.processes));
     verdict.check("architecture", |gpus| architecture(gpus, needs));
-    verdict.check("memory", |gpus| memory(gpus, needs.min_memory));
+    verdict.check("product", |gpus| product(own(gpus, needs), &needs.products));
+    verdict.check("memory", |gpus| memory(own(gpus, needs), needs.min_memory));
     health::add(&mut verdict, host);
     verdict
 }
@@ -171,11 +174,46 @@ fn architecture(gpus: &[GpuInfo], needs: &Requirements) -> Outcome {
     }
 }
 
+/// The GPUs that the processes take, which are the first ones.
+fn own<'a>(gpus: &'a [GpuInfo], needs: &Requirements) -> &'a [GpuInfo] {
+    &gpus[..gpus.len().min(needs.processes as usize)]
+}
+
+fn product(gpus: &[GpuInfo], products: &[String]) -> Outcome {
+    match gpus.iter().find(|gpu| !products.is_empty() && !products.iter().any(|product| is_of(gpu, product))) {
+        None => Outcome::Passed(gpus.iter().map(|gpu| gpu.name.as_str()).collect::<Vec<_>>().join(", ")),
+        Some(gpu) => unsupported(
+            format!("the GPU is {}, and {} will do", gpu.name, products.join(" or ")),
+            format!(
+                "add {} to infrastructure.gpu.products, or place the job on GPUs of those products",
+                label(&gpu.name)
+            ),
+        ),
+    }
+}
+
+/// Whether a GPU is of the product that NVIDIA's GPU feature discovery names so: a slice is also one of its whole GPU, and
+/// GPUs that are shared in turns may have a word for it behind their name.
+fn is_of(gpu: &GpuInfo, product: &str) -> bool {
+    let name = label(&gpu.name);
+    let whole = name.split_once("-MIG-").map_or(name.as_str(), |(whole, _)| whole);
+    [product, product.trim_end_matches("-SHARED")].iter().any(|product| [name.as_str(), whole].contains(product))
+}
+
+/// A product's name as GPU feature discovery makes a label's value of it.
+fn label(name: &str) -> String {
+    let words = name.split_whitespace();
+    let kept =
+        |word: &str| word.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect::<String>();
+    words.map(kept).filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+/// Compares with what CUDA gives to programs; the label of a node, by which people ask, counts what the driver keeps too.
 fn memory(gpus: &[GpuInfo], least: Option<u64>) -> Outcome {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let seen = || gpus.iter().map(|gpu| gib(gpu.memory)).collect::<Vec<_>>().join(", ");
     match (least, gpus.iter().min_by_key(|gpu| gpu.memory)) {
-        (Some(least), Some(gpu)) if gpu.memory < least => unsupported(
+        (Some(least), Some(gpu)) if gpu.memory < least - least / KEPT => unsupported(
             format!("{} has {} of memory, and {} are asked for", gpu.name, gib(gpu.memory), gib(least)),
             "place the job on larger GPUs, or lower infrastructure.gpu.minMemory",
         ),

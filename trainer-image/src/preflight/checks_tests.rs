@@ -27,6 +27,7 @@ fn machine() -> Machine {
     let needs = Requirements {
         device: Device::Auto,
         processes: 1,
+        products: Vec::new(),
         min_memory: None,
         cuda: BUILT_FOR,
         architectures: BUILT_ARCHITECTURES.to_vec(),
@@ -210,6 +211,31 @@ fn each_machine_gets_the_device_it_can_use_and_a_cause_that_helps() {
             )),
         ),
         (
+            "40Gi of a GPU's 40 GiB, of which its driver keeps some",
+            good()
+                .library(13_000, &[GpuInfo { memory: 42_297_786_368, ..gpu("NVIDIA A100-SXM4-40GB", "8.0", 0) }])
+                .needs(|needs| needs.min_memory = Some(40 << 30)),
+            None,
+        ),
+        (
+            "another product",
+            good()
+                .library(13_000, &[gpu("Tesla T4", "7.5", 16)])
+                .needs(|needs| needs.products = ["NVIDIA-H200", "NVIDIA-L4"].map(str::to_owned).to_vec()),
+            Some((
+                "product",
+                Cause::GpuUnsupported,
+                "the GPU is Tesla T4, and NVIDIA-H200 or NVIDIA-L4 will do".into(),
+            )),
+        ),
+        (
+            "a GPU beyond those of the processes is of another product",
+            good()
+                .library(13_000, &[gpu("NVIDIA H200", "9.0", 141), gpu("Tesla T4", "7.5", 16)])
+                .needs(|needs| (needs.products, needs.min_memory) = (vec!["NVIDIA-H200".to_owned()], Some(80 << 30))),
+            None,
+        ),
+        (
             "a build for CPUs",
             good().needs(|needs| needs.plugin = "/nowhere/plugin.so".into()),
             Some((
@@ -249,6 +275,32 @@ fn each_machine_gets_the_device_it_can_use_and_a_cause_that_helps() {
         }
         assert_eq!(machine.verdict(Device::Cpu).device().unwrap(), Device::Cpu, "{case}");
     }
+}
+
+#[test]
+fn products_are_named_as_gpu_feature_discovery_names_them() {
+    for (name, product, fits) in [
+        ("NVIDIA H100 80GB HBM3", "NVIDIA-H100-80GB-HBM3", true),
+        ("NVIDIA H100 80GB HBM3", "NVIDIA-H100-80GB-HBM3-SHARED", true),
+        ("NVIDIA H100 80GB HBM3", "NVIDIA-H100", false),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", true),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA-H100-80GB-HBM3", true),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA-H100-80GB-HBM3-MIG-2g.20gb", false),
+        ("GRID  T4-8Q (vGPU)", "GRID-T4-8Q-vGPU", true),
+    ] {
+        let machine = good().library(13_000, &[gpu(name, "9.0", 80)]);
+        let machine = machine.needs(|needs| needs.products = vec![product.to_owned()]);
+        let device = machine.verdict(Device::Auto).device().unwrap();
+        assert_eq!(device == Device::Gpu, fits, "{name} for {product}");
+    }
+}
+
+#[test]
+fn a_job_s_wishes_are_requirements() {
+    let gpu = serde_json::json!({"gpu": {"products": ["NVIDIA-L4"], "minMemory": "20Gi"}, "device": "Gpu"});
+    let needs = Requirements::of_job(&serde_json::from_value(gpu).unwrap(), 2);
+    let given = (needs.device, needs.processes, needs.products.as_slice(), needs.min_memory);
+    assert_eq!(given, (Device::Gpu, 2, ["NVIDIA-L4".to_owned()].as_slice(), Some(20 << 30)));
 }
 
 #[test]
@@ -333,6 +385,7 @@ driver version  failed   1.2 ms  the driver is 525.60.13, and this build's CUDA 
 driver library  skipped  1.2 ms  driver version failed
 number of GPUs  skipped  1.2 ms  driver version failed
 architecture    skipped  1.2 ms  driver version failed
+product         skipped  1.2 ms  driver version failed
 memory          skipped  1.2 ms  driver version failed
 memory errors   skipped  1.2 ms  driver version failed
 clocks          skipped  1.2 ms  driver version failed
@@ -353,7 +406,7 @@ fn the_json_for_programs_has_the_gpus_and_every_check() {
     let results: Vec<_> =
         told["checks"].as_array().unwrap().iter().map(|check| check["result"].as_str().unwrap()).collect();
     // Nobody has asked its management library, and the kernel's log is not there.
-    assert_eq!(results, [["Passed"; 7].as_slice(), &["Skipped"; 4]].concat());
+    assert_eq!(results, [["Passed"; 8].as_slice(), &["Skipped"; 4]].concat());
     let broken: serde_json::Value =
         serde_json::from_str(&report::to_json(&good().fails(999).verdict(Device::Auto))).unwrap();
     assert_eq!((&broken["device"], &broken["checks"][3]["cause"]), (&serde_json::Value::Null, &"NodeFault".into()));

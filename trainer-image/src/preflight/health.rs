@@ -51,9 +51,9 @@ fn unasked(error: &crate::torch::driver::DriverError) -> String {
     format!("{error}; the NVIDIA container toolkit mounts it where NVIDIA_DRIVER_CAPABILITIES has utility")
 }
 
-/// Each GPU that this process sees with what is known of it. A slice is as its GPU is.
+/// Each GPU that this process sees with what is known of it.
 fn of<'a>(gpus: &'a [GpuInfo], states: &'a [GpuState]) -> Vec<(&'a GpuInfo, &'a GpuState)> {
-    let state = |gpu: &GpuInfo| states.iter().find(|state| state.uuid == gpu.uuid || state.slices.contains(&gpu.uuid));
+    let state = |gpu: &GpuInfo| states.iter().find(|state| state.is_of(gpu));
     gpus.iter().filter_map(|gpu| Some((gpu, state(gpu)?))).collect()
 }
 

@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 
 use crds::contract::{Cause, env};
 use crds::cuda::{Architecture, CudaVersion};
-use crds::infrastructure::Device;
+use crds::infrastructure::{Device, Gpu, Infrastructure};
+use crds::quantity;
 use crds::training::Precision;
 
 use crate::fault::Fault;
@@ -55,7 +56,9 @@ pub struct Requirements {
     pub device: Device,
     /// Processes that take a GPU of their own each, of those that this process sees.
     pub processes: u32,
-    /// Least memory of each GPU in bytes.
+    /// Products of which each of their GPUs has to be one, as labels of nodes name them; empty for any.
+    pub products: Vec<String>,
+    /// Least memory of each of their GPUs in bytes, as labels of nodes count it.
     pub min_memory: Option<u64>,
     /// CUDA version of this build.
     pub cuda: CudaVersion,
@@ -71,10 +74,24 @@ impl Requirements {
         Requirements {
             device,
             processes,
+            products: Vec::new(),
             min_memory: None,
             cuda: BUILT_FOR,
             architectures: BUILT_ARCHITECTURES.to_vec(),
             plugin: plugin(),
+        }
+    }
+
+    /// Those of a job with so many processes on this machine.
+    pub fn of_job(infrastructure: &Infrastructure, processes: u32) -> Requirements {
+        let Gpu { products, min_memory, .. } = &infrastructure.gpu;
+        // What is no quantity asks for more than there is.
+        let bytes =
+            |memory: &str| quantity::ceiling(memory).map_or(u64::MAX, |least| least.try_into().unwrap_or(u64::MAX));
+        Requirements {
+            products: products.clone(),
+            min_memory: min_memory.as_ref().map(|memory| bytes(&memory.0)),
+            ..Requirements::of_this_build(infrastructure.device, processes)
         }
     }
 }
@@ -102,14 +119,14 @@ pub(crate) fn precision_fault(precision: Precision, gpus: &[GpuInfo]) -> Option<
     )
 }
 
-/// Whether the work goes on a GPU, where so many processes need one each. Says why in the log, once per pod.
+/// The GPUs that the work goes on, one for each process; none where it goes on CPUs. Says why in the log, once per pod.
 ///
 /// # Errors
 /// [`GpuUnsupported`](crds::contract::Cause::GpuUnsupported) if a GPU is asked for and there is none that can be used, and
 /// [`NodeFault`](crds::contract::Cause::NodeFault) if there is one that is broken, also for [`Device::Auto`]; the first of
 /// them, too, if a GPU is chosen that doesn't have the precision.
-pub fn choose_device(wanted: Device, precision: Precision, processes: u32) -> Result<bool, Fault> {
-    let verdict = run(&Host::this_machine(), &Requirements::of_this_build(wanted, processes));
+pub fn choose_device(needs: &Requirements, precision: Precision) -> Result<Vec<GpuInfo>, Fault> {
+    let mut verdict = run(&Host::this_machine(), needs);
     let first = std::env::var(env::LOCAL_RANK).map_or(true, |rank| rank == "0");
     let chosen = verdict.device()?;
     if first {
@@ -118,10 +135,11 @@ pub fn choose_device(wanted: Device, precision: Precision, processes: u32) -> Re
             tracing::warn!("{message}: {hint}");
         }
     }
-    match precision_fault(precision, &verdict.gpus) {
-        Some(fault) if chosen == Device::Gpu => Err(fault),
-        _ => Ok(chosen == Device::Gpu),
+    if chosen != Device::Gpu {
+        return Ok(Vec::new());
     }
+    verdict.gpus.truncate(needs.processes as usize);
+    precision_fault(precision, &verdict.gpus).map_or(Ok(verdict.gpus), Err)
 }
 
 /// What `trainer preflight` does: makes the checks, on GPUs those of computing as well, prints them as a table or as JSON and

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use super::driver::{DriverError, MOST_DEVICES, RawReport, text};
+use super::driver::{DriverError, GpuInfo, MOST_DEVICES, RawReport, text};
 
 /// The name by which the dynamic linker finds the library.
 pub const LIBNVML: &str = "libnvidia-ml.so.1";
@@ -36,6 +36,13 @@ pub struct GpuState {
     pub celsius: Option<u32>,
     /// Share of the last moments in which it computed, in percent.
     pub busy: Option<u32>,
+}
+
+impl GpuState {
+    /// Whether this is the state of `gpu`. A slice is as its GPU is.
+    pub(crate) fn is_of(&self, gpu: &GpuInfo) -> bool {
+        self.uuid == gpu.uuid || self.slices.contains(&gpu.uuid)
+    }
 }
 
 /// Rows of a GPU's memory that broke.

@@ -5,15 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tch::Device;
-
-use crate::torch::driver::DriverError;
+use crate::torch::driver::{DriverError, GpuInfo};
 use crate::torch::nvml::{GpuState, LIBNVML, ask};
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// What was seen of all GPUs so far.
+/// What was seen of the job's GPUs so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Figures {
     looks: f64,
@@ -49,16 +47,20 @@ pub(super) struct GpuUse {
 }
 
 impl GpuUse {
-    /// Begins to look, where the training is on a GPU.
-    pub(super) fn of(device: Device) -> Option<GpuUse> {
-        device.is_cuda().then(|| GpuUse::start(EVERY, || ask(LIBNVML)))
+    /// Begins to look at these GPUs, if there are any; the machine may have others.
+    pub(super) fn of(gpus: &[GpuInfo]) -> Option<GpuUse> {
+        (!gpus.is_empty()).then(|| GpuUse::start(EVERY, gpus.to_vec(), || ask(LIBNVML)))
     }
 
-    fn start(every: Duration, ask: impl Fn() -> Result<Vec<GpuState>, DriverError> + Send + 'static) -> GpuUse {
+    fn start(
+        every: Duration,
+        gpus: Vec<GpuInfo>,
+        ask: impl Fn() -> Result<Vec<GpuState>, DriverError> + Send + 'static,
+    ) -> GpuUse {
         let figures = Arc::<Mutex<Figures>>::default();
         let (stop, stopped) = channel();
         let shared = figures.clone();
-        let look = move || watch(&stopped, every, &ask, &shared);
+        let look = move || watch(&stopped, every, &gpus, &ask, &shared);
         // Without the thread the report says less.
         let _ = std::thread::Builder::new().name("gpu-use".to_owned()).spawn(look);
         GpuUse { figures, _stop: stop }
@@ -73,6 +75,7 @@ impl GpuUse {
 fn watch(
     stopped: &Receiver<()>,
     every: Duration,
+    gpus: &[GpuInfo],
     ask: &impl Fn() -> Result<Vec<GpuState>, DriverError>,
     figures: &Mutex<Figures>,
 ) {
@@ -80,7 +83,7 @@ fn watch(
         // A library that is not there now will not come.
         let Ok(states) = ask() else { return };
         let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
-        states.iter().for_each(|state| figures.add(state));
+        states.iter().filter(|state| gpus.iter().any(|gpu| state.is_of(gpu))).for_each(|state| figures.add(state));
     }
 }
 
@@ -89,23 +92,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_seen_is_averaged_and_the_highest_is_kept() {
-        let state = |busy, celsius, free| GpuState {
+    fn what_is_seen_of_the_job_s_gpus_is_averaged_and_the_highest_is_kept() {
+        let gpu = |uuid: &str| GpuInfo {
+            name: "NVIDIA H200".to_owned(),
+            uuid: uuid.to_owned(),
+            memory: 100,
+            architecture: "9.0".parse().unwrap(),
+        };
+        let state = |uuid: &str, busy, celsius, free| GpuState {
+            uuid: uuid.to_owned(),
             busy: Some(busy),
             celsius: Some(celsius),
             memory: Some(100),
             free: Some(free),
             ..GpuState::default()
         };
-        let seen = GpuUse::start(Duration::from_millis(1), move || {
-            Ok(vec![state(90, 60, 40), state(70, 66, 20), GpuState::default()])
-        });
+        let slice = GpuState { slices: vec!["slice".to_owned()], ..state("cut", 70, 66, 20) };
+        let states = vec![state("own", 90, 60, 40), slice, state("another job's", 0, 99, 0), GpuState::default()];
+        let seen = GpuUse::start(Duration::from_millis(1), vec![gpu("own"), gpu("slice")], move || Ok(states.clone()));
         while seen.figures().busy().is_none() {
             std::thread::yield_now();
         }
         let figures = seen.figures();
         assert_eq!(figures.busy().map(|busy| (busy * 100.0).round()), Some(80.0));
         assert_eq!((figures.celsius, figures.memory), (Some(66), Some((80, 100))));
-        assert!(GpuUse::of(Device::Cpu).is_none());
+        assert!(GpuUse::of(&[]).is_none());
     }
 }

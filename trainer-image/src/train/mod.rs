@@ -14,6 +14,7 @@ mod left_out;
 mod parent;
 mod position;
 mod provenance;
+mod recipe;
 mod replica;
 mod report;
 mod results;
@@ -47,11 +48,12 @@ use crate::progress::{Meter, ProgressHandle};
 use crate::storage::path_of;
 use crate::tensorboard::{Events, Publisher};
 use crate::torch::allow_only_deterministic;
+use crate::torch::driver::GpuInfo;
 
 /// How long a rank waits for rank 0's list of the data.
 const LISTING: Duration = Duration::from_secs(600);
 
-/// Trains as one of the job's processes. Rank 0 returns what the job leaves behind.
+/// Trains as one of the job's processes on `device`, one of this pod's `gpus` or a CPU. Rank 0 returns what the job leaves behind.
 ///
 /// # Errors
 /// Whatever ends a training early, with its cause; [`Cause::Preempted`] after SIGTERM, with a checkpoint committed.
@@ -59,10 +61,11 @@ pub fn run(
     job: &Assignment<TrainingJobSpec>,
     place: &Place,
     device: Device,
+    gpus: &[GpuInfo],
     progress: Option<ProgressHandle>,
 ) -> Result<Option<JobResult>, Fault> {
     let output = path_of(&job.spec.output.uri)?;
-    let setup = Setup::new(job, place, device)?;
+    let setup = Setup::new(job, place, device, gpus)?;
     if setup.recipe.training.deterministic {
         allow_only_deterministic()?;
     }

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::gpu_use::GpuUse;
 use super::parent::{self, Parent};
+use super::recipe;
 use super::replica::StepSettings;
 use crate::data::{Augmentation, Dataset, Finding, Images, Labels, Preprocessing, Sampler, Source, View, check, open};
 use crate::ddp::DdpOptions;
@@ -21,6 +22,7 @@ use crate::model::{self, Card, Saved};
 use crate::optim::{Ema, GradientScaler, Schedule};
 use crate::place::Place;
 use crate::storage::{self, is_remote, path_of};
+use crate::torch::driver::GpuInfo;
 use crate::torch::{is_deterministic, set_channels_last};
 use crate::zoo::{Blueprint, Model, WeightsError, read_weights};
 
@@ -44,16 +46,19 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Resolves a job on `device`.
-    pub(super) fn new(job: &Assignment<TrainingJobSpec>, place: &Place, device: Device) -> Result<Setup, Fault> {
+    /// Resolves a job on `device`; `gpus` are those of this pod's processes, none on CPUs.
+    pub(super) fn new(
+        job: &Assignment<TrainingJobSpec>,
+        place: &Place,
+        device: Device,
+        gpus: &[GpuInfo],
+    ) -> Result<Setup, Fault> {
         let spec = &job.spec;
         let parent = match &spec.retrain_from {
             Some(reference) => Some(model::open(&reference_path(reference.uri.as_deref())?)?),
             None => None,
         };
-        let recipe = spec
-            .recipe(parent.as_ref().map(|parent| &parent.card.recipe))
-            .map_err(|error| Fault::new(Cause::BadSpec, error.to_string()))?;
+        let recipe = recipe::resolve(spec, parent.as_ref().map(|parent| &parent.card.recipe), gpus)?;
         let before = if place.is_first() { model_before(spec, &recipe)? } else { None };
         let (training, validation) = list(&recipe)?;
         let preprocessing = Preprocessing::from(&recipe.data);
@@ -109,7 +114,7 @@ impl Setup {
             step,
             class_weights,
             device,
-            gpu_use: if place.is_first() { GpuUse::of(device) } else { None },
+            gpu_use: if place.is_first() { GpuUse::of(gpus) } else { None },
         })
     }
 

@@ -3,11 +3,11 @@
 //! Nothing a node says makes this fail: a label that should be a number and is none is kept as [`Reading::Malformed`].
 
 pub mod labels;
-pub mod quantity;
 
 use std::collections::BTreeMap;
 
 use crds::cuda::{Architecture, DriverVersion};
+use crds::quantity;
 use crds::xid::Xid;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
