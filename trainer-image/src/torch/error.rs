@@ -20,7 +20,7 @@ pub enum TorchError {
     #[error("GPU memory ran out: {0}; use a smaller batch or image, or a GPU with more memory")]
     GpuMemory(String),
     /// The driver or the GPU's architecture does not fit this build of libtorch, or there is no GPU.
-    #[error("the GPU can't be used: {0}; use a node whose driver and GPU fit the runtime")]
+    #[error("the GPU can't be used: {0}; use a node whose driver and GPU fit the runtime, or another precision")]
     GpuUnsupported(String),
     /// The GPU itself or its link failed.
     #[error("the GPU failed: {0}")]
@@ -60,20 +60,32 @@ const ONE_VALUE: &str = "Expected more than 1 value per channel when training";
 type Sort = fn(String) -> TorchError;
 
 /// Texts of libtorch, Gloo and NCCL by which failures are told apart that share one exception type, in order of trust.
-const PHRASES: [(&str, Sort); 34] = [
+const PHRASES: [(&str, Sort); 43] = [
     ("CUDA driver version is insufficient", TorchError::GpuUnsupported),
     ("no CUDA-capable device", TorchError::GpuUnsupported),
     ("no kernel image is available", TorchError::GpuUnsupported),
+    ("invalid device function", TorchError::GpuUnsupported),
     ("Found no NVIDIA driver", TorchError::GpuUnsupported),
     ("CUDA out of memory", TorchError::GpuMemory),
     // CUDA's runtime and driver, NCCL, cuBLAS, cuDNN: what they take they take beside libtorch's allocator.
     ("error: out of memory", TorchError::GpuMemory),
     ("'out of memory'", TorchError::GpuMemory),
     ("_STATUS_ALLOC_FAILED", TorchError::GpuMemory),
+    // Their handles are made on first use, and what they lack then is mostly memory.
+    ("_STATUS_NOT_INITIALIZED", TorchError::GpuMemory),
     ("DEVICE_ALLOCATION_FAILED", TorchError::GpuMemory),
     ("HOST_ALLOCATION_FAILED", TorchError::HostMemory),
     ("DefaultCPUAllocator: not enough memory", TorchError::HostMemory),
     ("DefaultCPUAllocator: can't allocate memory", TorchError::HostMemory),
+    // A shape, a precision or a version that these libraries have no code for on this GPU.
+    ("_STATUS_NOT_SUPPORTED", TorchError::GpuUnsupported),
+    ("_STATUS_ARCH_MISMATCH", TorchError::GpuUnsupported),
+    ("VERSION_MISMATCH", TorchError::GpuUnsupported),
+    // The program has asked for what can't be: another GPU would say the same.
+    ("_STATUS_BAD_PARAM", TorchError::Other),
+    ("device-side assert triggered", TorchError::Other),
+    ("invalid configuration argument", TorchError::Other),
+    ("_STATUS_INVALID_VALUE", TorchError::Other),
     ("CUDA error", TorchError::DeviceFault),
     ("CUDNN_STATUS", TorchError::DeviceFault),
     ("CUBLAS_STATUS", TorchError::DeviceFault),
@@ -224,6 +236,17 @@ mod tests {
             (1, "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "gpu-memory"),
             (1, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "gpu-memory"),
             (1, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED", "host-memory"),
+            (1, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "gpu-memory"),
+            (1, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed", "gpu-unsupported"),
+            (1, "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED_SHAPE", "gpu-unsupported"),
+            (1, "CUDA error: CUBLAS_STATUS_ARCH_MISMATCH when calling `cublasGemmEx(`", "gpu-unsupported"),
+            (1, "cuDNN error: CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH", "gpu-unsupported"),
+            (1, "cuDNN error: CUDNN_STATUS_BAD_PARAM", "other"),
+            (1, "CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm(`", "other"),
+            (5, "CUDA error: device-side assert triggered", "other"),
+            (5, "CUDA error: invalid configuration argument", "other"),
+            (5, "CUDA error: invalid device function", "gpu-unsupported"),
+            (1, "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(`", "device-fault"),
             (1, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "device-fault"),
             (5, "CUDA error: an illegal memory access was encountered", "device-fault"),
             (5, "CUDA error: CUDA driver version is insufficient for CUDA runtime version", "gpu-unsupported"),
