@@ -77,7 +77,8 @@ pub struct ScoringJobSpec {
     /// Number format of convolutions and matrix products.
     #[serde(default)]
     pub precision: Precision,
-    /// Classes of which each row has name and probability, the most probable ones first.
+    /// Classes of which each row has name and probability, the most probable ones first. A model of up to 1,000 classes gives
+    /// each row the probability of every class besides.
     #[serde(default = "top_k")]
     #[schemars(range(min = 1, max = 1000))]
     pub top_k: u32,
@@ -113,7 +114,8 @@ pub struct ScoringData {
     #[serde(default = "image_column")]
     #[schemars(length(min = 1, max = 256))]
     pub image_column: String,
-    /// Column of a table that has the class. Read only if evaluate is true.
+    /// Column of a table that has the class, where there is one. Rows repeat it, and if evaluate is true, the model is judged
+    /// by it.
     #[serde(default = "label_column")]
     #[schemars(length(min = 1, max = 256))]
     pub label_column: String,

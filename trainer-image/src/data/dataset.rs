@@ -88,9 +88,9 @@ pub struct Dataset {
     pub samples: Vec<Sample>,
     /// Where in tar files the samples lie, if they do.
     pub archive: Option<Arc<Archive>>,
-    /// Labels that are none of the classes, each with the number of samples that have it: those of the whole source, where labels
-    /// are [optional](Labels::Optional).
-    pub strangers: BTreeMap<String, usize>,
+    /// Labels that are none of the classes, each with the indices of the samples that have it: those of the whole source, where
+    /// labels are [optional](Labels::Optional).
+    pub strangers: BTreeMap<String, Vec<usize>>,
 }
 
 /// A sample before its class has a number.
@@ -115,7 +115,7 @@ pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
             (root, listed)
         }
         Format::Csv | Format::JsonLines | Format::Parquet => {
-            let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let root = folder_of(path);
             let rows = match format {
                 Format::Csv => table::csv(source)?,
                 Format::Parquet => parquet(source)?,
@@ -135,6 +135,29 @@ pub fn open(source: &Source, labels: Labels<'_>) -> Result<Dataset, DataError> {
         return Err(DataError::Empty { path: path.clone() });
     }
     Ok(Dataset { archive, ..number(path, root, listed, labels)? })
+}
+
+/// The samples of an earlier list of a source, which is not listed again: only tar files are, for where in them samples lie.
+pub fn reopen(source: &Source, classes: &[String], samples: Vec<Sample>) -> Result<Dataset, DataError> {
+    let (root, archive) = match format_of(source)? {
+        Format::ImageFolder | Format::Auto => (source.path.clone(), None),
+        Format::WebDataset => {
+            let (root, _, found) = archive::list(source, false)?;
+            (root, Some(Arc::new(found)))
+        }
+        Format::Csv | Format::JsonLines | Format::Parquet => (folder_of(&source.path).to_owned(), None),
+    };
+    Ok(Dataset { root, classes: classes.to_vec(), samples, archive, strangers: BTreeMap::new() })
+}
+
+/// Whether a source names each sample's label itself. The names of folders may be labels, and may mean something else.
+pub fn names_labels(source: &Source) -> Result<bool, DataError> {
+    Ok(!matches!(format_of(source)?, Format::ImageFolder | Format::Auto))
+}
+
+/// The folder that a table lies in, to which its paths are relative.
+fn folder_of(table: &Path) -> &Path {
+    table.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// How a source lists its images, found out where it doesn't say, and checked where a look tells.
@@ -187,10 +210,11 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
         return Err(DataError::FewClasses { path: source.to_owned(), there });
     }
     let numbers: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-    let mut strangers = BTreeMap::new();
+    let mut strangers = BTreeMap::<String, Vec<usize>>::new();
     let samples = listed
         .into_iter()
-        .map(|Listed { path, class, line }| {
+        .enumerate()
+        .map(|(index, Listed { path, class, line })| {
             let label = class.as_deref().and_then(|class| numbers.get(class).copied());
             if let (Labels::Known(_), None) = (labels, label) {
                 let place = match line {
@@ -201,7 +225,7 @@ fn number(source: &Path, root: PathBuf, listed: Vec<Listed>, labels: Labels<'_>)
                 return Err(DataError::UnknownClass { place, class, known: classes.len() });
             }
             if let (Some(class), None) = (class, label) {
-                *strangers.entry(class).or_default() += 1;
+                strangers.entry(class).or_default().push(index);
             }
             Ok(Sample { path, label })
         })

@@ -40,7 +40,7 @@ mod view;
 pub use archive::Archive;
 pub use augment::{Augmentation, RandomCrop};
 pub use checks::{Finding, check};
-pub use dataset::{Dataset, Format, Labels, Sample, Source, open};
+pub use dataset::{Dataset, Format, Labels, Sample, Source, names_labels, open, reopen};
 pub use decode::{Decoder, MAX_PIXELS};
 pub(crate) use error::TOO_MANY_BROKEN;
 pub use error::{DataError, ImageFault};

@@ -64,8 +64,6 @@ pub(super) struct Subject {
     pub(super) data: String,
     /// Where the images are read from.
     pub(super) images: Dataset,
-    /// [`Dataset::digest`] of all images.
-    pub(super) images_digest: String,
     /// URI of the output.
     pub(super) output: String,
     pub(super) job: Owner,
@@ -215,7 +213,7 @@ impl Judge {
         training: Option<&History>,
         drift: Option<&Drift>,
     ) -> Result<String, Fault> {
-        let Subject { card, images, images_digest, .. } = &self.subject;
+        let Subject { card, images, .. } = &self.subject;
         let lead = format!("{} scored {} images", card.architecture.name(), manifest.rows.inputs);
         let mut decoder = Decoder::new(MAX_PIXELS);
         let wrong = all.worst.predictions().iter();
@@ -232,7 +230,7 @@ impl Judge {
                     relation: Relation::Training,
                     name: &card.origin.job,
                     summary: history.evaluation.as_ref()?,
-                    same_images: history.validation_digest.as_ref() == Some(images_digest),
+                    same_images: history.validation_digest.as_ref() == Some(&manifest.inputs.images_digest),
                 })
             }),
             wrong: wrong.collect(),

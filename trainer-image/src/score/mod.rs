@@ -1,7 +1,7 @@
 //! Scores images with a trained model: the work of one process of a ScoringJob. Each process is a shard of its own.
 //!
 //! ```text
-//!  model folder ─► list ─► output: claim, freeze ─► pipeline: load ─► network ─► rows ─► commit ─► finish ─► judge
+//!  model folder ─► list, once ─► output: claim, freeze ─► pipeline: load ─► network ─► rows ─► commit ─► finish ─► judge
 //! ```
 
 mod drift;
@@ -11,6 +11,7 @@ pub mod output;
 mod pipeline;
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use crds::ScoringJobSpec;
@@ -18,9 +19,12 @@ use crds::contract::{Assignment, Cause, JobResult};
 use tch::Device;
 
 use self::judge::{Judge, Judgement, Subject};
-use self::output::{Input as Image, Layout, Manifest, Output, Request};
+use self::output::{Input as Image, Layout, Listing, Manifest, Output, Request};
 use self::pipeline::{Pipeline, requests};
-use crate::data::{Dataset, Failures, Images, Labels, Loader, Options, Sample, Source, View, default_threads, open};
+use crate::data::{
+    Dataset, Failures, Images, Labels, Loader, Options, Sample, Source, View, default_threads, names_labels, open,
+    reopen,
+};
 use crate::fault::Fault;
 use crate::inference::{Classifier, Settings};
 use crate::model::{self, Saved};
@@ -55,11 +59,8 @@ pub fn run(
         image_column: spec.data.image_column.clone(),
         label_column: spec.data.label_column.clone(),
     };
-    let listed = open(&source, Labels::Optional(&classes))?;
-    let not_judged = if spec.evaluate { labels::check(&listed, &spec.data.uri)? } else { None };
-    let inputs: Vec<Image> =
-        listed.samples.iter().map(|sample| Image { path: sample.path.clone(), label: sample.label }).collect();
     let folder = path_of(&spec.output.uri)?;
+    let (listing, images) = list(spec, &source, &classes, &folder)?;
     let job_owner = owner(job);
     let (shard, shards) =
         (job.member * place.local_world_size + place.local_rank, job.members * place.local_world_size);
@@ -70,26 +71,29 @@ pub fn run(
         classes: &classes,
         layout: Layout { all_classes: classes.len() <= COLUMNS, top_k: spec.top_k },
         model_digest: &digest,
-        inputs: &inputs,
+        listing: listing.as_ref(),
         shard,
         shards,
     };
+    let output = Output::open(&request)?;
     let judge = spec.evaluate.then(|| {
         let subject = Subject {
             model,
             model_digest: digest.clone(),
             card: saved.card.clone(),
             data: spec.data.uri.clone(),
-            images: listed.subset(&[]),
-            images_digest: listed.digest(),
+            images: images.clone(),
             output: spec.output.uri.clone(),
             job: job_owner.clone(),
         };
         Judge::new(&folder, shard, subject)
     });
-    let manifest = match Output::open(&request)? {
+    let manifest = match output {
         Output::Finished { manifest, .. } => Some(manifest),
         Output::Resume(mut writer) => {
+            if let Some(note) = writer.inputs_done().note {
+                tracing::warn!("{}: {note}", spec.data.uri);
+            }
             if writer.inputs_changed() {
                 tracing::warn!(
                     "the data has changed since the job started: the images of the first listing are scored"
@@ -97,7 +101,7 @@ pub fn run(
             }
             let samples = writer.inputs().iter();
             let samples = samples.map(|image| Sample { path: image.path.clone(), label: image.label }).collect();
-            let dataset = Dataset { samples, ..listed };
+            let dataset = Dataset { samples, ..images };
             let pipeline = pipeline(spec, place, saved, dataset, device, writer.missing())?;
             pipeline.run(&mut writer, judge.as_ref(), progress)?;
             writer.finish()?.manifest
@@ -105,17 +109,43 @@ pub fn run(
     };
     let Some(manifest) = manifest else { return Ok(None) };
     let judgement = judge.map(|judge| judge.conclude(&manifest)).transpose()?;
-    Ok(Some(result(spec, &manifest, judgement, not_judged)))
+    Ok(Some(result(spec, &manifest, judgement)))
 }
 
-fn result(
+/// The images to score, and where they are read from. There is no list where an earlier shard or attempt has made one: what
+/// has come since changes nothing.
+fn list(
     spec: &ScoringJobSpec,
-    manifest: &Manifest,
-    judgement: Option<Judgement>,
-    not_judged: Option<String>,
-) -> JobResult {
+    source: &Source,
+    classes: &[String],
+    folder: &Path,
+) -> Result<(Option<Listing>, Dataset), Fault> {
+    let again = || -> Result<(Option<Listing>, Dataset), Fault> { Ok((None, reopen(source, classes, Vec::new())?)) };
+    if Output::has_listing(folder)? {
+        return again();
+    }
+    let listed = open(source, Labels::Optional(classes))?;
+    let note = match spec.evaluate.then(|| labels::check(&listed, &spec.data.uri)).transpose() {
+        Ok(note) => note.flatten(),
+        // Another shard may have listed them meanwhile, and found them good.
+        Err(_) if Output::has_listing(folder)? => return again(),
+        Err(fault) => return Err(fault),
+    };
+    let (images, images_digest) = (listed.subset(&[]), listed.digest());
+    let samples = listed.samples.into_iter();
+    let mut inputs: Vec<Image> = samples.map(|Sample { path, label }| Image { path, label, stranger: None }).collect();
+    if spec.evaluate || names_labels(source)? {
+        for (text, of) in listed.strangers {
+            of.into_iter().for_each(|index| inputs[index].stranger = Some(text.clone()));
+        }
+    }
+    Ok((Some(Listing { inputs, images_digest, note }), images))
+}
+
+fn result(spec: &ScoringJobSpec, manifest: &Manifest, judgement: Option<Judgement>) -> JobResult {
     let accuracy = judgement.as_ref().map(|judgement| judgement.accuracy);
-    let notes: Vec<String> = not_judged.into_iter().chain(judgement.and_then(|judgement| judgement.note)).collect();
+    let unknown = manifest.inputs.note.clone();
+    let notes: Vec<String> = unknown.into_iter().chain(judgement.and_then(|judgement| judgement.note)).collect();
     JobResult {
         uri: spec.output.uri.clone(),
         digest: Some(manifest.digest()),

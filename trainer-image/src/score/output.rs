@@ -43,7 +43,7 @@ use crds::scoring_job::RowFormat;
 use crate::folder::{Claim, Disk, FolderError, Owner};
 pub use error::OutputError;
 use freeze::Frozen;
-pub use freeze::{Input, Layout};
+pub use freeze::{Input, Layout, Listing};
 pub use manifest::{Column, InputsDone, Manifest, RowCounts, RowsFile};
 use part::Part;
 use rows::Encoder;
@@ -77,8 +77,8 @@ pub struct Request<'a> {
     pub layout: Layout,
     /// Digest of the model: a folder begun with one model is not continued with another.
     pub model_digest: &'a str,
-    /// The inputs, as listed now. Only the first listing counts.
-    pub inputs: &'a [Input],
+    /// The inputs, as listed now: only the first listing counts. None where one [is there](Output::has_listing).
+    pub listing: Option<&'a Listing>,
     /// Index of this shard, from 0.
     pub shard: u32,
     /// Number of shards; at least 1.
@@ -109,6 +109,16 @@ pub struct Finish {
 }
 
 impl Output {
+    /// Whether the inputs were listed for this folder before: what is listed now changes nothing.
+    ///
+    /// # Errors
+    /// If the folder can't be read.
+    pub fn has_listing(folder: &Path) -> Result<bool, OutputError> {
+        let disk = Disk::default();
+        // The work is cleared away after the manifest has come.
+        Ok(freeze::is_frozen(&disk, &folder.join(WORK))? || Manifest::read(&disk, folder)?.is_some())
+    }
+
     /// Claims the folder, or finds out how far the job has got with it.
     ///
     /// # Errors
@@ -138,7 +148,8 @@ impl Output {
         // A kill after the manifest may have left the work behind.
         disk.remove_folder(&request.folder.join(WORK))?;
         claim.tidy(disk)?;
-        let inputs_changed = manifest.inputs.digest != freeze::digest(request.inputs)?;
+        let listed = request.listing.map(|listing| freeze::digest(&listing.inputs)).transpose()?;
+        let inputs_changed = listed.is_some_and(|digest| manifest.inputs.digest != digest);
         Ok(Output::Finished { manifest, inputs_changed })
     }
 }
@@ -200,6 +211,11 @@ impl Writer {
     /// All inputs of the job, of every shard, as they were first listed. Ranges are indices into them.
     pub fn inputs(&self) -> &[Input] {
         &self.frozen.inputs
+    }
+
+    /// What is known of them as a whole.
+    pub fn inputs_done(&self) -> InputsDone {
+        self.frozen.done()
     }
 
     /// Whether a listing that was made now differs from the one that counts.

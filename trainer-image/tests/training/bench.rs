@@ -80,6 +80,19 @@ impl Bench {
         attempt: u32,
         environment: &[(&str, &str)],
     ) -> Pod {
+        self.start_member(kind, name, spec, attempt, (0, 1), environment)
+    }
+
+    /// As [`start_with`](Self::start_with), one pod of so many.
+    pub(crate) fn start_member(
+        &self,
+        kind: &str,
+        name: &str,
+        spec: &Value,
+        attempt: u32,
+        (member, members): (u32, u32),
+        environment: &[(&str, &str)],
+    ) -> Pod {
         let processes = spec["infrastructure"]["processesPerNode"].as_u64().unwrap_or(1);
         let assignment = Assignment {
             contract_version: CONTRACT_VERSION,
@@ -88,12 +101,13 @@ impl Bench {
             namespace: "default".into(),
             uid: format!("uid-{name}"),
             attempt,
-            member: 0,
-            members: 1,
+            member,
+            members,
             spec: spec.clone(),
         };
-        let message = self.path(&format!("{name}-{attempt}.termination"));
-        let log = fs::File::create(self.path(&format!("{name}-{attempt}.log"))).unwrap();
+        let pod = if member == 0 { format!("{name}-{attempt}") } else { format!("{name}-{attempt}-{member}") };
+        let (message, path) = (self.path(&format!("{pod}.termination")), self.path(&format!("{pod}.log")));
+        let log = fs::File::create(&path).unwrap();
         let child = Command::new(std::env!("CARGO_BIN_EXE_trainer"))
             .arg("launch")
             .env(env::ASSIGNMENT, serde_json::to_string(&assignment).unwrap())
@@ -106,7 +120,7 @@ impl Bench {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Pod { child, message, log: self.path(&format!("{name}-{attempt}.log")) }
+        Pod { child, message, log: path }
     }
 
     pub(crate) fn checkpoints(&self, output: &str) -> Vec<String> {

@@ -1,12 +1,13 @@
 //! What is listed, in which order, and how the faults of folders and tables read.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crds::contract::Cause;
 
-use super::super::{DataError, Dataset, Format, Labels, Source, open};
+use super::super::{DataError, Dataset, Format, Labels, Source, names_labels, open, reopen};
 use super::made::put;
 
 /// Paths with the name of their class.
@@ -66,9 +67,25 @@ fn images_to_score_need_no_classes() {
     let data = open(&Source::new(root.path()), Labels::Optional(&classes)).unwrap();
     let expected = pairs(&[("a.jpg", None), ("b.png", None), ("cat/c.png", Some("cat")), ("unknown/d.png", None)]);
     assert_eq!(listed(&data), expected);
-    assert_eq!(data.strangers, [("unknown".to_owned(), 1)].into());
+    assert_eq!(data.strangers, [("unknown".to_owned(), vec![3])].into());
     let error = open(&Source::new(root.path()), Labels::Known(&classes)).unwrap_err();
     assert!(error.to_string().contains("\"unknown\" is not one of the model's 2 classes"), "{error}");
+}
+
+#[test]
+fn samples_of_an_earlier_list_are_found_again_without_a_new_one() {
+    let root = folder(&["cat/a.jpg", "unknown/b.png"]);
+    fs::write(root.path().join("list.csv"), "image,label\ncat/a.jpg,cat\n").unwrap();
+    let classes = ["cat".to_owned(), "dog".to_owned()];
+    for (source, names) in [(root.path().to_owned(), false), (root.path().join("list.csv"), true)] {
+        let source = Source::new(source);
+        let first = open(&source, Labels::Optional(&classes)).unwrap();
+        assert_eq!(names_labels(&source).unwrap(), names);
+        // Of a class that is not known, at the next look.
+        fs::write(root.path().join(format!("unknown/{names}.png")), b"").unwrap();
+        let again = reopen(&source, &classes, first.samples.clone()).unwrap();
+        assert_eq!(again, Dataset { strangers: BTreeMap::new(), ..first });
+    }
 }
 
 #[test]

@@ -45,7 +45,6 @@ fn judge(root: &Path, shard: u32) -> Judge {
             archive: None,
             strangers: BTreeMap::new(),
         },
-        images_digest: "sha256:1".to_owned(),
         output: "file:///scores".to_owned(),
         job: owner(),
     };
@@ -65,7 +64,12 @@ fn manifest() -> Manifest {
         model_digest: "sha256:0".to_owned(),
         format: RowFormat::Csv,
         schema: Vec::new(),
-        inputs: InputsDone { count: 4, digest: "sha256:2".to_owned() },
+        inputs: InputsDone {
+            count: 4,
+            digest: "sha256:2".to_owned(),
+            images_digest: "sha256:1".to_owned(),
+            note: None,
+        },
         rows: RowCounts { inputs: 4, written: 4, failed: 0 },
         files: Vec::new(),
     }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use crds::scoring_job::RowFormat;
 use serde::{Deserialize, Serialize};
 
-use super::{OutputError, Request, plan};
+use super::{InputsDone, OutputError, Request, plan};
 use crate::folder::{self, Disk};
 
 const NAME: &str = "inputs.jsonl";
@@ -25,6 +25,19 @@ pub struct Input {
     pub path: PathBuf,
     /// Index of its true class, where known.
     pub label: Option<u32>,
+    /// Its label as it was given, where that is no class of the model.
+    pub stranger: Option<String>,
+}
+
+/// The inputs, as they are listed now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The inputs, in the order of the rows.
+    pub inputs: Vec<Input>,
+    /// Digest by which training knows the same images.
+    pub images_digest: String,
+    /// What a person should know of their labels.
+    pub note: Option<String>,
 }
 
 /// An input as JSON. A path that is not UTF-8 has its bytes beside the text that people read.
@@ -35,12 +48,14 @@ struct Line {
     bytes: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stranger: Option<String>,
 }
 
 impl From<Input> for Line {
     fn from(input: Input) -> Self {
         let bytes = input.path.to_str().is_none().then(|| STANDARD.encode(input.path.as_os_str().as_bytes()));
-        Line { path: input.path.to_string_lossy().into_owned(), bytes, label: input.label }
+        Line { path: input.path.to_string_lossy().into_owned(), bytes, label: input.label, stranger: input.stranger }
     }
 }
 
@@ -48,7 +63,7 @@ impl From<Line> for Input {
     fn from(line: Line) -> Self {
         let bytes = line.bytes.and_then(|bytes| STANDARD.decode(bytes).ok());
         let path = bytes.map_or_else(|| PathBuf::from(line.path), |bytes| PathBuf::from(OsString::from_vec(bytes)));
-        Input { path, label: line.label }
+        Input { path, label: line.label, stranger: line.stranger }
     }
 }
 
@@ -80,6 +95,12 @@ pub(super) struct Header {
     pub(super) count: usize,
     /// Digest of the lines that follow.
     pub(super) digest: String,
+    /// [`Listing::images_digest`].
+    #[serde(default)]
+    pub(super) images_digest: String,
+    /// [`Listing::note`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
 }
 
 /// The frozen inputs.
@@ -104,12 +125,17 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), OutputError> {
         )));
     }
     let unknown = |input: &&Input| input.label.is_some_and(|label| label as usize >= request.classes.len());
-    match request.inputs.iter().find(unknown) {
+    match request.listing.and_then(|listing| listing.inputs.iter().find(unknown)) {
         Some(input) => {
             Err(OutputError::Request(format!("the label of {} is not a class of the model", input.path.display())))
         }
         None => Ok(()),
     }
+}
+
+/// Whether the inputs are frozen in this work folder.
+pub(super) fn is_frozen(disk: &Disk, work: &Path) -> Result<bool, OutputError> {
+    Ok(disk.read(&work.join(NAME))?.is_some())
 }
 
 /// Digest of a list of inputs.
@@ -128,12 +154,28 @@ fn lines(inputs: &[Input]) -> Result<Vec<u8>, OutputError> {
 }
 
 impl Frozen {
-    /// The inputs that count: those that are frozen, or these, which are frozen now. Says also whether they differ from the
-    /// request's. Of several shards that come at the same time one freezes its listing for all.
+    /// The inputs that count: those that are frozen, or the request's, which are frozen now. Says also whether the two differ.
+    /// Of several shards that come at the same time one freezes its listing for all.
     pub(super) fn load_or_create(disk: &Disk, work: &Path, request: &Request<'_>) -> Result<(Self, bool), OutputError> {
         let path = work.join(NAME);
-        let lines = lines(request.inputs)?;
-        let wanted = Header {
+        let listed = request.listing.map(|listing| Self::create(disk, &path, request, listing)).transpose()?;
+        let damaged = |why: String| OutputError::damaged(&path, why);
+        let bytes = disk.read(&path)?.ok_or_else(|| damaged("it is gone".into()))?;
+        let frozen = Self::parse(&bytes).map_err(damaged)?;
+        frozen.check(request)?;
+        let changed = listed.is_some_and(|digest| frozen.header.digest != digest);
+        Ok((frozen, changed))
+    }
+
+    /// Freezes a listing, if none is yet, and gives its digest.
+    fn create(disk: &Disk, path: &Path, request: &Request<'_>, listing: &Listing) -> Result<String, OutputError> {
+        let Listing { inputs, images_digest, note } = listing;
+        let lines = lines(inputs)?;
+        let digest = folder::digest(&lines);
+        if disk.read(path)?.is_some() {
+            return Ok(digest);
+        }
+        let header = Header {
             version: VERSION,
             uid: request.job.uid.clone(),
             model_digest: request.model_digest.to_owned(),
@@ -141,23 +183,29 @@ impl Frozen {
             classes: request.classes.to_vec(),
             layout: request.layout,
             shards: request.shards,
-            labels: request.inputs.iter().any(|input| input.label.is_some()),
-            part_rows: plan::part_rows(request.inputs.len()),
-            count: request.inputs.len(),
-            digest: folder::digest(&lines),
+            labels: inputs.iter().any(|input| input.label.is_some() || input.stranger.is_some()),
+            part_rows: plan::part_rows(inputs.len()),
+            count: inputs.len(),
+            digest: digest.clone(),
+            images_digest: images_digest.clone(),
+            note: note.clone(),
         };
-        if disk.read(&path)?.is_none() {
-            let mut file = serde_json::to_vec(&wanted).expect("a header is plain data");
-            file.push(b'\n');
-            file.extend(lines);
-            disk.put_new(&path, &file)?;
+        let mut file = serde_json::to_vec(&header).expect("a header is plain data");
+        file.push(b'\n');
+        file.extend(lines);
+        disk.put_new(path, &file)?;
+        Ok(digest)
+    }
+
+    /// What is known of the inputs as a whole.
+    pub(super) fn done(&self) -> InputsDone {
+        let Header { count, digest, images_digest, note, .. } = &self.header;
+        InputsDone {
+            count: *count as u64,
+            digest: digest.clone(),
+            images_digest: images_digest.clone(),
+            note: note.clone(),
         }
-        let damaged = |why: String| OutputError::damaged(&path, why);
-        let bytes = disk.read(&path)?.ok_or_else(|| damaged("it is gone".into()))?;
-        let frozen = Self::parse(&bytes).map_err(damaged)?;
-        frozen.check(request.folder, &wanted)?;
-        let changed = frozen.header.digest != wanted.digest;
-        Ok((frozen, changed))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -175,15 +223,15 @@ impl Frozen {
     }
 
     /// Rows of one file come from one model and have one form.
-    fn check(&self, folder: &Path, wanted: &Header) -> Result<(), OutputError> {
-        let (then, now) = (&self.header, wanted);
+    fn check(&self, now: &Request<'_>) -> Result<(), OutputError> {
+        let (then, folder) = (&self.header, now.folder);
         let differs =
             |what, then: String, now: String| Err(OutputError::Differs { folder: folder.to_owned(), what, then, now });
-        if then.version != now.version {
-            return differs("version of Trainyard", format!("form {}", then.version), format!("form {}", now.version));
+        if then.version != VERSION {
+            return differs("version of Trainyard", format!("form {}", then.version), format!("form {VERSION}"));
         }
         if then.model_digest != now.model_digest {
-            return differs("model", then.model_digest.clone(), now.model_digest.clone());
+            return differs("model", then.model_digest.clone(), now.model_digest.to_owned());
         }
         if then.format != now.format {
             return differs("format", format!("{:?}", then.format), format!("{:?}", now.format));

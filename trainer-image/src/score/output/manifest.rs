@@ -39,6 +39,12 @@ pub struct InputsDone {
     pub count: u64,
     /// Digest of their list.
     pub digest: String,
+    /// Digest by which training knows the same images.
+    #[serde(default)]
+    pub images_digest: String,
+    /// What a person should know of their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Counts of the whole output.
@@ -211,7 +217,7 @@ pub(super) fn complete(
         model_digest: header.model_digest.clone(),
         format: header.format,
         schema: encoder.schema(),
-        inputs: InputsDone { count: header.count as u64, digest: header.digest.clone() },
+        inputs: frozen.done(),
         rows: RowCounts {
             inputs: header.count as u64,
             written: sum(|file| file.rows),

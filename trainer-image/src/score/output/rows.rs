@@ -124,7 +124,8 @@ impl Encoder {
 
     fn line<'a>(&'a self, input: &'a Input, row: &'a Row) -> Result<Line<'a>, OutputError> {
         let path = input.path.to_string_lossy();
-        let label = input.label.and_then(|label| self.classes.get(label as usize)).map(String::as_str);
+        let class = input.label.and_then(|label| self.classes.get(label as usize));
+        let label = class.or(input.stranger.as_ref()).map(String::as_str);
         let mut top = Vec::new();
         if let Ok(prediction) = row {
             let (probabilities, classes) = (&prediction.probabilities, self.classes.len());

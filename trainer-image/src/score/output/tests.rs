@@ -24,7 +24,11 @@ struct Job {
 }
 
 fn job(count: usize) -> Job {
-    let input = |index: usize| Input { path: format!("images/{index:05}.png").into(), label: Some(index as u32 % 3) };
+    let input = |index: usize| Input {
+        path: format!("images/{index:05}.png").into(),
+        label: Some(index as u32 % 3),
+        stranger: None,
+    };
     Job {
         root: folder(),
         classes: CLASSES.map(String::from).into(),
@@ -59,6 +63,21 @@ impl Job {
     }
 
     fn open_as(&self, disk: &Disk, shard: u32, job: &Owner) -> Result<Output, OutputError> {
+        let listing = Listing {
+            inputs: self.inputs.clone(),
+            images_digest: "sha256:i".to_owned(),
+            note: Some("one is strange".to_owned()),
+        };
+        self.open_with(disk, shard, job, Some(&listing))
+    }
+
+    fn open_with(
+        &self,
+        disk: &Disk,
+        shard: u32,
+        job: &Owner,
+        listing: Option<&Listing>,
+    ) -> Result<Output, OutputError> {
         let request = Request {
             folder: &self.folder(),
             job,
@@ -66,7 +85,7 @@ impl Job {
             classes: &self.classes,
             layout: self.layout,
             model_digest: "sha256:m",
-            inputs: &self.inputs,
+            listing,
             shard,
             shards: self.shards,
         };

@@ -43,6 +43,19 @@ fn names() -> Vec<String> {
 }
 
 #[test]
+fn a_label_that_is_no_class_stands_in_its_row_as_it_was_given() {
+    let mut job = job(3);
+    for (input, stranger) in job.inputs.iter_mut().zip([Some("lynx, \"big\""), Some("cat "), None]) {
+        (input.label, input.stranger) = (None, stranger.map(str::to_owned));
+    }
+    job.run_all(1);
+    let mut reader = csv::Reader::from_path(job.folder().join("predictions.csv")).unwrap();
+    assert_eq!(reader.headers().unwrap().get(1), Some("label"));
+    let labels: Vec<String> = reader.records().map(|row| row.unwrap()[1].to_owned()).collect();
+    assert_eq!(labels, ["lynx, \"big\"", "cat ", ""]);
+}
+
+#[test]
 fn csv_reads_back_as_written() {
     let job = hostile(RowFormat::Csv);
     let manifest = finish(&job);

@@ -118,6 +118,27 @@ fn a_finished_output_is_finished_and_says_so() {
 }
 
 #[test]
+fn what_one_shard_has_listed_is_what_all_write() {
+    let job = job(12).shards(2);
+    assert!(!Output::has_listing(&job.folder()).unwrap());
+    assert_eq!(job.run(&Disk::default(), 0, 1).unwrap(), None);
+    assert!(Output::has_listing(&job.folder()).unwrap());
+    let open = || job.open_with(&Disk::default(), 1, &owner("a", 1), None).unwrap();
+    let Output::Resume(mut writer) = open() else { panic!("it is finished") };
+    assert_eq!((writer.inputs(), writer.inputs_changed()), (job.inputs.as_slice(), false));
+    let done = writer.inputs_done();
+    assert_eq!((done.images_digest.as_str(), done.note.as_deref()), ("sha256:i", Some("one is strange")));
+    while let Some(range) = writer.next_missing() {
+        writer.commit(range.clone(), &rows(range)).unwrap();
+    }
+    assert_eq!(writer.finish().unwrap().manifest.unwrap().inputs, done);
+    // The work is cleared away, and the manifest says the same.
+    assert!(Output::has_listing(&job.folder()).unwrap());
+    let Output::Finished { manifest, .. } = open() else { panic!("it is not finished") };
+    assert_eq!(manifest.inputs, done);
+}
+
+#[test]
 fn another_model_or_form_is_refused_before_and_after_the_end() {
     let mut job = job(12);
     drop(job.writer(1));
@@ -141,7 +162,7 @@ fn another_model_or_form_is_refused_before_and_after_the_end() {
         classes: &job.classes,
         layout: job.layout,
         model_digest: "sha256:other",
-        inputs: &job.inputs,
+        listing: None,
         shard: 0,
         shards: 1,
     };
