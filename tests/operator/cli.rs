@@ -130,6 +130,8 @@ async fn a_job_is_suspended_resumed_waited_for_and_retrained() {
     assert!(yard.answered(&["status", "flowers"]).await.contains("result    file:///data/a   accuracy 0.9700"));
     let report = yard.answered(&["report", "flowers"]).await;
     assert!(report.starts_with("file:///data/a/report.html\n"), "{report}");
+    let judged = yard.answered(&["evaluations", "tj/flowers"]).await;
+    assert!(judged.starts_with("file:///data/a, by tj/flowers\n\nNo ScoringJob of the namespace"), "{judged}");
 
     let dry = yard
         .answered(&[

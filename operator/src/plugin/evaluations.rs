@@ -1,4 +1,5 @@
-//! `trainyard evaluations`: how a model has done over time, from the history in its folder.
+//! `trainyard evaluations`: how a model has done over time, from the history in its folder on this machine. `scored` has what a cluster
+//! knows of a model of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use crds::evaluation::{EvaluationRecord, FOLDER, is_record};
 use crds::uri::{Scheme, Uri};
 use serde_json::json;
 
-use super::access::Format;
+use super::access::{Access, Format};
 use super::error::PluginError;
+use super::{job, scored};
 use crate::placement::Table;
 
 /// Lines of the plot.
@@ -20,7 +22,8 @@ const COLUMNS: usize = 60;
 /// Evaluations of a model.
 #[derive(Debug, Args)]
 pub(crate) struct Evaluations {
-    /// The model's folder: a path, file:///path or pvc://CLAIM/path.
+    /// The model's folder on this machine: a path, file:///path or pvc://CLAIM/path. tj/NAME and sj/NAME are jobs of the cluster: the
+    /// figures of the ScoringJobs that judged the job's model.
     model: String,
     /// Folder of the state of jobs, and of claims, as trainyard run has it.
     #[arg(long, value_name = "DIR", default_value = ".trainyard")]
@@ -31,11 +34,21 @@ pub(crate) struct Evaluations {
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Evaluations {
     /// Prints them; the exit code: 1 if there is no such model.
     pub(crate) fn run(&self) -> u8 {
+        if job::is_named_by_kind(&self.model) {
+            return self.access.with_job(&self.model, async |cluster| {
+                let (model, judges) = scored::of(&cluster, &self.model).await?;
+                let wide = self.output == Format::Wide;
+                let people = || scored::text(&model, &judges, &cluster.namespace, wide);
+                Ok(self.output.print(&scored::value(&model, &judges), people))
+            });
+        }
         match self.folder().and_then(|folder| read(&folder)) {
             Ok(records) => self.output.print(&json!(records), || text(&records, self.output == Format::Wide)),
             Err(error) => {
@@ -72,7 +85,7 @@ impl Evaluations {
 }
 
 /// The commands that fetch the history of a model in a store, and show it.
-fn fetching(model: &Uri) -> String {
+pub(super) fn fetching(model: &Uri) -> String {
     let (at, path) = (model.authority(), model.path().trim_matches('/'));
     let history = if path.is_empty() { FOLDER.to_owned() } else { format!("{path}/{FOLDER}") };
     let (fetch, folder) = match model.scheme() {
@@ -224,6 +237,7 @@ mod tests {
             state: PathBuf::from(".trainyard"),
             volumes: vec![("models".to_owned(), PathBuf::from("/mnt/models"))],
             output: Format::Table,
+            access: Access::default(),
         }
     }
 

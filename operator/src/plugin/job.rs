@@ -147,6 +147,11 @@ fn value(job: &impl Serialize, kind: Kind) -> Value {
     value
 }
 
+/// Whether what was typed is a job by its kind and name, such as `tj/flowers`.
+pub(super) fn is_named_by_kind(typed: &str) -> bool {
+    matches!(parse(typed), Ok((Some(_), _)))
+}
+
 /// Kind, if one was typed, and name.
 fn parse(typed: &str) -> Result<(Option<Kind>, &str), PluginError> {
     let Some((kind, name)) = typed.split_once('/') else { return Ok((None, typed)) };
@@ -291,6 +296,7 @@ mod tests {
         ] {
             assert_eq!(parse(typed).expect(typed), (kind, name));
         }
+        assert!(is_named_by_kind("tj/flowers") && !is_named_by_kind("models/flowers") && !is_named_by_kind("flowers"));
         let error = parse("pod/flowers").expect_err("no job");
         assert_eq!(error.to_string(), "pod/flowers: pod is no kind of job: write tj/flowers or sj/flowers");
         assert_eq!(error.exit_code(), 2);

@@ -8,7 +8,7 @@
 //! - `job`, `member`: a job and its pods, whatever its kind; `endpoint`: an endpoint and its own; `subject`: either.
 //! - `tree`, `lines`, `redact`, `advice`, `paint`: pure, from data to text.
 //! - One file for each command, or for a few short ones: `status`, `logs`, `events`, `change` (suspend, resume),
-//!   `wait`, `retrain`, `top`, `report`, `evaluations`, `bundle`, `about` (version, nodes, why), `doctor`.
+//!   `wait`, `retrain`, `top`, `report`, `evaluations` (and `scored`), `bundle`, `about` (version, nodes, why), `doctor`.
 //!
 //! Exit codes: 0 done, 1 the job failed or is not there, 2 mistyped, 3 no way to the cluster, 124 the time is over.
 
@@ -31,6 +31,7 @@ mod paint;
 mod redact;
 pub(crate) mod report;
 pub(crate) mod retrain;
+mod scored;
 pub(crate) mod status;
 mod subject;
 pub(crate) mod top;

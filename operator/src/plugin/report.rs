@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use clap::Args;
 use crds::status::Phase;
 use crds::uri::{Scheme, Uri};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::{Access, Format};
 use super::error::PluginError;
@@ -15,6 +15,10 @@ use super::job::Job;
 
 /// The report in the model folder.
 const REPORT: &str = "report.html";
+/// The image of a pod that reads a claim.
+const IMAGE: &str = "busybox";
+/// The user that wrote it, which the trainer's pods run as.
+const USER: i64 = 65_532;
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
@@ -58,18 +62,10 @@ fn how(job: &Job, folder: &Uri) -> String {
              folder it is there too.\n"
         ),
         Scheme::Pvc => {
-            // kubectl names the container like the pod; one of another name would be a second one.
-            let name = format!("{}-report", job.name);
-            let pod = json!({"spec": {
-                "containers": [{
-                    "name": name, "image": "busybox", "command": ["cat", format!("/volume{path}")],
-                    "volumeMounts": [{"name": "volume", "mountPath": "/volume", "readOnly": true}],
-                }],
-                "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": at, "readOnly": true}}],
-            }});
+            let (name, pod, image) = reader(&job.name, at, &["cat", &format!("/volume{path}")]);
             format!(
                 "A file of the volume claim {at}. A pod that mounts it can read it:\n  kubectl -n {} run {name} --rm -i -q \
-                 --restart=Never --image=busybox --overrides='{pod}' > {REPORT}\n",
+                 --restart=Never --image={image} --overrides='{pod}' > {REPORT}\n",
                 job.namespace
             )
         }
@@ -81,6 +77,28 @@ fn how(job: &Job, folder: &Uri) -> String {
         ),
         Scheme::Https => String::new(),
     }
+}
+
+/// Name, overrides and image of a pod that prints what it finds at /volume, a claim that a job wrote: as the trainer's user and under
+/// Pod Security restricted.
+pub(super) fn reader(job: &str, claim: &str, command: &[&str]) -> (String, Value, &'static str) {
+    // kubectl names the container like the pod; one of another name would be a second one.
+    let name = format!("{job}-report");
+    let pod = json!({"spec": {
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [{
+            "name": name, "image": IMAGE, "command": command,
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "volume", "mountPath": "/volume", "readOnly": true}],
+        }],
+        "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}],
+    }});
+    (name, pod, IMAGE)
 }
 
 /// Shows a file of this machine to whoever sits before it.
@@ -99,6 +117,8 @@ fn open(report: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::super::tree::tests::job;
     use super::*;
 
@@ -116,6 +136,29 @@ mod tests {
         ] {
             let how = how(&job, &Uri::parse(uri).expect(uri));
             assert!(how.contains(text), "{uri}: {how}");
+        }
+    }
+
+    #[test]
+    fn a_restricted_namespace_takes_the_pod_that_reads_a_claim() {
+        let how = how(&job(json!({})), &Uri::parse("pvc://models/flowers").expect("a URI"));
+        let (_, rest) = how.split_once("--overrides='").expect("overrides");
+        let (overrides, _) = rest.split_once("' > report.html").expect("their end");
+        let pod: Pod = serde_json::from_str(overrides).expect("a pod");
+        let spec = pod.spec.expect("a spec");
+        let [container] = spec.containers.as_slice() else { panic!("one container: {:?}", spec.containers) };
+        assert!(how.contains(&format!(" run {} ", container.name)), "kubectl would make a second container: {how}");
+
+        // What the level restricted asks for: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+        let pod = spec.security_context.expect("a security context");
+        assert_eq!((pod.run_as_non_root, pod.run_as_user, pod.fs_group), (Some(true), Some(65_532), Some(65_532)));
+        assert_eq!(pod.seccomp_profile.map(|profile| profile.type_), Some("RuntimeDefault".to_owned()));
+        let own = container.security_context.clone().expect("a security context");
+        assert_eq!((own.allow_privilege_escalation, own.privileged), (Some(false), None));
+        let capabilities = own.capabilities.expect("capabilities");
+        assert_eq!((capabilities.drop, capabilities.add), (Some(vec!["ALL".to_owned()]), None));
+        for volume in spec.volumes.expect("volumes") {
+            assert!(volume.persistent_volume_claim.is_some_and(|claim| claim.read_only == Some(true)));
         }
     }
 }
