@@ -28,6 +28,11 @@ for wheel in (work / "wheels").glob("*.whl"):
             if ".so" in member.filename and not member.is_dir():
                 member.filename = pathlib.PurePosixPath(member.filename).name
                 archive.extract(member, work / "home")
+            elif ".dist-info/" in member.filename and pathlib.PurePosixPath(member.filename).name.upper().startswith(("LICENSE", "NOTICE")):
+                # For the image's list of licences.
+                parts = pathlib.PurePosixPath(member.filename).parts
+                member.filename = "-".join([parts[0].split("-")[0], *parts[1:]])
+                archive.extract(member, work / "home/licenses")
 PYTHON
   touch "$work/home/complete"
   rm -rf "$home"

@@ -36,6 +36,10 @@ for wheel in (work / "wheels").glob("*.whl"):
                 member.filename = path.name
                 archive.extract(member, work / "home/lib")
                 wanted.discard(path.name)
+            elif path.parts[0].endswith(".dist-info") and path.name.upper().startswith(("LICENSE", "NOTICE")):
+                # For the images' list of licences.
+                member.filename = "-".join([path.parts[0].split("-")[0], *path.parts[1:]])
+                archive.extract(member, work / "home/licenses")
 if wanted:
     sys.exit(f"libtorch: the wheels lack {sorted(wanted)}")
 PYTHON

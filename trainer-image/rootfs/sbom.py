@@ -59,6 +59,38 @@ WHEELS = [
 ]
 
 
+# What Debian's copyright files say of the few packages that images have files of.
+DEBIAN_LICENSES = {
+    "libc6": "LGPL-2.1-or-later", "libgcc-s1": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libstdc++6": "GPL-3.0-or-later WITH GCC-exception-3.1", "ca-certificates": "GPL-2.0-or-later AND MPL-2.0",
+}
+# NVIDIA's terms have no identifier of SPDX.
+NVIDIA = "LicenseRef-NVIDIA"
+NVIDIA_TEXT = (
+    "NVIDIA's terms for this library, as the wheel it is from carries them; those of CUDA: https://docs.nvidia.com/cuda/eula/"
+)
+
+
+def wheel_license(name):
+    """The licence of a wheel, by its own metadata."""
+    return NVIDIA if name.startswith("nvidia-") else {"torch": "BSD-3-Clause"}[name]
+
+
+def wheel_of(library):
+    """The wheel that a library is from; GNU's own libgomp comes within torch's."""
+    return next((wheel for begin, wheel in WHEELS if library.startswith(begin)), "torch")
+
+
+def sources(listed):
+    """The sources of the files that a list has, in its order."""
+    lines = (line.split() for line in pathlib.Path(listed).read_text().splitlines())
+    return [words[2] for words in lines if len(words) > 2 and not words[0].startswith("#")]
+
+
+def is_of_wheel(source):
+    return source.startswith(("{libtorch}", "{cuda}", "{torchcuda}"))
+
+
 def debian(path):
     """Name and version of the Debian package that a file belongs to."""
     # What lies in /usr/lib may be known as of /lib.
@@ -95,22 +127,22 @@ def main():
         license = (crate["license"] or "NOASSERTION").replace("/", " OR ")
         packages.append(described(crate["name"], crate["version"], f"pkg:cargo/{crate['name']}@{crate['version']}", license))
     others = {}
-    for line in pathlib.Path(listed).read_text().splitlines():
-        words = line.split()
-        if len(words) < 3 or words[0].startswith("#"):
-            continue
-        source = words[2]
-        if source.startswith(("{libtorch}", "{cuda}", "{torchcuda}")):
-            library = source.rsplit("/", 1)[1]
-            name = next((wheel for begin, wheel in WHEELS if library.startswith(begin)), "torch")
+    for source in sources(listed):
+        library = source.rsplit("/", 1)[1]
+        if is_of_wheel(source) and library.startswith("libgomp"):
+            license = DEBIAN_LICENSES["libgcc-s1"]
+            others["libgomp"] = described("libgomp", "", f"pkg:generic/libgomp?wheel=torch-{wheels()['torch']}", license)
+        elif is_of_wheel(source):
+            name = wheel_of(library)
             version = wheels()[name]
-            others[name] = described(name, version, f"pkg:pypi/{name}@{version}")
+            others[name] = described(name, version, f"pkg:pypi/{name}@{version}", wheel_license(name))
         elif source.startswith("/"):
             found = debian(source)
             if not found:
                 sys.exit(f"sbom: no Debian package has {source}")
             name, version = found
-            others[name] = described(name, version, f"pkg:deb/debian/{name}" + (f"@{version}" if version else ""))
+            purl = f"pkg:deb/debian/{name}" + (f"@{version}" if version else "")
+            others[name] = described(name, version, purl, DEBIAN_LICENSES.get(name, "NOASSERTION"))
     packages += [others[name] for name in sorted(others)]
     about = next(each["SPDXID"] for each in packages if each["name"] == own["name"])
     relations = [
@@ -126,6 +158,10 @@ def main():
             "creators": ["Tool: trainyard-images-sbom"],
         },
         "packages": packages,
+        "hasExtractedLicensingInfos": [
+            {"licenseId": NVIDIA, "name": "NVIDIA's terms", "extractedText": NVIDIA_TEXT}
+            for needed in [any(each["licenseDeclared"] == NVIDIA for each in packages)] if needed
+        ],
         "relationships": [{"spdxElementId": "SPDXRef-DOCUMENT", "relatedSpdxElement": about, "relationshipType": "DESCRIBES"}]
         + relations,
     }

@@ -73,6 +73,10 @@ impl Product {
         let list = self.folder().join("rootfs.list");
         let contents = programs.work.join(self.name()).with_extension("spdx.json");
         run(Command::new(repository().join("trainer-image/rootfs/sbom.py")).arg(self.name()).arg(&list).arg(contents))?;
+        let notices = programs.work.join(self.name()).with_extension("third-party.txt");
+        run(Command::new(repository().join("trainer-image/rootfs/notices.py"))
+            .args([self.name().as_ref(), list.as_os_str(), notices.as_os_str()])
+            .arg(repository().join(".libtorch/licenses")))?;
         let setting = |name: &str, value: &Path| {
             let mut setting = OsString::from(format!("{name}="));
             setting.push(value);

@@ -160,6 +160,18 @@ fn the_containerfiles_copy_the_sections_of_their_lists_and_say_what_they_are() {
         for label in labels.map(|label| format!("org.opencontainers.image.{label}")) {
             assert!(read.labels.get(&label).is_some_and(|value| !value.is_empty()), "{containerfile} lacks {label}");
         }
+        let licences = &read.labels["org.opencontainers.image.licenses"];
+        for (licence, is_in) in [
+            ("LGPL-2.1-or-later", lines.contains("/libc.so.6 ")),
+            ("MPL-2.0", lines.contains("/ca-certificates.crt ")),
+            ("BSD-3-Clause", lines.contains("/libtorch_cpu.so ")),
+            ("LicenseRef-NVIDIA", lines.contains("/libcudart.so")),
+        ] {
+            assert_eq!(licences.contains(licence), is_in, "{containerfile}: {licences}");
+        }
+        for document in ["trainyard.spdx.json", "THIRD-PARTY.txt"] {
+            assert!(lines.contains(&format!(" /usr/share/doc/trainyard/{document} ")), "{list} lacks {document}");
+        }
         let program = read.entrypoint.first().unwrap();
         assert!(lines.contains(&format!(" {program} ")), "{list} lacks {program}");
     }
