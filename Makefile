@@ -20,20 +20,20 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
 
 test: build cluster nodes storage checkers ## Runs every test
-	cargo test --workspace
+	cargo test --locked --workspace
 
 fuzz: tools libtorch ## Looks for bytes that the trainer's readers do not stand, SECONDS_EACH=20 a reader; TARGETS="image pth": these alone
 	@trainer-image/fuzz/run
 
 e2e: build cluster nodes checkers ## Runs the whole product on real nodes: needs root, cgroup v1 and namespaces
-	cargo test --workspace --test e2e
+	cargo test --locked --workspace --test e2e
 
 lint: tools libtorch ## Checks formatting, clippy, dependencies, and that generated files are current
 	cargo fmt --all --check
 	cargo fmt --manifest-path trainer-image/fuzz/Cargo.toml --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	trainer-image/deny.sh
-	cargo test --workspace --test manifests
+	cargo test --locked --workspace --test manifests
 
 fmt: ## Formats the code
 	cargo fmt --all
@@ -65,8 +65,8 @@ $(digits): | build
 	$(bin)/digits $@
 
 images: tools libtorch ## Writes the images for CPUs as OCI archives into target/images, and says how large they are
-	cargo build --release -p operator -p trainer
-	cargo build -p tests --bin images
+	cargo build --locked --release -p operator -p trainer
+	cargo build --locked -p tests --bin images
 	$(bin)/images target/release target/images
 
 bench-loading: build ## Times loading of images against torchvision's recipe
