@@ -6,7 +6,8 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use crds::status::{EndpointPhase, Phase};
+use serde_json::{Value, json};
 use tests::chart;
 use trainer::progress::ProgressServer;
 
@@ -119,4 +120,23 @@ fn each_alert_says_what_to_do() {
             assert!(text.len() > 20, "{name}: {text}");
         }
     }
+}
+
+#[test]
+fn the_phases_that_alerts_name_are_phases_that_there_are() {
+    let mut of_endpoints = BTreeSet::new();
+    for selector in selectors(&[], &alerts()).iter().filter(|selector| selector.starts_with("trainyard_jobs{")) {
+        let is_of_endpoints = selector.contains(r#"kind="ModelEndpoint""#);
+        let (_, rest) = selector.split_once("phase=").unwrap_or_else(|| panic!("{selector} names no phase"));
+        let phases = rest.split('"').nth(1).unwrap_or_default();
+        for phase in phases.split('|').map(|phase| json!(phase)) {
+            if is_of_endpoints {
+                let known: EndpointPhase = serde_json::from_value(phase.clone()).expect(selector);
+                of_endpoints.insert(format!("{known:?}"));
+            } else {
+                let _: Phase = serde_json::from_value(phase).expect(selector);
+            }
+        }
+    }
+    assert_eq!(of_endpoints, ["Degraded", "Failed", "Held"].map(str::to_owned).into());
 }

@@ -5,6 +5,7 @@ mod accepted;
 mod alerts;
 mod golden;
 mod life;
+mod network;
 mod rights;
 mod values;
 mod workflows;
