@@ -17,6 +17,8 @@ fn examples() -> Vec<(PathBuf, Value)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        // Kubernetes' own kinds: held by tests/readme.
+        .filter(|path| !path.ends_with("claims.yaml"))
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
             let value = serde_saphyr::from_str(&text).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));

@@ -5,17 +5,22 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
+use tests::chart;
 use tests::cluster::Cluster;
 use tests::program::Operator;
 
-use crate::story::{Story, manifest, root};
+use crate::story::{Story, blocks, manifest, root};
 
 #[rustfmt::skip]
-pub(crate) const COMMANDS: [&str; 17] = [
-    "helm install trainyard charts/trainyard -n trainyard --create-namespace --wait",
+pub(crate) const COMMANDS: [&str; 23] = [
+    "helm install trainyard charts/trainyard -n trainyard --create-namespace -f values.yaml --wait",
     "helm test trainyard -n trainyard",
     "kubectl create secret generic storage --from-literal=AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=... \
      --from-literal=AWS_REGION=...",
+    "kubectl create secret docker-registry registry --docker-server=... --docker-username=... --docker-password=...",
+    "kubectl apply -f crds/examples/claims.yaml",
+    "kubectl wait --for=condition=Ready pod/fill --timeout=5m",
+    "kubectl delete pod fill",
     "kubectl apply -f job.yaml",
     "kubectl get tj -w",
     "trainyard why tj/flowers",
@@ -29,26 +34,27 @@ pub(crate) const COMMANDS: [&str; 17] = [
     "trainyard top -A",
     "trainyard report flowers",
     "trainyard support-bundle",
+    "trainyard evaluations tj/flowers",
     "trainyard doctor",
+    "helm upgrade trainyard charts/trainyard -n trainyard --reuse-values --set metrics.serviceMonitor.enabled=true \
+     --set metrics.podMonitor.enabled=true --set metrics.prometheusRule.enabled=true --set metrics.dashboard.enabled=true",
 ];
 
-/// The claims that the manifests name, bound to volumes.
-fn claims() -> String {
-    let pair = |name: &str| {
-        let claim = json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "",
-                     "volumeName": name},
-        });
-        let volume = json!({
+/// Volumes for the claims of the examples: nothing provisions any here.
+fn volumes() -> String {
+    let volume = |name: &str| {
+        json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "storageClassName": "",
-                     "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": "default", "name": name}},
-        });
-        [volume, claim]
+            "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "10Gi"}, "hostPath": {"path": "/tmp"},
+                     "claimRef": {"namespace": "default", "name": name}},
+        })
     };
-    let items = [pair("datasets"), pair("models")].concat();
-    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+    json!({"apiVersion": "v1", "kind": "List", "items": ["datasets", "models"].map(volume)}).to_string()
+}
+
+/// The values of the chart that the README has.
+fn values() -> String {
+    blocks("yaml").into_iter().find(|block| block.starts_with("image:")).expect("values")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,9 +63,14 @@ async fn what_is_told_of_a_cluster_works() {
     let machines = cluster.namespace("machines").await;
     machines.nodes(&["cpu", "h200-580", "h200-580"]).await;
     let story = Story::new(cluster.kubeconfig());
-    std::os::unix::fs::symlink(root().join("charts"), story.folder.path().join("charts")).expect("a link");
+    for folder in ["charts", "crds"] {
+        std::os::unix::fs::symlink(root().join(folder), story.folder.path().join(folder)).expect("a link");
+    }
     story.file("job.yaml", manifest("TrainingJob"));
-    story.file("claims.json", claims());
+    story.file("values.yaml", values());
+    story.file("volumes.json", volumes());
+    let definitions = chart::checker("helm").with_file_name("crds");
+    std::os::unix::fs::symlink(definitions, story.folder.path().join("crds-of-prometheus")).expect("a link");
     let story = Arc::new(story);
     let does = |what: fn(&Story, &str) -> String| {
         let story = Arc::clone(&story);
@@ -69,8 +80,8 @@ async fn what_is_told_of_a_cluster_works() {
         }
     };
     let (run, watch) = (does(Story::run), does(Story::watch));
-    let [install, test, secret, apply, get, why, nodes, status, follow, events, suspend, wait, rest @ ..] = COMMANDS;
-    let [retrain, top, report, bundle, doctor] = rest;
+    let [install, test, secret, registry, claims, filled, gone, apply, get, why, nodes, status, rest @ ..] = COMMANDS;
+    let [follow, events, suspend, wait, retrain, top, report, bundle, evaluations, doctor, observe] = rest;
 
     assert!(run(install).await.contains("STATUS: deployed"));
     let release = cluster.existing_namespace("trainyard").await;
@@ -83,7 +94,13 @@ async fn what_is_told_of_a_cluster_works() {
     assert!(said.contains("Succeeded"), "{said}");
 
     run(secret).await;
-    run("kubectl apply -f claims.json").await;
+    run(registry).await;
+    // The API server itself judges the pods of the examples and those that are printed.
+    run("kubectl label namespace default pod-security.kubernetes.io/enforce=restricted").await;
+    run("kubectl apply -f volumes.json").await;
+    run(claims).await;
+    run(filled).await;
+    run(gone).await;
     run(apply).await;
     let pods = cluster.existing_namespace("default").await;
     pods.pods().running("flowers-t1-0").await;
@@ -106,9 +123,26 @@ async fn what_is_told_of_a_cluster_works() {
     let message = json!({"contractVersion": 1, "cause": "Completed", "message": "done", "result": result}).to_string();
     pods.pods().finish("flowers-t2-0", 0, &message).await;
     run(wait).await;
-    assert!(run(report).await.contains("report.html"));
+    let reported = run(report).await;
+    assert!(reported.starts_with("pvc://models/flowers/report.html\n"), "{reported}");
+    accepted(&story, &reported).await;
+    let judged = run(evaluations).await;
+    assert!(judged.starts_with("pvc://models/flowers, by tj/flowers\n"), "{judged}");
+    accepted(&story, &judged).await;
     run(retrain).await;
     run(bundle).await;
     run(doctor).await;
+    run("kubectl create -f crds-of-prometheus").await;
+    assert!(run(observe).await.contains("STATUS: deployed"));
     operator.stop();
+}
+
+/// Holds the pod that a command printed makes against what the API server lets into a restricted namespace.
+async fn accepted(story: &Arc<Story>, printed: &str) {
+    let command = printed.lines().find(|line| line.contains(" run ")).expect("a command").trim();
+    let (command, _) = command.split_once("}' ").expect("the end of the overrides");
+    let command = format!("{}}}' --dry-run=server -o name", command.replace(" --rm -i -q", ""));
+    let story = Arc::clone(story);
+    let said = tokio::task::spawn_blocking(move || story.run(&command)).await.expect("the API server takes the pod");
+    assert!(said.starts_with("pod/"), "{said}");
 }

@@ -9,10 +9,14 @@ use std::{fs, io::Cursor};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
+use tests::program::trainyard;
 
 use crate::story::{Story, manifest};
 
-pub(crate) const COMMANDS: [&str; 7] = [
+pub(crate) const COMMANDS: [&str; 10] = [
+    "ln -s trainyard target/debug/kubectl-trainyard",
+    "export PATH=\"$PWD/target/debug:$PATH\"",
+    "trainyard completions bash > trainyard.bash",
     "trainyard validate -f job.yaml",
     "trainyard run -f job.yaml",
     "trainyard run -f job.yaml --set spec.training.epochs=3 --device Cpu",
@@ -44,8 +48,14 @@ fn story() -> Story {
 
 #[test]
 fn what_is_told_of_one_machine_works() {
-    let [validate, run, changed, evaluations, serve, curl, explain] = COMMANDS;
+    let [link, path, complete, validate, run, changed, evaluations, serve, curl, explain] = COMMANDS;
     let first = story();
+    fs::create_dir_all(first.folder.path().join("target/debug")).expect("a folder");
+    symlink(trainyard(), first.folder.path().join("target/debug/trainyard")).expect("a link");
+    first.run(link);
+    assert!(first.run(&format!("{path}; kubectl trainyard version --client")).contains(env!("CARGO_PKG_VERSION")));
+    first.run(complete);
+    assert!(first.run("cat trainyard.bash").contains("_trainyard"));
     first.run(validate);
     assert!(first.run(changed).contains("TrainingJob flowers is done"));
 

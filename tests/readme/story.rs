@@ -1,4 +1,4 @@
-//! The README's blocks, and a shell that they are run in.
+//! The blocks of the README and of the guide, and a shell that they are run in.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,9 +13,14 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
 }
 
-/// The fenced blocks of a language, as they stand in the README.
-fn blocks(language: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join("README.md")).expect("a README");
+/// A text of the repository.
+pub(crate) fn text(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|fault| panic!("{name}: {fault}"))
+}
+
+/// The fenced blocks of a language, as they stand in the README and in the guide.
+pub(crate) fn blocks(language: &str) -> Vec<String> {
+    let text = ["README.md", "crds/GUIDE.md"].map(text).join("\n");
     let start = format!("```{language}\n");
     let ends = |block: &str| block.split_once("```").expect("an end of the block").0.to_owned();
     text.split(&start).skip(1).map(ends).collect()

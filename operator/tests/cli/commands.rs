@@ -38,7 +38,8 @@ fn the_examples_are_valid_but_for_what_this_version_does_not_have() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/examples");
     let mut examples: Vec<_> =
         std::fs::read_dir(folder).expect("examples").flatten().map(|entry| entry.path()).collect();
-    examples.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    // The claims are of Kubernetes' own kinds.
+    examples.retain(|path| path.extension().is_some_and(|ending| ending == "yaml") && !path.ends_with("claims.yaml"));
     assert!(!examples.is_empty());
     for example in examples {
         let ran = yard.trainyard(&["validate", "-o", "json", "-f", &example.display().to_string()]);
