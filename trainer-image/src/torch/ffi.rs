@@ -1,7 +1,7 @@
 //! The functions of `shim/shim.h`, word for word, and how their results are read.
 
 use std::borrow::Borrow;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -17,6 +17,18 @@ pub(super) struct Group {
 /// `ty_reducer`: only pointers to it exist here.
 #[repr(C)]
 pub(super) struct Reducer {
+    _private: [u8; 0],
+}
+
+/// `ty_lane`: only pointers to it exist here.
+#[repr(C)]
+pub(super) struct Lane {
+    _private: [u8; 0],
+}
+
+/// `ty_arrival`: only pointers to it exist here.
+#[repr(C)]
+pub(super) struct Arrival {
     _private: [u8; 0],
 }
 
@@ -162,6 +174,14 @@ unsafe extern "C" {
     pub(super) fn ty_is_deterministic() -> bool;
     pub(super) fn ty_rng_state(out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_set_rng_state(state: *mut C_tensor) -> Status;
+    pub(super) fn ty_lane_new(device_type: i32, index: i32, out: *mut *mut Lane) -> Status;
+    pub(super) fn ty_lane_upload(lane: *mut Lane, data: *const c_void, sizes: *const i64, dimensions: usize, kind: i32, out: *mut *mut C_tensor) -> Status;
+    pub(super) fn ty_lane_snapshot(lane: *mut Lane, sources: Tensors, count: usize, copies: *mut *mut C_tensor, arrival: *mut *mut Arrival) -> Status;
+    pub(super) fn ty_lane_free(lane: *mut Lane) -> Status;
+    pub(super) fn ty_read_back(source: *mut C_tensor, out: *mut *mut C_tensor, arrival: *mut *mut Arrival) -> Status;
+    pub(super) fn ty_arrival_wait(arrival: *mut Arrival) -> Status;
+    pub(super) fn ty_arrival_free(arrival: *mut Arrival) -> Status;
+
     pub(super) fn ty_packs(kind: i32, out: *mut bool) -> Status;
     pub(super) fn ty_pack_conv(weight: *mut C_tensor, shape: ConvShape, input_size: *const i64, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_packed_conv(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, out: *mut *mut C_tensor) -> Status;

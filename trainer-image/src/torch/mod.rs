@@ -1,5 +1,5 @@
 //! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast, determinism,
-//! optimizer steps, packed convolutions and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
+//! optimizer steps, packed convolutions, copies beside what is computed and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
 //!
 //! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
 #![expect(unsafe_code, reason = "calls C++; each block says why it is sound")]
@@ -9,6 +9,7 @@ mod cuda;
 pub mod driver;
 mod error;
 mod ffi;
+mod lane;
 mod last_words;
 mod memory;
 pub mod nvml;
@@ -23,6 +24,7 @@ pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use error::TorchError;
+pub use lane::{Lane, OnItsWay, Snapshot, read_back};
 pub(crate) use last_words::on_lost_peer;
 pub use memory::{give_back_memory, keep_memory};
 pub use optim::{

@@ -33,6 +33,8 @@ typedef enum ty_status {
 
 typedef struct ty_group ty_group;
 typedef struct ty_reducer ty_reducer;
+typedef struct ty_lane ty_lane;
+typedef struct ty_arrival ty_arrival;
 
 // Text of the last failure on this thread; valid until the next call on this thread.
 const char* ty_error_text(void);
@@ -148,6 +150,25 @@ bool ty_is_deterministic(void);
 // State of the CPU's default generator as a byte tensor that the caller owns.
 ty_status ty_rng_state(ty_tensor** out);
 ty_status ty_set_rng_state(ty_tensor* state);
+
+// ---- copies beside what a GPU computes (lane.cpp) ----
+
+// A stream beside the one that computes, for copies; on a CPU copies are done at once. `device_type` is a c10::DeviceType.
+ty_status ty_lane_new(int device_type, int index, ty_lane** out);
+// Brings values to the device, which computes with them once they are there. `data` is free when this returns, `kind` a
+// c10::ScalarType; the caller owns the tensor.
+ty_status ty_lane_upload(ty_lane* lane, const void* data, const int64_t* sizes, size_t dimensions, int kind,
+                         ty_tensor** out);
+// Copies tensors as they are now to the host, contiguous in the usual order of dimensions: `copies` has room for `count` of
+// them. Their values are there when `arrival` says so; the caller owns all.
+ty_status ty_lane_snapshot(ty_lane* lane, ty_tensor* const* sources, size_t count, ty_tensor** copies,
+                           ty_arrival** arrival);
+ty_status ty_lane_free(ty_lane* lane);
+// The same for one tensor, behind what was handed to its device before; a tensor of the host is given back as it is.
+ty_status ty_read_back(ty_tensor* source, ty_tensor** out, ty_arrival** arrival);
+// By any thread.
+ty_status ty_arrival_wait(ty_arrival* arrival);
+ty_status ty_arrival_free(ty_arrival* arrival);
 
 // ---- convolutions prepared for inference on CPUs (packed.cpp) ----
 
