@@ -43,15 +43,37 @@ pub struct Augmentation {
     pub hue: f64,
 }
 
+/// Flips that were drawn for an image and are left to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flips {
+    /// Each row is to be mirrored.
+    pub horizontal: bool,
+    /// The rows are to be put in reverse order.
+    pub vertical: bool,
+}
+
+impl Augmentation {
+    /// Whether nothing comes after the flips, so that somebody else may do them.
+    pub(super) fn ends_with_flips(&self) -> bool {
+        self.policy.is_none() && !self.changes_colours()
+    }
+
+    fn changes_colours(&self) -> bool {
+        [self.brightness, self.contrast, self.saturation, self.hue].iter().any(|strength| *strength > 0.0)
+    }
+}
+
 /// Varies a square of `side` pixels a side, 3 bytes each: rotation and shift, flips, the policy, colours, in this order.
-/// Pixels from outside the image are black, as in torchvision. `scratch` is overwritten.
+/// Pixels from outside the image are black, as in torchvision. `scratch` is overwritten. Gives the flips that are left: those that
+/// were drawn, if `flips_later` says so and they are the end.
 pub(super) fn apply(
     settings: &Augmentation,
     side: usize,
     pixels: &mut [u8],
     random: &mut Random,
     scratch: &mut Vec<u8>,
-) {
+    flips_later: bool,
+) -> Flips {
     if settings.rotation > 0.0 || settings.translation > 0.0 {
         let angle = random.uniform(-settings.rotation, settings.rotation);
         let reach = settings.translation * side as f64;
@@ -59,16 +81,22 @@ pub(super) fn apply(
         let shift = [random.uniform(-reach, reach).round(), random.uniform(-reach, reach).round()];
         rotate_and_shift(side, pixels, angle, shift, scratch);
     }
-    if random.uniform(0.0, 1.0) < settings.horizontal_flip {
+    let horizontal = random.uniform(0.0, 1.0) < settings.horizontal_flip;
+    let vertical = random.uniform(0.0, 1.0) < settings.vertical_flip;
+    if flips_later && settings.ends_with_flips() {
+        return Flips { horizontal, vertical };
+    }
+    if horizontal {
         flip_horizontally(side, pixels);
     }
-    if random.uniform(0.0, 1.0) < settings.vertical_flip {
+    if vertical {
         flip_vertically(side, pixels);
     }
     if let Some(policy) = settings.policy {
         policy.apply(side, pixels, random, scratch);
     }
     jitter(settings, pixels, random);
+    Flips::default()
 }
 
 /// Mirrors each row.
@@ -130,15 +158,15 @@ fn jitter(settings: &Augmentation, pixels: &mut [u8], random: &mut Random) {
         Saturation,
         Hue,
     }
+    if !settings.changes_colours() {
+        return;
+    }
     let mut operations = [
         (Operation::Brightness, settings.brightness),
         (Operation::Contrast, settings.contrast),
         (Operation::Saturation, settings.saturation),
         (Operation::Hue, settings.hue),
     ];
-    if operations.iter().all(|(_, strength)| *strength <= 0.0) {
-        return;
-    }
     random.shuffle(&mut operations);
     for (operation, strength) in operations {
         if strength <= 0.0 {
@@ -267,7 +295,38 @@ mod tests {
     #[test]
     fn nothing_asked_for_changes_nothing() {
         let mut pixels = square(9);
-        apply(&Augmentation::default(), 9, &mut pixels, &mut Random::new(Use::Augment, 1, 2, 3), &mut Vec::new());
-        assert_eq!(pixels, square(9));
+        let random = &mut Random::new(Use::Augment, 1, 2, 3);
+        let left = apply(&Augmentation::default(), 9, &mut pixels, random, &mut Vec::new(), false);
+        assert_eq!((pixels, left), (square(9), Flips::default()));
+    }
+
+    #[test]
+    fn flips_that_are_left_to_do_are_those_that_were_drawn_unless_more_comes_after_them() {
+        let flips = Augmentation { horizontal_flip: 0.5, vertical_flip: 0.5, ..Augmentation::default() };
+        let turned = Augmentation { rotation: 20.0, ..flips.clone() };
+        let coloured = Augmentation { hue: 0.1, ..flips.clone() };
+        let policy = Augmentation { policy: Some(Policy::TrivialAugment), ..flips.clone() };
+        for (settings, may_be_left) in [(flips, true), (turned, true), (coloured, false), (policy, false)] {
+            let mut seen = std::collections::BTreeSet::new();
+            for sample in 0..40 {
+                let vary = |flips_later| {
+                    let mut pixels = square(6);
+                    let random = &mut Random::new(Use::Augment, 1, 2, sample);
+                    let left = apply(&settings, 6, &mut pixels, random, &mut Vec::new(), flips_later);
+                    (pixels, left)
+                };
+                let ((expected, none), (mut pixels, left)) = (vary(false), vary(true));
+                assert_eq!(none, Flips::default());
+                if left.horizontal {
+                    flip_horizontally(6, &mut pixels);
+                }
+                if left.vertical {
+                    flip_vertically(6, &mut pixels);
+                }
+                assert_eq!(pixels, expected, "{settings:?}");
+                seen.insert((left.horizontal, left.vertical));
+            }
+            assert_eq!(seen.len(), if may_be_left { 4 } else { 1 }, "{settings:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::augment::Flips;
 use super::dataset::Dataset;
 use super::decode::MAX_PIXELS;
 use super::error::{DataError, ImageFault};
@@ -59,7 +60,7 @@ impl Images {
         &self.view
     }
 
-    fn draw(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
+    fn draw(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<Flips, DataError> {
         let path = &self.dataset.samples[sample].path;
         let fault = |fault| DataError::image(self.dataset.file(sample), fault);
         if let Some(picture) = self.cache[sample].get() {
@@ -152,7 +153,7 @@ impl Render for Images {
         }
     }
 
-    fn render(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
+    fn render(&self, scratch: &mut Scratch, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<Flips, DataError> {
         self.draw(scratch, sample, epoch, pixels)
     }
 }

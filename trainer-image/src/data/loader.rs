@@ -1,18 +1,23 @@
 //! Makes batches ahead of time, in threads, and hands them out in the order asked for.
 //!
 //! A thread makes a whole batch, so that threads meet once a batch and not once an image. No more than a fixed number of batches
-//! exist at a time, and a batch handed back is filled again: in the steady state no memory is taken.
+//! exist at a time, and a batch handed back is filled again: in the steady state no memory is taken. Where that number of batches
+//! would take too much memory there are fewer, and the threads share each of them, part by part.
 //!
 //! A decoder that panics costs one image, not the process and not the batch: its thread dies, hands the batch over with the image
 //! marked as failed, and is replaced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use super::augment::Flips;
+use super::batch::{Batch, Failures, Request};
 use super::error::{DataError, ImageFault};
+use super::options::{AHEAD_BYTES, Options};
 
 /// What the loader loads. It is shared by the threads.
 pub trait Render: Send + Sync + 'static {
@@ -34,75 +39,14 @@ pub trait Render: Send + Sync + 'static {
     /// Told which samples come next, before the first of them is rendered.
     fn prepare(&self, _worker: &mut Self::Worker, _samples: &[usize]) {}
 
-    /// Writes the pixels of one sample in this epoch.
-    fn render(&self, worker: &mut Self::Worker, sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError>;
-}
-
-/// A batch to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The epoch, from 0.
-    pub epoch: u64,
-    /// Its samples.
-    pub samples: Vec<usize>,
-}
-
-/// A batch.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The images one after the other, each of rows of pixels of 3 bytes (NHWC). Those of failed samples are black, or, with
-    /// [`Failures::Replace`], those of another one.
-    pub pixels: Vec<u8>,
-    /// The class of each image, -1 if it has none.
-    pub labels: Vec<i64>,
-    /// The sample of each image.
-    pub indices: Vec<usize>,
-    /// What failed: the place in this batch, and why.
-    pub failures: Vec<(usize, DataError)>,
-}
-
-/// What becomes of images that can't be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failures {
-    /// The first one is an error, and ends the loader.
-    Stop,
-    /// Each is replaced by the next image of its batch that can be used, with its label and index, and reported. More different
-    /// ones than this are an error.
-    Replace {
-        /// Images that may fail, in the life of the loader.
-        at_most: usize,
-    },
-    /// Each is reported, and black.
-    Report,
-}
-
-/// How to load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Threads, at least 1.
-    pub threads: usize,
-    /// Batches that are ready or in the making beside the one in use; at least as many as threads are kept busy by.
-    pub prefetch: usize,
-    /// What becomes of images that can't be used.
-    pub failures: Failures,
-}
-
-impl Options {
-    /// So many threads, each with a batch in the making and one ready; a failure ends it.
-    pub fn new(threads: usize) -> Self {
-        Self { threads, prefetch: 2 * threads, failures: Failures::Stop }
-    }
-}
-
-/// The threads for each of `ranks` processes that share the cores which this one may use now, at least 1. A process that keeps
-/// to a part of them asks before it does.
-pub fn default_threads(ranks: usize) -> usize {
-    share(thread::available_parallelism().map_or(1, usize::from), ranks)
-}
-
-/// The cores of each of `ranks` processes, at least 1.
-fn share(cores: usize, ranks: usize) -> usize {
-    (cores / ranks.max(1)).max(1)
+    /// Writes the pixels of one sample in this epoch, and says which flips of them are left to do.
+    fn render(
+        &self,
+        worker: &mut Self::Worker,
+        sample: usize,
+        epoch: u64,
+        pixels: &mut [u8],
+    ) -> Result<Flips, DataError>;
 }
 
 /// Threads that make batches. Dropping it stops them: each finishes the image at hand, no more.
@@ -116,6 +60,8 @@ pub struct Loader<R: Render> {
 struct Shared<R> {
     render: Arc<R>,
     options: Options,
+    /// Parts of a batch.
+    parts: usize,
     state: Mutex<State>,
     /// There is something to do for a thread.
     work: Condvar,
@@ -131,21 +77,37 @@ struct State {
     started: u64,
     /// Number of the next batch to be handed out.
     delivered: u64,
-    /// Finished batches that wait for their turn.
-    done: BTreeMap<u64, Batch>,
-    /// Batches whose thread died.
-    orphans: Vec<Job>,
+    /// Finished batches that wait for their turn, and how long a thread was at work on each.
+    done: BTreeMap<u64, (Batch, Duration)>,
+    /// Parts of batches that have been started, and those whose thread died.
+    queue: VecDeque<Job>,
+    /// Finished parts of batches that are not whole yet.
+    gathered: BTreeMap<u64, Vec<Finished>>,
     /// Batches handed back.
     spare: Vec<Batch>,
+    /// Memory of parts.
+    spare_parts: Vec<Batch>,
     /// Threads that have died and are not replaced yet.
     dead: usize,
 }
 
+/// A batch to be made, or a part of it.
 struct Job {
+    /// Number of the batch.
     number: u64,
+    /// Which part of so many.
+    part: usize,
+    parts: usize,
     request: Request,
     /// Places whose image made the decoder panic.
     panicked: Vec<usize>,
+}
+
+/// A part of a batch, and how long a thread was at work on it.
+struct Finished {
+    part: usize,
+    batch: Batch,
+    took: Duration,
 }
 
 impl<R: Render> Loader<R> {
@@ -155,19 +117,35 @@ impl<R: Render> Loader<R> {
         requests: impl Iterator<Item = Request> + Send + 'static,
         options: Options,
     ) -> Result<Self, DataError> {
+        Self::start_within(AHEAD_BYTES, render, requests, options)
+    }
+
+    /// As [`start`](Self::start), with so many bytes ready or in the making at most.
+    pub(super) fn start_within(
+        most: usize,
+        render: Arc<R>,
+        requests: impl Iterator<Item = Request> + Send + 'static,
+        options: Options,
+    ) -> Result<Self, DataError> {
+        let mut requests = requests.peekable();
+        let batch_bytes = requests.peek().map_or(0, |first| first.samples.len() * render.image_bytes());
+        let (options, parts) = options.within(most, batch_bytes);
         let state = State {
             requests: Box::new(requests),
             exhausted: false,
             started: 0,
             delivered: 0,
             done: BTreeMap::new(),
-            orphans: Vec::new(),
+            queue: VecDeque::new(),
+            gathered: BTreeMap::new(),
             spare: Vec::new(),
+            spare_parts: Vec::new(),
             dead: 0,
         };
         let shared = Arc::new(Shared {
             render,
-            options: Options { threads: options.threads.max(1), prefetch: options.prefetch.max(1), ..options },
+            options,
+            parts,
             state: Mutex::new(state),
             work: Condvar::new(),
             ready: Condvar::new(),
@@ -198,6 +176,18 @@ impl<R: Render> Loader<R> {
         }
     }
 
+    /// Batches that are ready or in the making at most.
+    pub fn prefetch(&self) -> usize {
+        self.shared.options.prefetch
+    }
+
+    /// How long it took to make the batches that are ready now: for who counts the time from now on, and gets them for nothing.
+    pub fn head_start(&self) -> Duration {
+        let worked: Duration = self.shared.lock().done.values().map(|(_, took)| *took).sum();
+        let Options { threads, prefetch, .. } = self.shared.options;
+        worked / u32::try_from(threads.min(prefetch * self.shared.parts)).unwrap_or(u32::MAX)
+    }
+
     /// Waits for the batch whose turn it is.
     fn wait(&mut self) -> Option<Result<Batch, DataError>> {
         let shared = self.shared.clone();
@@ -207,7 +197,7 @@ impl<R: Render> Loader<R> {
                 return None;
             }
             let number = state.delivered;
-            if let Some(batch) = state.done.remove(&number) {
+            if let Some((batch, _)) = state.done.remove(&number) {
                 state.delivered += 1;
                 drop(state);
                 shared.work.notify_one();
@@ -249,7 +239,7 @@ impl<R: Render> Loader<R> {
                         last: Box::new(last),
                     });
                 }
-                replace_failed(&mut batch, self.shared.render.image_bytes());
+                batch.replace_failed(self.shared.render.image_bytes());
                 Ok(batch)
             }
         }
@@ -296,18 +286,23 @@ impl<R> Shared<R> {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            if let Some(job) = state.orphans.pop() {
-                return Some((job, state.spare.pop().unwrap_or_default()));
+            if let Some(job) = state.queue.pop_front() {
+                let room = state.room_for(&job);
+                return Some((job, room));
             }
             // One batch is with the user, the others are ready or in the making.
             if !state.exhausted && state.started < state.delivered + self.options.prefetch as u64 {
                 if let Some(request) = state.requests.next() {
                     let number = state.started;
                     state.started += 1;
-                    return Some((
-                        Job { number, request, panicked: Vec::new() },
-                        state.spare.pop().unwrap_or_default(),
-                    ));
+                    let requests = request.in_parts(self.parts);
+                    let parts = requests.len();
+                    let job = |(part, request)| Job { number, part, parts, request, panicked: Vec::new() };
+                    state.queue.extend(requests.into_iter().enumerate().map(job));
+                    if parts > 1 {
+                        self.work.notify_all();
+                    }
+                    continue;
                 }
                 state.exhausted = true;
                 self.ready.notify_all();
@@ -315,21 +310,58 @@ impl<R> Shared<R> {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// Takes what a thread has made. The one that makes the last part of a batch puts it together.
+    fn finish(&self, number: u64, parts: usize, finished: Finished) {
+        let mut state = self.lock();
+        let whole = if parts == 1 {
+            (finished.batch, finished.took)
+        } else {
+            let gathered = state.gathered.entry(number).or_default();
+            gathered.push(finished);
+            if gathered.len() < parts {
+                return;
+            }
+            let mut gathered = state.gathered.remove(&number).unwrap_or_default();
+            let mut whole = state.spare.pop().unwrap_or_default();
+            drop(state);
+            gathered.sort_unstable_by_key(|finished| finished.part);
+            whole.clear();
+            whole.pixels.reserve_exact(gathered.iter().map(|finished| finished.batch.pixels.len()).sum());
+            gathered.iter_mut().for_each(|finished| whole.append(&mut finished.batch));
+            let took = gathered.iter().map(|finished| finished.took).sum();
+            state = self.lock();
+            state.spare_parts.extend(gathered.into_iter().map(|finished| finished.batch));
+            // One for each thread; what came for more at once would stay for nothing.
+            state.spare_parts.truncate(self.options.threads);
+            (whole, took)
+        };
+        state.done.insert(number, whole);
+        self.ready.notify_one();
+    }
+}
+
+impl State {
+    /// Memory to fill.
+    fn room_for(&mut self, job: &Job) -> Batch {
+        let spare = if job.parts == 1 { &mut self.spare } else { &mut self.spare_parts };
+        spare.pop().unwrap_or_default()
+    }
 }
 
 /// What a thread does until it is told to stop.
 fn work<R: Render>(shared: &Shared<R>) {
     let mut worker = shared.render.worker();
     while let Some((job, mut batch)) = shared.take() {
-        let number = job.number;
+        let (number, part, parts) = (job.number, job.part, job.parts);
+        let began = Instant::now();
         let mut guard = Guard { shared, job: Some(job), place: 0 };
-        if fill(&mut guard, &mut worker, &mut batch).is_none() {
-            guard.job = None;
+        let filled = fill(&mut guard, &mut worker, &mut batch);
+        guard.job = None;
+        if filled.is_none() {
             return;
         }
-        guard.job = None;
-        shared.lock().done.insert(number, batch);
-        shared.ready.notify_one();
+        shared.finish(number, parts, Finished { part, batch, took: began.elapsed() });
     }
 }
 
@@ -339,10 +371,11 @@ fn fill<R: Render>(guard: &mut Guard<'_, R>, worker: &mut R::Worker, batch: &mut
     let render = &shared.render;
     let bytes = render.image_bytes();
     let count = guard.job.as_ref().map_or(0, |job| job.request.samples.len());
-    batch.pixels.resize(count * bytes, 0);
-    batch.labels.clear();
-    batch.indices.clear();
-    batch.failures.clear();
+    // What was in it needs no clearing: it is drawn over.
+    let mut pixels = std::mem::take(&mut batch.pixels);
+    pixels.resize(count * bytes, 0);
+    batch.clear();
+    batch.pixels = pixels;
     render.prepare(worker, guard.job.as_ref().map_or(&[], |job| &job.request.samples));
     for place in 0..count {
         if shared.stop.load(Ordering::Relaxed) {
@@ -357,10 +390,12 @@ fn fill<R: Render>(guard: &mut Guard<'_, R>, worker: &mut R::Worker, batch: &mut
         } else {
             render.render(worker, sample, job.request.epoch, pixels)
         };
-        if let Err(error) = rendered {
+        let flips = rendered.unwrap_or_else(|error| {
             pixels.fill(0);
             batch.failures.push((place, error));
-        }
+            Flips::default()
+        });
+        batch.flips.push(flips);
         batch.labels.push(render.label(sample));
         batch.indices.push(sample);
     }
@@ -381,36 +416,9 @@ impl<R> Drop for Guard<'_, R> {
         let Some(mut job) = self.job.take() else { return };
         job.panicked.push(self.place);
         let mut state = self.shared.lock();
-        state.orphans.push(job);
+        state.queue.push_front(job);
         state.dead += 1;
         self.shared.ready.notify_all();
         self.shared.work.notify_all();
-    }
-}
-
-/// Puts the next usable image of the batch, counted in a circle, in the place of each failed one. There is at least one.
-fn replace_failed(batch: &mut Batch, bytes: usize) {
-    let failed: BTreeSet<usize> = batch.failures.iter().map(|(place, _)| *place).collect();
-    let count = batch.indices.len();
-    for &place in &failed {
-        let Some(from) = (1..count).map(|step| (place + step) % count).find(|from| !failed.contains(from)) else {
-            return;
-        };
-        batch.pixels.copy_within(from * bytes..(from + 1) * bytes, place * bytes);
-        batch.labels[place] = batch.labels[from];
-        batch.indices[place] = batch.indices[from];
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processes_share_the_cores_and_each_has_one_at_least() {
-        let table = [(64, 1, 64), (64, 8, 8), (64, 3, 21), (2, 8, 1), (1, 1, 1), (4, 0, 4)];
-        for (cores, ranks, threads) in table {
-            assert_eq!(share(cores, ranks), threads, "{cores} cores, {ranks} ranks");
-        }
     }
 }

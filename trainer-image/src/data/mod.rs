@@ -14,6 +14,7 @@
 
 mod archive;
 mod augment;
+mod batch;
 mod checks;
 mod crop;
 mod dataset;
@@ -23,6 +24,7 @@ mod images;
 mod loader;
 mod manifest;
 pub mod operations;
+mod options;
 mod orientation;
 mod parquet;
 mod policy;
@@ -38,14 +40,16 @@ mod tree;
 mod view;
 
 pub use archive::Archive;
-pub use augment::{Augmentation, RandomCrop};
+pub use augment::{Augmentation, Flips, RandomCrop};
+pub use batch::{Batch, Failures, Request};
 pub use checks::{Finding, check};
 pub use dataset::{Dataset, Format, Labels, Sample, Source, names_labels, open, reopen};
 pub use decode::{Decoder, MAX_PIXELS};
 pub(crate) use error::TOO_MANY_BROKEN;
 pub use error::{DataError, ImageFault};
 pub use images::Images;
-pub use loader::{Batch, Failures, Loader, Options, Render, Request, default_threads};
+pub use loader::{Loader, Render};
+pub use options::{Options, default_threads};
 pub use policy::Policy;
 pub use preprocessing::{Preprocessing, PreprocessingError};
 pub(crate) use random::{Random, Use};

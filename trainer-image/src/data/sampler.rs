@@ -75,7 +75,7 @@ impl Sampler {
         epoch: u64,
         first_step: usize,
         rank: usize,
-    ) -> impl Iterator<Item = Vec<usize>> + Send + 'static {
+    ) -> impl Iterator<Item = Vec<usize>> + Send + use<> {
         let (sampler, order) = (*self, self.order(epoch));
         (first_step..self.steps_per_epoch()).map(move |step| sampler.batch(&order, step, rank))
     }

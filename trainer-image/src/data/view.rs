@@ -10,7 +10,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 
-use super::augment::{self, Augmentation};
+use super::augment::{self, Augmentation, Flips};
 use super::crop::{self, Crop};
 use super::decode::{Decoder, MAX_PIXELS};
 use super::error::ImageFault;
@@ -23,6 +23,8 @@ use super::random::{Random, Use};
 pub struct View {
     preprocessing: Preprocessing,
     training: Option<(Augmentation, u64)>,
+    /// Whether flips that nothing comes after are left to who gets the pixels.
+    flips_later: bool,
 }
 
 /// What a thread needs to draw views; it keeps its buffers from image to image.
@@ -67,12 +69,17 @@ impl View {
     /// The same view of an image every time: for validation, scoring and serving. The preprocessing has been
     /// [checked](Preprocessing::check).
     pub fn evaluation(preprocessing: Preprocessing) -> Self {
-        Self { preprocessing, training: None }
+        Self { preprocessing, training: None, flips_later: false }
     }
 
     /// Another view in each epoch: for training. What it shows is a function of the seed, the epoch and the sample alone.
     pub fn training(preprocessing: Preprocessing, augmentation: Augmentation, seed: u64) -> Self {
-        Self { preprocessing, training: Some((augmentation, seed)) }
+        Self { preprocessing, training: Some((augmentation, seed)), flips_later: false }
+    }
+
+    /// The same, with the flips left to who gets the pixels, if nothing comes after them.
+    pub fn flips_later(self, later: bool) -> Self {
+        Self { flips_later: later, ..self }
     }
 
     /// What the model expects.
@@ -81,7 +88,8 @@ impl View {
     }
 
     /// Draws the view of an encoded image into `pixels`: rows of pixels of 3 bytes,
-    /// [`image_bytes`](Preprocessing::image_bytes) in all. `epoch` and `sample` matter to training alone.
+    /// [`image_bytes`](Preprocessing::image_bytes) in all. `epoch` and `sample` matter to training alone. Gives what is left to do,
+    /// which is nothing but for a view with [`flips_later`](Self::flips_later).
     pub fn draw(
         &self,
         scratch: &mut Scratch,
@@ -89,7 +97,7 @@ impl View {
         epoch: u64,
         sample: usize,
         pixels: &mut [u8],
-    ) -> Result<(), ImageFault> {
+    ) -> Result<Flips, ImageFault> {
         let opened = scratch.decoder.open(image)?;
         let (size, orientation) = (opened.size, opened.orientation);
         let (crop, random) = self.plan(size, orientation, epoch, sample);
@@ -112,7 +120,7 @@ impl View {
         epoch: u64,
         sample: usize,
         pixels: &mut [u8],
-    ) -> Result<(), ImageFault> {
+    ) -> Result<Flips, ImageFault> {
         let (crop, random) = self.plan(picture.size, picture.orientation, epoch, sample);
         self.finish(scratch, &picture.pixels, picture.size, 1, picture.orientation, crop, random, pixels)
     }
@@ -159,7 +167,7 @@ impl View {
         crop: Crop,
         random: Option<Random>,
         pixels: &mut [u8],
-    ) -> Result<(), ImageFault> {
+    ) -> Result<Flips, ImageFault> {
         let side = self.preprocessing.crop_size;
         let inexpressible = |error: &dyn std::fmt::Display| ImageFault::Unsupported(error.to_string());
         let source =
@@ -174,10 +182,12 @@ impl View {
         scratch.resizer.resize_typed(&source, &mut target, &options).map_err(|error| inexpressible(&error))?;
         let side = side as usize;
         orient_square(orientation, side, pixels, &mut scratch.square);
-        if let (Some((augmentation, _)), Some(mut random)) = (&self.training, random) {
-            augment::apply(augmentation, side, pixels, &mut random, &mut scratch.square);
-        }
-        Ok(())
+        Ok(match (&self.training, random) {
+            (Some((augmentation, _)), Some(mut random)) => {
+                augment::apply(augmentation, side, pixels, &mut random, &mut scratch.square, self.flips_later)
+            }
+            _ => Flips::default(),
+        })
     }
 }
 

@@ -149,7 +149,7 @@ impl Classifier {
     /// The image can't be decoded.
     pub fn draw(&self, scratch: &mut Scratch, image: &[u8], pixels: &mut [u8]) -> Result<(), ImageFault> {
         // The view is that of evaluation: neither the epoch nor the sample's number matters.
-        self.view.draw(scratch, image, 0, 0, pixels)
+        self.view.draw(scratch, image, 0, 0, pixels).map(|_| ())
     }
 
     /// What a batch of pixels is classified as: for each image one probability for each class, image by image. `pixels`

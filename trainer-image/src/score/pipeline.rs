@@ -16,20 +16,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use tch::{Device, Tensor};
-
 use super::judge::Judge;
 use super::output::{Prediction, Row, Writer};
 use crate::data::{DataError, Images, Loader, Request};
 use crate::fault::Fault;
 use crate::inference::{Classifier, decide};
-use crate::input::rows;
+use crate::input::{Rows, ahead, rows_later};
 use crate::progress::{Meter, ProgressHandle};
 
 /// Parts that wait for the writer at most.
 const PARTS: usize = 2;
-/// Batches whose logits are read from a GPU together: the GPU has the next ones to compute meanwhile.
-const UNREAD: usize = 8;
 
 /// Rows of a range of inputs, in their order.
 type PartRows = (Range<usize>, Vec<Row>);
@@ -52,9 +48,9 @@ struct Scored<'a> {
     parts: &'a SyncSender<PartRows>,
 }
 
-/// A batch whose logits are not read yet.
+/// A batch whose answers are not read yet.
 struct Unread {
-    logits: Tensor,
+    rows: Rows,
     images: usize,
     failures: Vec<(usize, DataError)>,
 }
@@ -98,40 +94,39 @@ fn compute(
     mut scored: Scored<'_>,
     course: &mut Course<'_>,
 ) -> Result<(), Fault> {
-    let at_once = if classifier.device() == Device::Cpu { 1 } else { UNREAD };
-    let mut unread = Vec::new();
+    let ahead = ahead(classifier.device());
+    let mut unread = VecDeque::new();
     while let Some(batch) = loader.next() {
         let mut batch = batch?;
-        unread.push(Unread {
-            logits: classifier.logits(&classifier.tensor(&batch.pixels)?)?,
+        unread.push_back(Unread {
+            rows: rows_later(&classifier.logits(&classifier.tensor(&batch.pixels)?)?)?,
             images: batch.labels.len(),
             failures: std::mem::take(&mut batch.failures),
         });
         loader.recycle(batch);
-        if unread.len() == at_once && !read(classifier, &mut unread, &mut scored, course)? {
+        if !read(classifier, &mut unread, ahead, &mut scored, course)? {
             // The writer has ended, and says why.
             return Ok(());
         }
     }
-    read(classifier, &mut unread, &mut scored, course).map(drop)
+    read(classifier, &mut unread, 0, &mut scored, course).map(drop)
 }
 
-/// Turns logits into rows. Tells whether there is somebody to write them.
+/// Turns the answers to all but the newest `left` batches into rows. Tells whether there is somebody to write them.
 fn read(
     classifier: &Classifier,
-    unread: &mut Vec<Unread>,
+    unread: &mut VecDeque<Unread>,
+    left: usize,
     scored: &mut Scored<'_>,
     course: &mut Course<'_>,
 ) -> Result<bool, Fault> {
-    if unread.is_empty() {
-        return Ok(true);
-    }
-    let logits: Vec<&Tensor> = unread.iter().map(|batch| &batch.logits).collect();
-    let probabilities = rows(&Tensor::f_cat(&logits, 0)?)?;
     let (classes, threshold) = (classifier.classes(), classifier.card().threshold.map(|threshold| threshold as f32));
-    let mut predictions = probabilities.chunks_exact(classes.len()).map(|row| predict(row, classes, threshold));
-    for batch in unread.drain(..) {
-        let mut rows: Vec<Row> = predictions.by_ref().take(batch.images).collect();
+    while unread.len() > left
+        && let Some(batch) = unread.pop_front()
+    {
+        let probabilities = batch.rows.rows()?;
+        let predictions = probabilities.chunks_exact(classes.len()).map(|row| predict(row, classes, threshold));
+        let mut rows: Vec<Row> = predictions.collect();
         for (place, error) in &batch.failures {
             rows[*place] = Err(error.to_string());
         }

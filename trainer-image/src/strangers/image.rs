@@ -53,7 +53,7 @@ impl Reader {
     fn draw(&mut self, bytes: &[u8], trains: bool) -> Result<Vec<u8>, ImageFault> {
         let view = if trains { &self.training } else { &self.evaluation };
         let mut pixels = vec![0; view.preprocessing().image_bytes()];
-        view.draw(&mut self.scratch, bytes, 1, 2, &mut pixels).map(|()| pixels)
+        view.draw(&mut self.scratch, bytes, 1, 2, &mut pixels).map(|_| pixels)
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use image::ImageFormat;
 
 use super::super::{
-    Augmentation, DataError, Failures, ImageFault, Images, Labels, Loader, Options, Preprocessing, RandomCrop, Render,
-    Request, Source, View, open,
+    Augmentation, DataError, Failures, Flips, ImageFault, Images, Labels, Loader, Options, Preprocessing, RandomCrop,
+    Render, Request, Source, View, open,
 };
 use super::made::{encoded, jpeg, pattern, put};
 
@@ -39,7 +39,7 @@ impl Render for Numbers {
         format!("{sample}.png").into()
     }
 
-    fn render(&self, (): &mut (), sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<(), DataError> {
+    fn render(&self, (): &mut (), sample: usize, epoch: u64, pixels: &mut [u8]) -> Result<Flips, DataError> {
         self.rendered.fetch_add(1, Ordering::Relaxed);
         if let Some(slow) = self.slow {
             std::thread::sleep(slow);
@@ -49,7 +49,7 @@ impl Render for Numbers {
         if self.broken.contains(&sample) {
             return Err(DataError::image(self.path(sample), ImageFault::Truncated));
         }
-        Ok(())
+        Ok(Flips { horizontal: sample % 2 == 1, vertical: sample % 3 == 0 })
     }
 }
 
@@ -72,6 +72,7 @@ fn collect<R: Render>(mut loader: Loader<R>) -> Result<Vec<Plain>, DataError> {
     let mut batches = Vec::new();
     while let Some(batch) = loader.next() {
         let batch = batch?;
+        assert_eq!(batch.flips.len(), batch.indices.len());
         let failures = batch.failures.iter().map(|(place, error)| (*place, error.to_string())).collect();
         batches.push((batch.pixels.clone(), batch.labels.clone(), batch.indices.clone(), failures));
         loader.recycle(batch);
@@ -119,6 +120,24 @@ fn a_broken_image_may_be_replaced_by_the_next_of_its_batch() {
 }
 
 #[test]
+fn flips_that_are_left_go_with_their_image() {
+    let broken = || Numbers { broken: vec![1, 3], ..Numbers::default() };
+    let flips = |threads, failures| -> Vec<(usize, Flips)> {
+        let options = Options { failures, ..Options::new(threads) };
+        // With room for two batches, three threads share them.
+        let mut loader = Loader::start_within(1, Arc::new(broken()), requests(10, 4), options).unwrap();
+        let batch = loader.next().unwrap().unwrap();
+        batch.indices.iter().copied().zip(batch.flips).collect()
+    };
+    let of = |sample| (sample, Flips { horizontal: sample % 2 == 1, vertical: sample % 3 == 0 });
+    for threads in [1, 3] {
+        let black = |sample| (sample, Flips::default());
+        assert_eq!(flips(threads, Failures::Report), [of(0), black(1), of(2), black(3)]);
+        assert_eq!(flips(threads, Failures::Replace { at_most: 2 }), [of(0), of(2), of(2), of(0)]);
+    }
+}
+
+#[test]
 fn scoring_gets_each_failure_in_its_place_also_when_the_decoder_panics() {
     for threads in [1, 2] {
         let numbers = Numbers { broken: vec![1], panics: vec![2, 9], ..Numbers::default() };
@@ -128,6 +147,34 @@ fn scoring_gets_each_failure_in_its_place_also_when_the_decoder_panics() {
         assert!(batches[2].3[0].1.starts_with("9.png: the decoder gave up"), "{:?}", batches[2].3);
         assert_eq!(batches.iter().map(|batch| batch.2.len()).sum::<usize>(), 10);
     }
+}
+
+#[test]
+fn batches_that_threads_share_are_the_same() {
+    let numbers = || Numbers { broken: vec![1, 6], panics: vec![2, 9], ..Numbers::default() };
+    let expected = collect(start(numbers(), 1, Failures::Report)).unwrap();
+    for threads in [2, 3, 7] {
+        let options = Options { failures: Failures::Report, ..Options::new(threads) };
+        // Room for two batches, whatever they take.
+        let loader = Loader::start_within(1, Arc::new(numbers()), requests(10, 4), options).unwrap();
+        assert_eq!(loader.prefetch(), 2);
+        assert_eq!(collect(loader).unwrap(), expected, "{threads} threads");
+    }
+}
+
+#[test]
+fn what_was_made_ahead_is_told_with_the_time_it_took() {
+    let slow = Numbers { slow: Some(Duration::from_millis(10)), ..Numbers::default() };
+    let options = Options { threads: 1, prefetch: 2, failures: Failures::Stop };
+    let mut loader = Loader::start(Arc::new(slow), requests(4, 2), options).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Two batches of two images, of which each sleeps.
+    while loader.head_start() < Duration::from_millis(40) && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert!(loader.head_start() >= Duration::from_millis(40));
+    while loader.next().transpose().unwrap().is_some() {}
+    assert_eq!(loader.head_start(), Duration::ZERO);
 }
 
 #[test]

@@ -155,7 +155,7 @@ impl Engine {
             metrics.preprocessed(took);
             statistics.preprocessed(took);
             // Whoever asked may have left meanwhile.
-            let _ = reply.send(drawn.map(|()| Row::Pixels(pixels)));
+            let _ = reply.send(drawn.map(|_| Row::Pixels(pixels)));
         });
         Drawn::Soon { row, _held: held }
     }
