@@ -199,7 +199,7 @@ impl<'g> Ddp<'g> {
     /// # Errors
     /// A rank is gone.
     pub fn share_buffers(&self) -> Result<(), DdpError> {
-        if self.buffers.is_empty() {
+        if self.buffers.is_empty() || self.group.world_size() == 1 {
             return Ok(());
         }
         let shared = reducer::broadcast_coalesced(self.group.processes(), &self.buffers, BROADCAST_BYTES, 0);
