@@ -1,7 +1,9 @@
 //! What all ranks do with a step, decided by rank 0 alone: stop before it, or save a checkpoint after it. The decision
 //! travels as one more buffer of the model in the broadcast that precedes each forward pass, so that it costs no collective
-//! of its own, and is known before anything of the step is computed.
+//! of its own, and is known before anything of the step is computed. Rank 0 does not wait for its own buffer, others read it
+//! once a step.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub(super) struct Control {
     asked: bool,
     looked: Instant,
     buffer: Tensor,
+    /// The step's orders, if they are known here.
+    known: Cell<Option<Orders>>,
 }
 
 impl Control {
@@ -42,8 +46,11 @@ impl Control {
             signal_hook::flag::register(number, signal.clone())
                 .map_err(|error| Fault::io(format_args!("handle signal {number}"), error))?;
         }
-        let buffer = Tensor::f_zeros([1], (Kind::Int64, device))?;
-        Ok(Control { signal, asked: false, looked: Instant::now(), buffer })
+        Ok(Control::listening(signal, Tensor::f_zeros([1], (Kind::Int64, device))?))
+    }
+
+    fn listening(signal: Arc<AtomicBool>, buffer: Tensor) -> Control {
+        Control { signal, asked: false, looked: Instant::now(), buffer, known: Cell::new(None) }
     }
 
     /// The buffer that carries the orders.
@@ -74,17 +81,26 @@ impl Control {
     /// Before a forward pass: rank 0 writes the orders of the step, other ranks pass a signal on to it.
     pub(super) fn prepare(&mut self, group: &Group, save: bool) -> Result<(), Fault> {
         if group.rank() != 0 {
+            self.known.set(None);
             return Ok(self.pass_on(group)?);
         }
         let stop = self.stops(group)?;
-        let _ = self.buffer.f_fill_(i64::from(save) | (i64::from(stop) << 1))?;
+        self.known.set(Some(Orders { save, stop }));
+        if group.world_size() > 1 {
+            let _ = self.buffer.f_fill_(i64::from(save) | (i64::from(stop) << 1))?;
+        }
         Ok(())
     }
 
     /// Once a forward pass is prepared: the step's orders, the same on all ranks.
     pub(super) fn orders(&self) -> Result<Orders, Fault> {
+        if let Some(orders) = self.known.get() {
+            return Ok(orders);
+        }
         let bits = self.buffer.f_int64_value(&[0])?;
-        Ok(Orders { save: bits & 1 != 0, stop: bits & 2 != 0 })
+        let orders = Orders { save: bits & 1 != 0, stop: bits & 2 != 0 };
+        self.known.set(Some(orders));
+        Ok(orders)
     }
 }
 
@@ -111,7 +127,7 @@ mod tests {
             backend: Backend::Gloo,
         });
         let buffer = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
-        (group.unwrap(), Control { signal: Arc::default(), asked: false, looked: Instant::now(), buffer })
+        (group.unwrap(), Control::listening(Arc::default(), buffer))
     }
 
     #[test]
@@ -139,5 +155,31 @@ mod tests {
             let run = &run;
             thread::scope(|scope| [0, 1].map(|rank| scope.spawn(move || run(rank))).map(|end| end.join().unwrap()));
         }
+    }
+
+    #[test]
+    fn orders_are_read_once_a_step_and_not_at_all_where_they_are_given() {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap().port();
+        let run = |rank| {
+            let (group, mut control) = meet(rank, port);
+            for step in 0..3 {
+                let save = step == 1;
+                // What another rank wants does not count.
+                control.prepare(&group, save || rank == 1).unwrap();
+                group.broadcast(&control.buffer, 0).unwrap();
+                let expected = Orders { save, stop: false };
+                assert_eq!(control.orders().unwrap(), expected, "step {step} of rank {rank}");
+                let _ = control.buffer.f_fill_(3).unwrap();
+                assert_eq!(control.orders().unwrap(), expected, "step {step} of rank {rank}, again");
+            }
+            group.barrier().unwrap();
+        };
+        let run = &run;
+        thread::scope(|scope| [0, 1].map(|rank| scope.spawn(move || run(rank))).map(|end| end.join().unwrap()));
+        let group = Group::alone().unwrap();
+        let mut alone = Control::listening(Arc::default(), Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
+        alone.prepare(&group, true).unwrap();
+        assert_eq!(alone.orders().unwrap(), Orders { save: true, stop: false });
+        assert_eq!(alone.buffer.int64_value(&[0]), 0, "nobody is to be told");
     }
 }
