@@ -1,8 +1,9 @@
 //! Jobs that meet what nobody meant: fields of the wrong type, a cluster that takes no pods for a while, a catalogue that has
 //! changed, a GPU that turns out too old.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crds::ScoringJob;
 use crds::infrastructure::Device;
@@ -15,7 +16,7 @@ use operator::cluster::Settings;
 use operator::placement::Catalogue;
 use serde_json::json;
 
-use crate::wire::Fate;
+use crate::wire::{self, Fate};
 use crate::yard::{Yard, said, scored};
 
 #[tokio::test]
@@ -59,6 +60,26 @@ async fn a_cluster_that_takes_no_pods_is_told_of_until_it_does() {
     assert_eq!(told.phase, Phase::Pending);
     is_down.store(false, Ordering::SeqCst);
     yard.phase("a", Phase::Running).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_busy_is_asked_again_when_it_says() {
+    let mut yard = Yard::idle("busy", &["cpu"]).await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    yard.start_operator_with(wire::patient(yard.namespace.client(), move |request| {
+        if request.method() != Method::POST || !request.uri().path().ends_with("/pods") {
+            return Fate::Pass;
+        }
+        let mut log = log.lock().expect("no panic");
+        log.push(Instant::now());
+        if log.len() == 1 { Fate::Busy(3) } else { Fate::Pass }
+    }));
+    yard.train("a", json!({})).await;
+    yard.phase("a", Phase::Running).await;
+    let asked = asked.lock().expect("no panic");
+    assert_eq!(asked.len(), 2, "by the client itself: a look that failed would have asked before");
+    assert!(asked[1] - asked[0] >= Duration::from_secs(3), "{asked:?}");
 }
 
 #[tokio::test]
@@ -114,11 +135,10 @@ async fn a_service_and_a_budget_of_somebody_else_are_neither_written_over_nor_de
 async fn an_operator_that_starts_anew_takes_its_own_service_and_budget_for_its_own() {
     let mut yard = Yard::new("own", &["cpu"]).await;
     yard.train("a", json!({"infrastructure": {"nodes": 2}})).await;
-    let pods = yard.namespace.pods();
     yard.phase("a", Phase::Running).await;
     yard.kill_operator().await;
     yard.start_operator();
-    pods.finish("a-t1-1", 162, "").await;
+    yard.namespace.pods().finish("a-t1-1", 162, "").await;
     let status = yard.until("a", |status| status.attempt == 2 && status.phase == Phase::Running).await;
     assert!(status.message.contains("Attempt 2 runs"), "{}", status.message);
     assert!(!yard.events().await.contains("Unprotected"));

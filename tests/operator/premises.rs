@@ -33,11 +33,12 @@ async fn job(namespace: &Namespace<'_>, name: &str) -> TrainingJob {
     let manifest = json!({
         "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name},
         "spec": {
-            "data": {"uri": "file:///data"}, "output": {"uri": "file:///out"},
-            "runPolicy": {"managedBy": "example.org/nobody"},
+            "data": {"uri": "file:///data"}, "output": {"uri": "file:///out"}, "managedBy": "example.org/nobody",
         },
     });
-    namespace.create(manifest).await
+    let job: TrainingJob = namespace.create(manifest).await;
+    assert_eq!(job.spec.managed_by.as_deref(), Some("example.org/nobody"), "it is taken as it was given");
+    job
 }
 
 /// Deletes a pod under the precondition of a UID.

@@ -1,11 +1,16 @@
 //! The way between an operator and the API server, where a test decides what becomes of each request.
 
-use futures::future::BoxFuture;
+use std::sync::{Arc, Mutex};
+
+use futures::future::{BoxFuture, FutureExt};
+use http::header::RETRY_AFTER;
 use http::{Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
+use kube::client::retry::RetryPolicy;
 use kube::core::Status;
-use tower::service_fn;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Layer, Service, service_fn};
 
 /// What becomes of a request.
 pub(crate) enum Fate {
@@ -19,37 +24,61 @@ pub(crate) enum Fate {
     AnsweredLate(BoxFuture<'static, ()>),
     /// The API server answers with this code, and does nothing.
     Refused(StatusCode),
+    /// The API server is busy, and says after how many seconds to ask again.
+    Busy(u64),
     /// It takes effect, and the connection breaks before the answer is there.
     Broken,
 }
 
-/// A client like `client`, but with every request meeting the fate that `fate` gives it.
+/// A client like `client`, but with every request meeting the fate that `fate` gives it. What is refused reaches who asked: nothing
+/// is tried again on the way.
 pub(crate) fn client(client: Client, fate: impl Fn(&Request<Body>) -> Fate + Send + 'static) -> Client {
     let namespace = client.default_namespace().to_owned();
-    let service = service_fn(move |request| {
-        let (client, fate) = (client.clone(), fate(&request));
+    Client::new(service(client, fate), namespace)
+}
+
+/// The same, with the fates on the far side of what a client tries again by itself.
+pub(crate) fn patient(client: Client, fate: impl Fn(&Request<Body>) -> Fate + Send + 'static) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    Client::new(RetryLayer::new(RetryPolicy::server_retry()).layer(service(client, fate)), namespace)
+}
+
+type Sent = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+fn service(
+    client: Client,
+    fate: impl Fn(&Request<Body>) -> Fate + Send + 'static,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future = Sent> + Clone + Send + 'static {
+    let fate = Arc::new(Mutex::new(fate));
+    service_fn(move |request| {
+        let (client, fate) = (client.clone(), (fate.lock().expect("no panic"))(&request));
         async move {
             match fate {
-                Fate::Pass => client.send(request).await,
+                Fate::Pass => Ok(client.send(request).await?),
                 Fate::Lost => std::future::pending().await,
                 Fate::Late(wait) => {
                     wait.await;
-                    client.send(request).await
+                    Ok(client.send(request).await?)
                 }
                 Fate::AnsweredLate(wait) => {
                     let answer = client.send(request).await;
                     wait.await;
-                    answer
+                    Ok(answer?)
                 }
                 Fate::Refused(code) => Ok(refusal(code)),
+                Fate::Busy(seconds) => {
+                    let mut answer = refusal(StatusCode::TOO_MANY_REQUESTS);
+                    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+                    Ok(answer)
+                }
                 Fate::Broken => {
                     client.send(request).await?;
-                    Err(kube::Error::Service("the connection was reset".into()))
+                    Err("the connection was reset".into())
                 }
             }
         }
-    });
-    Client::new(service, namespace)
+        .boxed()
+    })
 }
 
 fn refusal(code: StatusCode) -> Response<Body> {
