@@ -34,7 +34,7 @@ fn what_others_have_made_is_named_by_its_digest() {
 fn a_release_has_the_notes_of_its_own_version_and_of_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let changelog = folder.path().join("CHANGELOG.md");
-    let text = "# Changelog\n\n## Unreleased\n\n- c\n\n## 0.1.0-rc.1\n\n- a\n\n## 0.1.0, 2027-01-01\n\n## 0.0.9 (old)\n\n- b\n";
+    let text = "# Changelog\n\n## Unreleased\n\n- c\n\n## 0.1.0-rc.1\n\n- a\n\n## 0.1.0 (2027-01-01)\n\n## 0.0.9 (old)\n\n- b\n";
     fs::write(&changelog, text).expect("a changelog");
     let notes = |version: &str| Ran::of(Command::new(root().join(".ci/notes")).arg(version).arg(&changelog));
     assert_eq!(notes("0.1.0-rc.1").good().trim(), "- a");

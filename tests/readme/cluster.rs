@@ -132,7 +132,9 @@ async fn what_is_told_of_a_cluster_works() {
     run(retrain).await;
     run(bundle).await;
     run(doctor).await;
-    run("kubectl create -f crds-of-prometheus").await;
+    // The slash has kubectl follow the link.
+    run("kubectl create -f crds-of-prometheus/").await;
+    run("kubectl wait --for=condition=Established -f crds-of-prometheus/ --timeout=60s").await;
     assert!(run(observe).await.contains("STATUS: deployed"));
     operator.stop();
 }
