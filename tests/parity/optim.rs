@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::optim::{Ema, GradientScaler, Optimizer, Plateau, Schedule};
 use trainer::torch;
-use trainer::zoo::{host_copy, read_safetensors, write_safetensors};
+use trainer::zoo::{host_copies, host_copy, read_safetensors, write_safetensors};
 
 use crate::bytes;
 use crate::process::script;
@@ -85,7 +85,7 @@ fn train(
     for step in 0..STEPS {
         if restored_at == Some(step) {
             let weights = write_safetensors(&snapshot(&parameters))?;
-            let state = write_safetensors(&optimizer.snapshot())?;
+            let state = write_safetensors(&host_copies(optimizer.tensors()))?;
             let done = optimizer.steps();
             (parameters, optimizer) = begin(settings, read_safetensors(&weights)?.into_iter().collect())?;
             optimizer.restore(&read_safetensors(&state)?, done)?;
@@ -97,7 +97,7 @@ fn train(
     }
     let mut result: Vec<_> =
         snapshot(&parameters).into_iter().map(|(name, tensor)| (format!("{name}.weight"), tensor)).collect();
-    result.extend(optimizer.snapshot());
+    result.extend(host_copies(optimizer.tensors()));
     Ok(result)
 }
 
@@ -199,13 +199,16 @@ fn moving_average() -> Result<(), Failed> {
             model[1].1.shallow_clone().copy_(&running.get(step));
         });
         if step == 17 {
-            let saved = write_safetensors(&ema.snapshot())?;
+            let saved = write_safetensors(&host_copies(ema.tensors()))?;
             ema = Ema::new(DECAY, named());
             ema.restore(&read_safetensors(&saved)?)?;
         }
         ema.update()?;
     }
-    bytes::compare(&write_safetensors(&ema.snapshot())?, &std::fs::read(folder.path().join("ema.safetensors"))?)?;
+    bytes::compare(
+        &write_safetensors(&host_copies(ema.tensors()))?,
+        &std::fs::read(folder.path().join("ema.safetensors"))?,
+    )?;
     Ok(())
 }
 

@@ -27,9 +27,16 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// A checkpoint to be written.
+struct Order<Position> {
+    step: u64,
+    /// Waits until it is here.
+    arrive: Box<dyn FnOnce() -> Result<Checkpoint<Position>, Fault> + Send>,
+}
+
 /// A thread that commits checkpoints to an output folder.
 pub struct Writer<Position> {
-    work: Option<SyncSender<Checkpoint<Position>>>,
+    work: Option<SyncSender<Order<Position>>>,
     done: Receiver<Result<u64, Fault>>,
     thread: Option<JoinHandle<()>>,
     in_flight: bool,
@@ -59,13 +66,14 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
         pauses: (Duration, Duration),
         commit: impl Fn(&Checkpoint<Position>) -> Result<u64, Fault> + Send + 'static,
     ) -> Writer<Position> {
-        let (work, orders) = sync_channel::<Checkpoint<Position>>(1);
+        let (work, orders) = sync_channel::<Order<Position>>(1);
         let (report, done) = sync_channel(1);
         let trouble = Arc::default();
         let told = Arc::clone(&trouble);
         let run = move || {
-            for checkpoint in orders {
-                let result = again_and_again(patience, pauses, &told, checkpoint.step, || commit(&checkpoint));
+            for Order { step, arrive } in orders {
+                let result = arrive()
+                    .and_then(|checkpoint| again_and_again(patience, pauses, &told, step, || commit(&checkpoint)));
                 if report.send(result).is_err() {
                     break;
                 }
@@ -95,13 +103,20 @@ impl<Position: Serialize + Send + 'static> Writer<Position> {
         self.in_flight && (lock(&self.trouble).is_some() || self.since.elapsed() > SLOW.min(self.longest))
     }
 
-    /// Hands a checkpoint over, and says which step was committed before. If one is still being written, waits for that first.
-    pub fn submit(&mut self, checkpoint: Checkpoint<Position>) -> Result<Option<u64>, Fault> {
+    /// Hands the checkpoint of a step over, which `arrive` gives, on the writer's thread: it may wait for a device there. Says which
+    /// step was committed before. If one is still being written, waits for that first. What `arrive` fails by is told by the next
+    /// call, as what the writing fails by.
+    pub fn submit(
+        &mut self,
+        step: u64,
+        arrive: impl FnOnce() -> Result<Checkpoint<Position>, Fault> + Send + 'static,
+    ) -> Result<Option<u64>, Fault> {
         self.spent = Duration::ZERO;
         let began = Instant::now();
         let finished = self.wait()?;
         self.spent = began.elapsed();
-        self.work.as_ref().expect("open until dropped").send(checkpoint).expect("the thread runs until dropped");
+        let order = Order { step, arrive: Box::new(arrive) };
+        self.work.as_ref().expect("open until dropped").send(order).expect("the thread runs until dropped");
         (self.in_flight, self.since) = (true, Instant::now());
         *lock(&self.trouble) = None;
         Ok(finished)
@@ -238,7 +253,7 @@ mod tests {
             }
             result
         });
-        writer.submit(checkpoint(7)).unwrap();
+        writer.submit(7, || Ok(checkpoint(7))).unwrap();
         assert_eq!(writer.wait().unwrap(), Some(7));
         assert_eq!(tries.load(Ordering::Relaxed), 2);
         assert_eq!(newest::<String>(root.path()).unwrap().unwrap().position, "at 7");
@@ -248,7 +263,7 @@ mod tests {
     fn storage_that_stays_away_ends_it_as_such_and_meanwhile_it_says_that_it_fails() {
         let full = |_: &Checkpoint<String>| Err(Fault::new(Cause::Storage, "full"));
         let mut writer = Writer::committing(Duration::from_millis(200), MINUTE, QUICK, full);
-        writer.submit(checkpoint(1)).unwrap();
+        writer.submit(1, || Ok(checkpoint(1))).unwrap();
         assert_eq!(writer.wait_unless_failing().unwrap(), (None, false));
         assert_eq!(writer.poll().unwrap(), None);
         assert_eq!(writer.wait().unwrap_err().cause(), Cause::Storage);
@@ -259,7 +274,7 @@ mod tests {
     fn nobody_waits_for_a_checkpoint_longer_than_the_other_ranks_do() {
         let full = |_: &Checkpoint<String>| Err(Fault::new(Cause::Storage, "no space left"));
         let mut writer = Writer::committing(100 * MINUTE, Duration::from_millis(300), QUICK, full);
-        writer.submit(checkpoint(1)).unwrap();
+        writer.submit(1, || Ok(checkpoint(1))).unwrap();
         let fault = writer.wait().unwrap_err();
         assert_eq!(fault.cause(), Cause::Storage);
         assert_eq!(fault.to_string(), "a checkpoint is not written after 0.3 s: no space left");
@@ -275,7 +290,29 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             Err(Fault::new(Cause::Permission, "read-only"))
         });
-        writer.submit(checkpoint(1)).unwrap();
+        writer.submit(1, || Ok(checkpoint(1))).unwrap();
         assert_eq!((writer.wait().unwrap_err().cause(), tries.load(Ordering::Relaxed)), (Cause::Permission, 1));
+    }
+
+    #[test]
+    fn a_checkpoint_is_waited_for_on_the_writer_s_thread_and_one_that_is_not_good_is_not_written() {
+        let written = Arc::new(AtomicU32::new(0));
+        let counted = written.clone();
+        let mut writer = Writer::committing(MINUTE, MINUTE, QUICK, move |checkpoint: &Checkpoint<String>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(checkpoint.step)
+        });
+        let (arrived, arrives) = sync_channel(1);
+        let waits = move || {
+            arrives.recv().expect("it is sent");
+            Ok(checkpoint(5))
+        };
+        writer.submit(5, waits).unwrap();
+        assert_eq!((writer.poll().unwrap(), written.load(Ordering::Relaxed)), (None, 0), "it is on its way");
+        arrived.send(()).unwrap();
+        assert_eq!(writer.wait().unwrap(), Some(5));
+        writer.submit(6, || Err(Fault::new(Cause::NotFinite, "a weight").at_step(6))).unwrap();
+        let fault = writer.submit(7, || Ok(checkpoint(7))).unwrap_err();
+        assert_eq!((fault.cause(), written.load(Ordering::Relaxed)), (Cause::NotFinite, 1));
     }
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use crate::torch::{self, TorchError};
-use crate::zoo::host_copy;
 
 /// The average of a model's weights and running statistics over the optimizer's steps.
 pub struct Ema {
@@ -69,13 +68,13 @@ impl Ema {
         Ok(())
     }
 
-    /// A copy of the average on the host, by name; empty before the first step.
-    pub fn snapshot(&self) -> Vec<(String, Tensor)> {
+    /// The average by name, where it is; nothing before the first step.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let tensors = self.tensors.iter().filter(|_| self.started);
-        tensors.map(|tensor| (tensor.name.clone(), host_copy(&tensor.average))).collect()
+        tensors.map(|tensor| (tensor.name.clone(), tensor.average.shallow_clone())).collect()
     }
 
-    /// Goes on from a [`snapshot`](Self::snapshot).
+    /// Goes on from a copy of its [`tensors`](Self::tensors).
     ///
     /// # Errors
     /// The name of a tensor that is missing or has another shape.
@@ -116,11 +115,11 @@ mod tests {
         assert_eq!(values(), [5.0, 9.0]);
 
         let mut other = Ema::new(0.75, named());
-        other.restore(&ema.snapshot().into_iter().collect()).unwrap();
+        other.restore(&ema.tensors().into_iter().collect()).unwrap();
         for average in [&mut ema, &mut other] {
             average.update().unwrap();
         }
-        assert_eq!(ema.snapshot(), other.snapshot());
+        assert_eq!(ema.tensors(), other.tensors());
         let wrong = BTreeMap::from([("w".to_owned(), Tensor::zeros([3], kind::FLOAT_CPU))]);
         assert_eq!(other.restore(&wrong), Err("w".to_owned()));
     }

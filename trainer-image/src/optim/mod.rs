@@ -143,16 +143,16 @@ impl Optimizer {
         Ok(())
     }
 
-    /// A copy of the state on the host: `<parameter>.<slot>`.
-    pub fn snapshot(&self) -> Vec<(String, Tensor)> {
+    /// The state by name, `<parameter>.<slot>`, where it is.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let named = |slot: &Slot| -> Vec<(String, Tensor)> {
             let named = self.names.iter().zip(&slot.tensors);
-            named.map(|(name, tensor)| (format!("{name}.{}", slot.name), crate::zoo::host_copy(tensor))).collect()
+            named.map(|(name, tensor)| (format!("{name}.{}", slot.name), tensor.shallow_clone())).collect()
         };
         self.state.iter().flat_map(named).collect()
     }
 
-    /// Goes on from a [`snapshot`](Self::snapshot) that was taken after `steps` steps.
+    /// Goes on from a copy of its [`tensors`](Self::tensors) that was taken after `steps` steps.
     ///
     /// # Errors
     /// The name of a tensor that is missing or has another shape.

@@ -1,5 +1,5 @@
 //! Scales losses so that gradients of 16 bits neither vanish nor overflow: the algorithm and the constants of
-//! `torch.amp.GradScaler`. The decision is made on the host, where the loss is waited for in each step anyway.
+//! `torch.amp.GradScaler`. The decision is made on the host, which waits for the gradients of each step for that.
 
 use serde::{Deserialize, Serialize};
 

@@ -6,21 +6,23 @@ use crds::contract::{Cause, Progress};
 use jiff::Timestamp;
 use tch::{Kind, Tensor};
 
+use super::ahead::Ahead;
 use super::control::Control;
 use super::left_out::LeftOut;
 use super::position::{Position, Sums};
 use super::replica::Replica;
 use super::saving::WhenBusy;
 use super::setup::Setup;
+use super::tally::{Read, Step, Tally};
 use crate::causes::DIVERGED;
 use crate::checkpoint::{Clock, Policy, Writer};
-use crate::data::{self, Failures, Loader, Request};
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::metrics::{Epoch, Phase};
 use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
 use crate::tensorboard::Publisher;
+use crate::torch::Lane;
 
 /// All that the course of a training works with.
 pub(super) struct Course<'g> {
@@ -31,8 +33,14 @@ pub(super) struct Course<'g> {
     pub(super) control: Control,
     pub(super) position: Position,
     pub(super) left_out: LeftOut,
+    /// Images that are loaded ahead.
+    pub(super) ahead: Ahead,
+    /// Sums that are still on the device.
+    pub(super) tally: Tally,
     /// Weights of the best epoch; on rank 0 alone.
     pub(super) best: Vec<(String, Tensor)>,
+    /// On which checkpoints leave the device.
+    pub(super) outbound: Lane,
     /// Rank 0's writer of checkpoints.
     pub(super) writer: Option<Writer<Position>>,
     pub(super) policy: Policy,
@@ -53,6 +61,7 @@ impl Course<'_> {
         while self.position.epoch < epochs && !self.is_stopped_early() {
             self.epoch()?;
         }
+        self.ahead = Ahead::default();
         if self.position.epoch < epochs {
             tracing::info!(epoch = self.position.epoch, of = epochs, "stopped early: it no longer gets better");
         }
@@ -68,8 +77,8 @@ impl Course<'_> {
     fn epoch(&mut self) -> Result<(), Fault> {
         let started = Instant::now();
         let seconds_before = self.position.seconds;
-        self.steps(started)?;
-        let trained = seconds_before + started.elapsed().as_secs_f64();
+        let given = self.steps(started)?;
+        let trained = seconds_before + given + started.elapsed().as_secs_f64();
         self.position.seconds = trained;
         let sums = self.shared_sums()?;
         self.report("Validating", None);
@@ -123,25 +132,28 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// The steps of the epoch that are left.
-    fn steps(&mut self, started: Instant) -> Result<(), Fault> {
-        let (setup, rank) = (self.setup, self.place.rank as usize);
-        let epoch = u64::from(self.position.epoch);
+    /// The steps of the epoch that are left. Tells how many seconds it would have waited for images that were loaded before.
+    fn steps(&mut self, started: Instant) -> Result<f64, Fault> {
+        let setup = self.setup;
         let first = self.position.step_in_epoch;
         let steps = setup.sampler.steps_per_epoch();
         if first >= steps {
-            return Ok(());
+            return Ok(0.0);
         }
-        let requests = setup.sampler.batches(epoch, first, rank).map(move |samples| Request { epoch, samples });
-        let mut loader = Loader::start(setup.training.clone(), requests, self.loading())?;
+        let mut loader = self.training_images()?;
+        let given = loader.head_start().as_secs_f64();
         let seconds_before = self.position.seconds;
         if let Some(publisher) = &mut self.events {
             publisher.events().steps_begin(Timestamp::now());
         }
-        for _ in first..steps {
+        for step in first..steps {
             self.replica.watch.start();
             let batch = loader.next().expect("the sampler has as many batches as steps")?;
             self.replica.watch.lap(Phase::Data);
+            if steps - step <= loader.prefetch() {
+                // All of this epoch's images are on their way: those of its validation are next.
+                self.load_validation()?;
+            }
             for (_, error) in &batch.failures {
                 self.left_out.add(error.to_string());
             }
@@ -155,28 +167,18 @@ impl Course<'_> {
                 self.save(WhenBusy::Wait)?;
                 return Err(self.stopped()?);
             };
+            let images = batch.labels.len();
             loader.recycle(batch);
             let position = &mut self.position;
-            position.sums.add(sums);
             position.step += 1;
             position.step_in_epoch += 1;
             position.samples_in_epoch =
                 (position.step_in_epoch * setup.sampler.global_batch()).min(setup.training.dataset().samples.len());
             position.seconds = seconds_before + started.elapsed().as_secs_f64();
-            if !sums.loss.is_finite() {
-                return Err(Fault::new(
-                    Cause::NotFinite,
-                    format!("the loss is {} at step {}", sums.loss, position.step),
-                )
-                .hint(DIVERGED)
-                .at_step(position.step));
-            }
-            let images = sums.images as u64 * u64::from(self.place.world_size);
-            if let Some(publisher) = &mut self.events {
-                publisher.events().step(position.step, sums.mean_loss(), rate, images as f64, Timestamp::now());
-            }
-            self.meter.add(position.step, images);
-            self.report("Training", Some(sums.mean_loss()));
+            let step = Step { number: position.step, rate };
+            self.tally.add(step, images, &sums).map_err(|fault| fault.at_step(step.number))?;
+            self.meter.add(step.number, (images * self.place.world_size as usize) as u64);
+            self.read_sums(Read::Due)?;
             if let (Some(progress), bytes @ Some(_)) = (&self.progress, self.gradient_bytes()?) {
                 progress.update(|progress| progress.gradient_bytes = bytes);
             }
@@ -184,23 +186,35 @@ impl Course<'_> {
             self.after_step()?;
             self.replica.watch.lap(Phase::Checkpoint);
         }
+        self.ahead.training = Some(loader);
+        self.read_sums(Read::All)?;
+        Ok(given)
+    }
+
+    /// Adds the sums of steps to those of the epoch, and tells of each. All must be read before anything is made of the epoch.
+    ///
+    /// # Errors
+    /// [`Cause::NotFinite`] at the first step whose loss is not.
+    pub(super) fn read_sums(&mut self, which: Read) -> Result<(), Fault> {
+        while let Some((step, sums)) = self.tally.next(which).map_err(|fault| fault.at_step(self.position.step))? {
+            self.replica.watch.lap(Phase::Device);
+            self.position.sums.add(sums);
+            if !sums.loss.is_finite() {
+                let message = format!("the loss is {} at step {}", sums.loss, step.number);
+                return Err(Fault::new(Cause::NotFinite, message).hint(DIVERGED).at_step(step.number));
+            }
+            let images = sums.images * f64::from(self.place.world_size);
+            if let Some(publisher) = &mut self.events {
+                publisher.events().step(step.number, sums.mean_loss(), step.rate, images, Timestamp::now());
+            }
+            self.report("Training", Some(sums.mean_loss()));
+        }
         Ok(())
     }
 
     /// Adds this epoch's sums up once more if a rank has met images since that can't be used, so that rank 0 knows of them.
     pub(super) fn gather_left_out(&mut self) -> Result<(), Fault> {
         self.shared_sums().map(drop)
-    }
-
-    pub(super) fn loading(&self) -> data::Options {
-        let data = &self.setup.recipe.data;
-        let threads = match data.loader_threads {
-            0 => self.place.threads,
-            threads => threads as usize,
-        };
-        let at_most = self.setup.unreadable(self.setup.training.dataset().samples.len());
-        let failures = if at_most == 0 { Failures::Stop } else { Failures::Replace { at_most } };
-        data::Options { failures, ..data::Options::new(threads) }
     }
 
     /// Dropout and its like draw from a generator whose state is a function of the step and the rank, so that a resume

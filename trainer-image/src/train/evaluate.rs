@@ -38,6 +38,23 @@ pub(super) struct EvaluationOptions {
     pub(super) scores: bool,
 }
 
+/// This rank's part of the images in batches, of so many at once.
+pub(super) fn load(
+    group: &Group,
+    images: &Arc<Images>,
+    batch_size: usize,
+    options: EvaluationOptions,
+) -> Result<Loader<Images>, Fault> {
+    let part = evaluation_part(images.dataset().samples.len(), group.rank() as usize, group.world_size() as usize);
+    let requests = part
+        .clone()
+        .step_by(batch_size)
+        .map(move |first| Request { epoch: 0, samples: (first..(first + batch_size).min(part.end)).collect() });
+    let failures = if options.unreadable == 0 { Failures::Stop } else { Failures::Report };
+    let loading = Options { failures, ..Options::new(options.threads) };
+    Ok(Loader::start(images.clone(), requests, loading)?)
+}
+
 /// Evaluates the replica; images that can't be used are left out of the figures. None if `stop` said so on any rank before all was seen.
 pub(super) fn evaluate(
     replica: &Replica<'_>,
@@ -45,19 +62,24 @@ pub(super) fn evaluate(
     images: &Arc<Images>,
     options: EvaluationOptions,
     left_out: &mut LeftOut,
+    stop: impl FnMut() -> Result<bool, Fault>,
+) -> Result<Option<Evaluated>, Fault> {
+    let loader = load(group, images, replica.settings.batch_size, options)?;
+    evaluate_loaded(replica, group, images, loader, options, left_out, stop)
+}
+
+/// As [`evaluate`], of images that are being loaded.
+pub(super) fn evaluate_loaded(
+    replica: &Replica<'_>,
+    group: &Group,
+    images: &Arc<Images>,
+    mut loader: Loader<Images>,
+    options: EvaluationOptions,
+    left_out: &mut LeftOut,
     mut stop: impl FnMut() -> Result<bool, Fault>,
 ) -> Result<Option<Evaluated>, Fault> {
     let dataset = images.dataset();
     let classes = dataset.classes.len();
-    let part = evaluation_part(dataset.samples.len(), group.rank() as usize, group.world_size() as usize);
-    let batch_size = replica.settings.batch_size;
-    let requests = part
-        .clone()
-        .step_by(batch_size)
-        .map(move |first| Request { epoch: 0, samples: (first..(first + batch_size).min(part.end)).collect() });
-    let failures = if options.unreadable == 0 { Failures::Stop } else { Failures::Report };
-    let loading = Options { failures, ..Options::new(options.threads) };
-    let mut loader = Loader::start(images.clone(), requests, loading)?;
     let mut failed = 0;
     let mut evaluation = Evaluation::new(classes);
     let mut worst = Worst::new(WORST);

@@ -4,25 +4,22 @@ use crds::training::Metric;
 use tch::Tensor;
 
 use super::course::Course;
-use super::evaluate::{Evaluated, EvaluationOptions, evaluate};
+use super::evaluate::{Evaluated, evaluate_loaded};
 use super::position::{Best, Figures};
 use super::saving::WhenBusy;
 use crate::fault::Fault;
-use crate::zoo::host_copy;
 
 impl Course<'_> {
     /// Validates the model as it is now, and keeps it if it is the best so far; none without validation images.
     pub(super) fn validate(&mut self) -> Result<Option<Figures>, Fault> {
-        let Some(images) = &self.setup.validation else { return Ok(None) };
+        let setup = self.setup;
+        let (Some(images), Some(loader)) = (&setup.validation, self.validation_images()?) else { return Ok(None) };
+        let options = self.evaluation(images);
         self.replica.swap_average()?;
         self.replica.ddp.share_buffers()?;
-        let options = EvaluationOptions {
-            threads: self.loading().threads,
-            unreadable: self.setup.unreadable(images.dataset().samples.len()),
-            scores: false,
-        };
         let (group, control, left_out) = (self.group, &mut self.control, &mut self.left_out);
-        let evaluated = evaluate(&self.replica, group, images, options, left_out, || Ok(control.stops(group)?))?;
+        let evaluated =
+            evaluate_loaded(&self.replica, group, images, loader, options, left_out, || Ok(control.stops(group)?))?;
         let Some(evaluated) = evaluated else {
             // The epoch's steps are done; the next attempt begins with this validation.
             self.replica.swap_average()?;
@@ -55,8 +52,7 @@ impl Course<'_> {
         if this.beats(self.position.best, watched.unwrap_or(Metric::Accuracy)) {
             self.position.best = Some(this);
             if self.place.is_first() {
-                let entries = self.replica.model.state().entries();
-                self.best = entries.iter().map(|entry| (entry.name.clone(), host_copy(&entry.tensor))).collect();
+                self.best = self.replica.model.state().snapshot();
             }
         }
         if let Some(progress) = &self.progress {

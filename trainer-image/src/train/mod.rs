@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  setup ─► resume from the newest checkpoint ─► course: epochs of steps ─► results: the model folder
-//!             (position)                          (replica, control; judging, saving)
+//!             (position)                          (replica, tally, ahead, control; judging, saving)
 //! ```
 
+mod ahead;
 mod control;
 mod course;
 mod evaluate;
@@ -20,6 +21,7 @@ mod report;
 mod results;
 mod saving;
 mod setup;
+mod tally;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,6 +30,7 @@ use crds::TrainingJobSpec;
 use crds::contract::{Assignment, Cause, DIAGNOSTICS, Diagnostic, JobResult};
 use tch::Device;
 
+use self::ahead::Ahead;
 use self::control::Control;
 use self::course::{Course, prime};
 use self::left_out::LeftOut;
@@ -35,6 +38,7 @@ use self::position::Position;
 use self::replica::Replica;
 use self::saving::checkpointing;
 use self::setup::Setup;
+use self::tally::Tally;
 use crate::checkpoint::{self, Checkpoint, Clock, section};
 use crate::data::Finding;
 use crate::ddp::{Ddp, Group};
@@ -47,8 +51,8 @@ use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
 use crate::storage::path_of;
 use crate::tensorboard::{Events, Publisher};
-use crate::torch::allow_only_deterministic;
 use crate::torch::driver::GpuInfo;
+use crate::torch::{Lane, allow_only_deterministic};
 
 /// How long a rank waits for rank 0's list of the data.
 const LISTING: Duration = Duration::from_secs(600);
@@ -131,7 +135,10 @@ pub fn run(
         control,
         position,
         left_out: LeftOut::default(),
+        ahead: Ahead::default(),
+        tally: Tally::new(device),
         best,
+        outbound: Lane::new(device)?,
         writer,
         policy,
         saved,

@@ -3,7 +3,6 @@
 use crds::contract::Cause;
 use tch::{Kind, Tensor};
 
-use super::position::Sums;
 use crate::data::Batch;
 use crate::ddp::{Ddp, GradSync};
 use crate::fault::Fault;
@@ -51,15 +50,16 @@ pub(super) struct Replica<'g> {
 
 impl Replica<'_> {
     /// One optimizer step, number `step`, over a batch, which may be of several forward passes whose gradients add up to
-    /// the mean over all images; the last one alone averages over the ranks. Returns this rank's sums; `None`, with
-    /// nothing done, if `stops` says so once rank 0's buffers are here.
+    /// the mean over all images; the last one alone averages over the ranks. Returns this rank's sums, of the losses and of the
+    /// images that were right, as a tensor of the device; `None`, with nothing done, if `stops` says so once rank 0's buffers
+    /// are here.
     pub(super) fn step(
         &mut self,
         batch: &Batch,
         learning_rate: f64,
         step: u64,
         stops: impl Fn() -> Result<bool, Fault>,
-    ) -> Result<Option<Sums>, Fault> {
+    ) -> Result<Option<Tensor>, Fault> {
         self.ddp.clear_gradients()?;
         let StepSettings { batch_size, blend, side, rank, .. } = self.settings;
         let images = batch.labels.len();
@@ -75,21 +75,20 @@ impl Replica<'_> {
                 return Ok(None);
             }
             let pixels = &batch.pixels[first * image_bytes..end * image_bytes];
+            let input = self.input.flipped(pixels, &batch.flips[first..end])?;
             let mixture = blend.draw(step, rank, pass as u32, side);
-            sums = sums.f_add(&self.pass(pixels, &batch.labels[first..end], sync, divisor, mixture)?)?;
+            sums = sums.f_add(&self.pass(input, &batch.labels[first..end], sync, divisor, mixture)?)?;
         }
         self.update(learning_rate)?;
         self.watch.lap(Phase::Optimizer);
-        let sums: Vec<f64> = Vec::try_from(&sums.f_to(tch::Device::Cpu)?)?;
-        self.watch.lap(Phase::Device);
-        Ok(Some(Sums { loss: sums[0], correct: sums[1], images: images as f64 }))
+        Ok(Some(sums))
     }
 
     /// Forward, which has been prepared, and backward over a part of a step's images, whose losses are divided by
     /// `divisor` in all. Gives the sum of the losses and the number of images that were right, as a tensor of the device.
     fn pass(
         &mut self,
-        pixels: &[u8],
+        input: Tensor,
         labels: &[i64],
         sync: GradSync,
         divisor: f64,
@@ -98,8 +97,7 @@ impl Replica<'_> {
         let device = self.input.device();
         let count = labels.len() as f64;
         let share = self.criterion.divisor(labels, mixture.is_some()) / divisor;
-        let labels = Tensor::from_slice(labels).to_device(device);
-        let input = self.input.tensor(pixels)?;
+        let labels = self.input.labels(labels)?;
         let (input, targets) = match mixture {
             Some(mixture) => mixture.apply(&input, &labels, self.classes)?,
             None => (input, Targets::Classes(labels)),

@@ -8,11 +8,14 @@ use tch::{Kind, Tensor};
 
 use super::course::Course;
 use super::position::Position;
+use super::tally::Read;
 use crate::causes::DIVERGED;
 use crate::checkpoint::{Checkpoint, Clock, Policy, Writer};
 use crate::fault::Fault;
 use crate::folder::Folder;
 use crate::optim::Ema;
+use crate::torch::{Snapshot, TorchError};
+use crate::zoo::host_copy;
 
 /// What becomes of a checkpoint while the one before can't be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Course<'_> {
 
     /// Hands a checkpoint to the writer, unless the newest one is of this step. All ranks take part in the sums.
     pub(super) fn save(&mut self, when_busy: WhenBusy) -> Result<(), Fault> {
+        self.read_sums(Read::All)?;
         self.shared_sums()?;
         let (step, in_epoch) = (self.position.step, self.position.step_in_epoch);
         // Step 0 has no checkpoint to begin with, and the end of an epoch is more than its last step.
@@ -86,25 +90,46 @@ impl Course<'_> {
             }
         }
         self.saved = Clock { step, now: Instant::now() };
-        let mut tensors = Vec::new();
+        let (mut tensors, mut best) = (Vec::new(), Vec::new());
         let section = |tensors: &mut Vec<(String, Tensor)>, name: &str, content: Vec<(String, Tensor)>| {
             tensors.extend(content.into_iter().map(|(tensor_name, tensor)| (format!("{name}/{tensor_name}"), tensor)));
         };
-        section(&mut tensors, "model", self.replica.model.state().snapshot());
-        section(&mut tensors, "optimizer", self.replica.optimizer.snapshot());
-        section(&mut tensors, "ema", self.replica.ema.as_ref().map(Ema::snapshot).unwrap_or_default());
-        section(&mut tensors, "best", self.best.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect());
-        check_finite(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))
-            .map_err(|fault| fault.at_step(step))?;
+        section(&mut tensors, "model", self.replica.model.state().tensors());
+        section(&mut tensors, "optimizer", self.replica.optimizer.tensors());
+        section(&mut tensors, "ema", self.replica.ema.as_ref().map(Ema::tensors).unwrap_or_default());
+        section(&mut best, "best", self.best.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect());
+        let (names, tensors): (Vec<String>, Vec<Tensor>) = tensors.into_iter().unzip();
+        let snapshot = self.snapshot(&tensors).map_err(|fault| fault.at_step(step))?;
         self.position.phases = self.replica.watch.phases;
         self.position.updates = Some(self.replica.optimizer.steps());
         self.position.scaler = self.replica.scaler;
-        let checkpoint = Checkpoint { step: self.position.step, position: self.position.clone(), tensors };
-        let finished = self.writer.as_mut().map_or(Ok(None), |writer| writer.submit(checkpoint))?;
+        let position = self.position.clone();
+        // On the writer's thread: the next step begins meanwhile.
+        let arrive = move || -> Result<Checkpoint<Position>, Fault> {
+            let mut tensors: Vec<(String, Tensor)> = names.into_iter().zip(snapshot.arrived()?).collect();
+            tensors.extend(best);
+            check_finite(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
+            Ok(Checkpoint { step, position, tensors })
+        };
+        let arrive = move || arrive().map_err(|fault| fault.at_step(step));
+        let finished = self.writer.as_mut().map_or(Ok(None), |writer| writer.submit(step, arrive))?;
         if let Some(step) = finished {
             self.tell_saved(step);
         }
         Ok(())
+    }
+
+    /// The tensors as they are now, on their way to the host. A GPU that has no room to keep them while the next step changes them
+    /// is waited for.
+    fn snapshot(&self, tensors: &[Tensor]) -> Result<Snapshot, Fault> {
+        match self.outbound.snapshot(tensors) {
+            Err(TorchError::GpuMemory(why)) => {
+                tracing::debug!(why, "a checkpoint is copied tensor by tensor");
+                let copies: Vec<Tensor> = tensors.iter().map(host_copy).collect();
+                Ok(self.outbound.snapshot(&copies)?)
+            }
+            taken => Ok(taken?),
+        }
     }
 
     fn tell_saved(&self, step: u64) {

@@ -98,7 +98,8 @@ impl Setup {
                 },
             )?;
         let augmentation = Augmentation::from(&recipe.data.augmentation);
-        let view = View::training(preprocessing.clone(), augmentation, seed);
+        // A GPU flips a batch in no time; a CPU would go over its bytes once more.
+        let view = View::training(preprocessing.clone(), augmentation, seed).flips_later(device != Device::Cpu);
         let training = Arc::new(Images::new(Arc::new(training), view));
         let validation =
             validation.map(|data| Arc::new(Images::new(Arc::new(data), View::evaluation(preprocessing.clone()))));

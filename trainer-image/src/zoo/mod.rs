@@ -20,7 +20,7 @@ mod weights;
 
 pub use folded::{FoldedModel, Folding};
 pub use heat_map::HeatMap;
-pub use state::{Entry, Role, State, host_copy};
+pub use state::{Entry, Role, State, host_copies, host_copy};
 pub use weights::{PickleError, PthError, WeightsError, read_safetensors, read_weights, write_safetensors};
 
 use std::collections::BTreeMap;

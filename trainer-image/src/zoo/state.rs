@@ -110,9 +110,14 @@ impl State {
         }
     }
 
+    /// Every tensor by name, where it is.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect()
+    }
+
     /// A copy of every tensor on the host, contiguous in the usual order of dimensions.
     pub fn snapshot(&self) -> Vec<(String, Tensor)> {
-        self.entries.iter().map(|entry| (entry.name.clone(), host_copy(&entry.tensor))).collect()
+        host_copies(self.tensors())
     }
 
     /// Takes every tensor from `tensors`, which must have the same names and shapes.
@@ -181,6 +186,11 @@ pub fn host_copy(tensor: &Tensor) -> Tensor {
         copy.copy_(tensor);
         copy
     })
+}
+
+/// Copies of tensors by name on the host, each as [`host_copy`].
+pub fn host_copies(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    tensors.into_iter().map(|(name, tensor)| (name, host_copy(&tensor))).collect()
 }
 
 /// Whether one of `prefixes` is this name or that of a layer around it.
