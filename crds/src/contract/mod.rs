@@ -86,6 +86,8 @@ pub mod env {
     pub const DATA_CACHE: &str = "TRAINYARD_DATA_CACHE";
     /// Bytes that [`DATA_CACHE`] may take: what was not used for longest makes room.
     pub const DATA_CACHE_BYTES: &str = "TRAINYARD_DATA_CACHE_BYTES";
+    /// Digest that the model folder of an endpoint must have, as in its revision; any will do without it.
+    pub const MODEL_DIGEST: &str = "TRAINYARD_MODEL_DIGEST";
     /// File with the bearer token that requests to an endpoint must bear; no token is asked for without it.
     pub const TOKEN_FILE: &str = "TRAINYARD_TOKEN_FILE";
     /// `1`: scoring and serving compute a network in the order of operations of training's validation, to the same bits,

@@ -1,6 +1,8 @@
 //! An endpoint's Deployment, and what belongs to it: a Service, a disruption budget and, if asked for, an autoscaler.
 
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -150,6 +152,9 @@ impl Template<'_> {
         };
         let ports = vec![port("http", SERVE_PORT), port("grpc", SERVE_GRPC_PORT)];
         let mut variables = BTreeMap::from([(env::ASSIGNMENT, self.assignment(common.claims))]);
+        if let Some(digest) = &self.record.model.digest {
+            variables.insert(env::MODEL_DIGEST, digest.clone());
+        }
         let mut token = None;
         if self.endpoint.spec.authentication.is_some() {
             variables.insert(env::TOKEN_FILE, format!("{}/{}", TOKEN.0, TOKEN.1));
@@ -170,7 +175,12 @@ impl Template<'_> {
 
     /// What the server is told: the spec without what is none of its business, with the model as a folder that it can open.
     fn assignment(&self, claims: &[Claim]) -> String {
-        let device = if self.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };
+        let device = match (self.endpoint.spec.infrastructure.device, self.placed.device) {
+            // The server goes on without a GPU that fails only where none was asked for by name.
+            (Device::Auto, Device::Gpu) => Device::Auto,
+            (_, Device::Gpu) => Device::Gpu,
+            _ => Device::Cpu,
+        };
         let metadata = &self.endpoint.metadata;
         let assignment = Assignment {
             contract_version: CONTRACT_VERSION,
