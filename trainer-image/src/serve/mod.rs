@@ -1,9 +1,9 @@
 //! `trainer serve`: answers requests with trained models, by the Open Inference Protocol and with plain images.
 //!
 //! ```text
-//!  connections ─► rest ─┐                 ┌─ models   each by name, in its newest version ◄─ watch
-//!                       ├─► protocol ─► app             │
-//!  tonic ───────► grpc ─┘                 └─ engine ◄───┘  decode, gather, compute
+//!                ┌─► rest ─┐                 ┌─ models   each by name, in its newest version ◄─ watch
+//!  connections ──┤         ├─► protocol ─► app             │
+//!                └─► grpc ─┘                 └─ engine ◄───┘  decode, gather, compute
 //! ```
 //!
 //! It runs in a pod as the operator's assignment says, or by hand as its command line says ([`settings`]). It computes on a
@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, watch as state};
 use tokio::time::timeout;
 
 use self::app::App;
-use self::connections::Incoming;
+use self::connections::{Incoming, Patience, Protocol};
 use self::engine::Engine;
 use self::grpc::Health;
 use self::metrics::Metrics;
@@ -107,10 +107,16 @@ async fn serve(app: &Arc<App>, breaks: &mut mpsc::UnboundedReceiver<Fault>) -> R
     tracing::info!("gRPC is at {}", address(&grpc)?);
     tracing::info!("REST is at http://{}", address(&rest)?);
     let (stop, stopped) = state::channel(false);
-    let incoming = |listener| Incoming::new(listener, settings.max_connections, stopped.clone());
     let health = Health::new().await;
-    let mut rest = tokio::spawn(connections::serve(incoming(rest), rest::router(app), settings.header_timeout));
-    let mut grpc = tokio::spawn(grpc::serve(incoming(grpc), Arc::clone(app), health.clone()));
+    let silence = settings.header_timeout;
+    // Long enough for a request that comes late, and for its answer.
+    let end = silence + Duration::from_secs(settings.limits.timeout_seconds.into());
+    let answer = |listener, router, protocol| {
+        let incoming = Incoming::new(listener, settings.max_connections, stopped.clone());
+        tokio::spawn(connections::serve(incoming, router, protocol, Patience { silence, end }))
+    };
+    let mut rest = answer(rest, rest::router(app), Protocol::Http1);
+    let mut grpc = answer(grpc, grpc::router(app, &health), Protocol::Http2 { ages: connections::AGES });
 
     let loader = Arc::clone(app);
     let loading = tokio::task::spawn_blocking(move || loader.load());
@@ -123,7 +129,10 @@ async fn serve(app: &Arc<App>, breaks: &mut mpsc::UnboundedReceiver<Fault>) -> R
     };
     let run = async {
         let _watch = ready.await?;
-        breaks.recv().await.map_or(Ok(()), Err)
+        tokio::select! {
+            fault = breaks.recv() => fault.map_or(Ok(()), Err),
+            () = health.follow(app) => Ok(()),
+        }
     };
     tokio::select! {
         ended = run => ended?,
@@ -136,11 +145,9 @@ async fn serve(app: &Arc<App>, breaks: &mut mpsc::UnboundedReceiver<Fault>) -> R
     let end = async {
         tokio::time::sleep(settings.drain).await;
         stop.send_replace(true);
+        health.clone().end().await;
         // A panic of a task has been told by the panic hook.
-        let _ = (&mut rest).await;
-        if let Ok(Err(error)) = (&mut grpc).await {
-            tracing::warn!(%error, "gRPC was served no more");
-        }
+        let _ = tokio::join!(&mut rest, &mut grpc);
     };
     if timeout(settings.stop_within, end).await.is_err() {
         tracing::warn!("some requests were not answered in {} seconds", settings.stop_within.as_secs());

@@ -118,16 +118,35 @@ fn bodies_that_do_not_come_hold_no_room_and_are_ended() {
     assert!(answer.contains("nothing of the request arrived for 5 seconds: send its body without a pause"), "{answer}");
 }
 
+/// Clients that have sent a part of their requests' heads.
+fn dawdlers(server: &Server, count: usize) -> Vec<TcpStream> {
+    let dawdle = |_| {
+        let mut dawdler = TcpStream::connect(server.rest).unwrap();
+        dawdler.write_all(b"GET /v2/heal").unwrap();
+        dawdler
+    };
+    (0..count).map(dawdle).collect()
+}
+
 #[test]
 fn clients_that_dawdle_hold_nobody_up() {
-    let server = server(&["--header-timeout-seconds", "1", "--max-connections", "4"]);
-    let mut dawdlers: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(server.rest).unwrap()).collect();
-    for dawdler in &mut dawdlers {
-        dawdler.write_all(b"GET /v2/heal").unwrap();
+    let server = server(&["--max-connections", "4"]);
+    let dawdlers = dawdlers(&server, 4);
+    for _ in 0..3 {
+        assert_eq!(get(server.rest, "/v2/health/live").status, 200);
     }
-    // All places are taken: this one is answered when they have been cut off.
-    assert_eq!(get(server.rest, "/v2/health/live").status, 200);
-    for dawdler in &mut dawdlers {
+    // All places were taken: one made room, long before its time was over.
+    let is_open = |mut dawdler: &TcpStream| {
+        dawdler.set_nonblocking(true).unwrap();
+        dawdler.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert_eq!(dawdlers.iter().filter(|dawdler| is_open(dawdler)).count(), 3);
+}
+
+#[test]
+fn clients_that_dawdle_are_cut_off() {
+    let server = server(&["--header-timeout-seconds", "1"]);
+    for mut dawdler in dawdlers(&server, 4) {
         let mut rest = Vec::new();
         // Some are told why, with 408; none gets more.
         let _ = dawdler.read_to_end(&mut rest);

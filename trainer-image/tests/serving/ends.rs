@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::Signal;
 
 use crate::client::{get, post_image, request_of, send};
+use crate::grpc::{Channel, NOT_SERVING, SERVING};
 use crate::model::{copy_of, png, trained};
 use crate::server::{Server, wait_until};
 
@@ -28,6 +29,46 @@ fn what_was_taken_in_is_answered_before_the_end() {
     let answer = long.answer();
     assert_eq!((answer.status, answer.json()["outputs"][1]["data"].as_array().unwrap().len()), (200, 200));
     assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn who_watches_the_health_of_grpc_does_not_hold_up_the_end() {
+    let model = trained("first");
+    let arguments = [model.to_str().unwrap(), "--device", "Cpu", "--max-batch-size", "4", "--drain-seconds", "1"];
+    let server = Server::start(&arguments);
+    let channel = Channel::new(server.grpc);
+    let mut watch = channel.watch();
+    while watch.next() != Some(SERVING) {}
+    let images = vec![png(true, 1); 100];
+    let asked = channel.infer("first", &images);
+    wait_until("image that is computed", || server.metric("trainyard_serving_images_total") >= 1.0);
+    server.signal(Signal::SIGTERM);
+    assert_eq!((watch.next(), watch.next()), (Some(NOT_SERVING), None));
+    assert_eq!(asked.status(), "0");
+    let (code, log) = server.end_with_log();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("stopped") && !log.contains("some requests were not answered"), "{log}");
+}
+
+#[test]
+fn a_new_version_that_can_not_be_loaded_yet_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("live");
+    copy_of("first", &model);
+    let server = Server::start(&[model.to_str().unwrap(), "--device", "Cpu", "--watch-seconds", "1"]);
+    let version = || get(server.rest, "/v2/models/live").json()["versions"][0].as_str().unwrap().to_owned();
+    let held_up = || get(server.rest, "/serving").json()["heldUp"].as_str().unwrap_or_default().to_owned();
+    let old = version();
+    // As somebody copies a folder who knows nothing of an order.
+    fs::copy(trained("second").join("model.json"), model.join("model.json")).unwrap();
+    wait_until("failure", || server.metric("trainyard_serving_failed_model_swaps_total") >= 1.0);
+    assert!(held_up().contains("the recorded one; it is tried again"), "{}", held_up());
+    assert_eq!((version(), get(server.rest, "/v2/health/ready").status), (old.clone(), 200));
+    for file in ["model.safetensors", "metrics.json"] {
+        fs::copy(trained("second").join(file), model.join(file)).unwrap();
+    }
+    wait_until("new version", || version() != old);
+    assert_eq!(held_up(), "");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod client;
 mod clients;
 mod ends;
 mod explain;
+mod grpc;
 mod hostile;
 mod model;
 mod numbers;

@@ -90,6 +90,12 @@ impl Server {
         self.child.wait().unwrap().code()
     }
 
+    /// Waits for the end and tells the exit code and the log.
+    pub(crate) fn end_with_log(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.log())
+    }
+
     /// A figure of `/metrics`.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = get(self.rest, "/metrics").text();

@@ -2,8 +2,8 @@
 
 mod about;
 mod codec;
-mod connection;
 mod convert;
+mod deadline;
 mod guard;
 #[cfg(any(test, fuzzing))]
 pub(super) mod strangers;
@@ -11,10 +11,14 @@ pub(super) mod strangers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use axum::{Router, middleware};
+use tokio::time::{sleep, timeout};
+use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use self::guard::Guard;
 use self::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
@@ -25,7 +29,6 @@ use self::proto::{
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use super::app::App;
-use super::connections::Incoming;
 use super::error::ServeError;
 use super::metrics::Ended;
 use super::protocol;
@@ -43,12 +46,13 @@ pub(super) mod proto {
     tonic::include_proto!("inference");
 }
 
-/// How often a silent client is asked whether it is still there, and how long it has to say so.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Requests at a time of one connection.
-const STREAMS: u32 = 32;
 /// What a message may have besides the images.
 pub(super) const FRAME: usize = 64 << 10;
+
+/// What the standard health service is asked about: the whole server, and its service.
+const NAMES: [&str; 2] = ["", <GrpcInferenceServiceServer<Service> as NamedService>::NAME];
+/// How often it looks whether the server is ready.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// Tells clients of the standard health service whether requests should come here.
 #[derive(Clone)]
@@ -65,36 +69,51 @@ impl Health {
     /// The whole server, and its service by name.
     pub(super) async fn tell(&self, ready: bool) {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.set_service_status("", status).await;
-        self.0
-            .set_service_status(<GrpcInferenceServiceServer<Service> as tonic::server::NamedService>::NAME, status)
-            .await;
+        for name in NAMES {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+
+    /// Tells what holds from now on, for as long as it is polled; it was ready before.
+    pub(super) async fn follow(&self, app: &App) {
+        let mut told = true;
+        loop {
+            sleep(PERIOD).await;
+            let ready = app.is_ready();
+            if ready != told {
+                if !ready && !app.is_stopping() {
+                    let seconds = app.engine.busy().as_secs();
+                    tracing::error!("not ready: the network has computed one batch for {seconds} seconds");
+                }
+                self.tell(ready).await;
+                told = ready;
+            }
+        }
+    }
+
+    /// Ends the streams of those who watch: they go on for ever otherwise, and no connection ends before its streams.
+    pub(super) async fn end(mut self) {
+        for name in NAMES {
+            self.0.clear_service_status(name).await;
+        }
     }
 }
 
-/// Serves connections until they end, then finishes what is being answered.
-pub(super) async fn serve(incoming: Incoming, app: Arc<App>, health: Health) -> Result<(), tonic::transport::Error> {
+/// The services.
+pub(super) fn router(app: &Arc<App>, health: &Health) -> Router {
     let limits = &app.settings.limits;
     // Those who are slow to send; who is slow to be answered is told by the service itself.
     let slowest = Duration::from_secs(u64::from(limits.timeout_seconds) + 1);
     let most = limits.max_request_bytes as usize + FRAME;
-    let header_timeout = app.settings.header_timeout;
-    let health = tonic_health::pb::health_server::HealthServer::new(
-        tonic_health::server::HealthService::from_health_reporter(health.0),
-    );
-    let stop = incoming.stopped();
-    let service = GrpcInferenceServiceServer::new(Service(Arc::clone(&app)))
+    let health = HealthServer::new(HealthService::from_health_reporter(health.0.clone()));
+    let service = GrpcInferenceServiceServer::new(Service(Arc::clone(app)))
         .max_decoding_message_size(most)
         .max_encoding_message_size(usize::MAX);
-    tonic::transport::Server::builder()
-        .timeout(slowest)
-        .max_concurrent_streams(STREAMS)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(Guard::new(health, Arc::clone(&app)))
-        .add_service(Guard::new(service, app))
-        .serve_with_incoming_shutdown(connection::stream(incoming, header_timeout), stop)
-        .await
+    Routes::new(Guard::new(health, Arc::clone(app)))
+        .add_service(Guard::new(service, Arc::clone(app)))
+        .prepare()
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(slowest, deadline::keep))
 }
 
 struct Service(Arc<App>);
@@ -139,7 +158,7 @@ impl Service {
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
-        Ok(Response::new(ServerLiveResponse { live: true }))
+        Ok(Response::new(ServerLiveResponse { live: self.0.is_live() }))
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
