@@ -182,6 +182,9 @@ pub struct Serving {
     /// Why it computes there, where that was not asked for: a sentence, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_reason: String,
+    /// Why a newer model in the folder is not the one that answers: a sentence, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub held_up: String,
     /// Digest of the model folder's manifest: `sha256:` and 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -191,6 +194,7 @@ impl Serving {
     /// The same within the bounds of a status, whoever answers. What is no digest is left out.
     pub fn bounded(mut self) -> Serving {
         self.device_reason = bounded_to(&self.device_reason, DEVICE_REASON_BYTES);
+        self.held_up = bounded_to(&self.held_up, DEVICE_REASON_BYTES);
         let is_digest = |text: &String| {
             text.strip_prefix("sha256:")
                 .is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))

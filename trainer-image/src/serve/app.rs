@@ -1,7 +1,8 @@
 //! What all requests share: the models, the threads, who may ask, and whether the server answers at all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crds::contract::{CONTRACT_VERSION, Serving};
 use serde::Serialize;
@@ -27,9 +28,15 @@ pub(super) struct App {
     pub(super) room: Room,
     models: Vec<Served>,
     token: Option<Token>,
-    chosen: RwLock<Chosen>,
+    /// What computes, unless a model says otherwise.
+    chosen: Chosen,
     stopping: AtomicBool,
 }
+
+/// How long a batch may be computed, in times of what a request may take: beyond it nothing is sent here any more, and then the
+/// device counts as hung, and the server has to be started anew.
+const LATE: u32 = 3;
+const HUNG: u32 = 10;
 
 /// The state of a model that answers.
 const READY: &str = "READY";
@@ -56,16 +63,7 @@ impl App {
     ) -> App {
         let models = settings.models.iter().map(|source| Served::new(source, &settings.batching)).collect();
         let room = Room::new(settings.limits.max_request_bytes as usize + grpc::FRAME);
-        App {
-            settings,
-            engine,
-            metrics,
-            room,
-            models,
-            token,
-            chosen: RwLock::new(chosen),
-            stopping: AtomicBool::new(false),
-        }
+        App { settings, engine, metrics, room, models, token, chosen, stopping: AtomicBool::new(false) }
     }
 
     /// Loads all models.
@@ -77,16 +75,13 @@ impl App {
     }
 
     /// Loads the version of a model that lies in its folder now. If it is the device that fails and it may be another one,
-    /// it is the CPU from then on; not for a version that would take the place of one that the device does carry.
+    /// it is the CPU for this version; not for one that would take the place of one that the device does carry.
     pub(super) fn load_one(&self, served: &Served) -> Result<(), Fault> {
-        let chosen = self.chosen();
-        let is_first = served.current().is_none();
-        let version = match served.load(&self.settings, &chosen, &self.engine) {
-            Err(fault) if is_first && chosen.may_fall_back(self.settings.device, fault.cause()) => {
-                let chosen = Chosen::fallback(&fault);
-                let version = served.load(&self.settings, &chosen, &self.engine)?;
-                *self.chosen.write().unwrap_or_else(PoisonError::into_inner) = chosen;
-                version
+        let chosen = &self.chosen;
+        let is_carried = served.current().is_some_and(|version| version.chosen.device == chosen.device);
+        let version = match served.load(&self.settings, chosen, &self.engine) {
+            Err(fault) if !is_carried && chosen.may_fall_back(self.settings.device, fault.cause()) => {
+                served.load(&self.settings, &Chosen::fallback(&fault), &self.engine)?
             }
             other => other?,
         };
@@ -98,14 +93,24 @@ impl App {
         &self.models
     }
 
-    /// What computes.
+    /// What computes, all models together.
     pub(super) fn chosen(&self) -> Chosen {
-        self.chosen.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let versions = self.models.iter().filter_map(|served| Some((served.name.as_str(), served.current()?)));
+        let versions: Vec<_> = versions.collect();
+        let models: Vec<_> = versions.iter().map(|(name, version)| (*name, &version.chosen)).collect();
+        self.chosen.clone().with_exceptions(&models)
     }
 
     /// Whether requests should come here.
     pub(super) fn is_ready(&self) -> bool {
-        !self.is_stopping() && self.models.iter().all(|served| served.current().is_some())
+        !self.is_stopping()
+            && self.models.iter().all(|served| served.current().is_some())
+            && !is_beyond(self.engine.busy(), LATE, self.settings.limits.timeout_seconds)
+    }
+
+    /// Whether the device still computes.
+    pub(super) fn is_live(&self) -> bool {
+        !is_beyond(self.engine.busy(), HUNG, self.settings.limits.timeout_seconds)
     }
 
     /// Whether it was told to stop.
@@ -155,7 +160,7 @@ impl App {
             size: version.size(),
             classes: version.card.classes.len(),
             batching: &self.settings.batching,
-            on_gpu: self.chosen().device.is_cuda(),
+            on_gpu: version.chosen.device.is_cuda(),
         }
     }
 
@@ -173,13 +178,84 @@ impl App {
     /// What the operator is told.
     pub(super) fn serving(&self) -> Serving {
         let chosen = self.chosen();
+        let held_up = self.models.iter().map(|served| (&served.name, served.held_up()));
+        let held_up = held_up.filter(|(_, why)| !why.is_empty()).map(|(name, why)| format!("{name}: {why}"));
         Serving {
             contract_version: CONTRACT_VERSION,
             revision: self.settings.revision,
             ready: self.is_ready(),
             device: chosen.name().to_owned(),
             device_reason: chosen.reason,
+            held_up: held_up.collect::<Vec<_>>().join("; "),
             digest: self.models.first().and_then(Served::current).map(|version| version.digest.clone()),
         }
+    }
+}
+
+/// Whether a batch takes longer than so many times what a request may take.
+fn is_beyond(busy: Duration, times: u32, timeout_seconds: u32) -> bool {
+    busy > Duration::from_secs(u64::from(timeout_seconds)) * times
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use crds::contract::paths;
+    use tch::Device;
+    use tonic::codegen::Service;
+
+    use super::*;
+    use crate::data::{Preprocessing, View};
+    use crate::serve::engine::{Admission, ONE_BY_ONE, Picture};
+    use crate::serve::rest;
+    use crate::serve::settings::tests::read;
+
+    #[test]
+    fn a_batch_may_take_several_times_as_long_as_a_request() {
+        let table = [(0, false, false), (90, false, false), (91, true, false), (300, true, false), (301, true, true)];
+        for (seconds, is_late, is_hung) in table {
+            let busy = Duration::from_secs(seconds);
+            assert_eq!((is_beyond(busy, LATE, 30), is_beyond(busy, HUNG, 30)), (is_late, is_hung), "{seconds} s");
+        }
+    }
+
+    async fn status(app: &Arc<App>, path: &str) -> u16 {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        rest::router(app).call(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_device_that_hangs_fails_the_probes_until_it_goes_on() {
+        let mut settings = read(&["/models/a"], &[]).unwrap();
+        settings.models.clear();
+        // Whatever takes any time takes too long.
+        settings.limits.timeout_seconds = 0;
+        let chosen = Chosen { device: Device::Cpu, reason: String::new() };
+        let engine = Engine::start(1, 10_000, Arc::default(), |_| ()).unwrap();
+        let app = Arc::new(App::new(settings, None, chosen, engine, Arc::default()));
+        let (go_on, wait) = mpsc::channel::<()>();
+        let view = Arc::new(View::evaluation(Preprocessing::for_size(4)));
+        let lane = app.engine.lane(view, Admission::new(1), ONE_BY_ONE, move |asked: Vec<(_, ())>| {
+            wait.recv().unwrap();
+            Ok(asked)
+        });
+        let (asking, lane) = (Arc::clone(&app), Arc::new(lane));
+        assert_eq!((status(&app, paths::READY).await, status(&app, paths::LIVE).await), (200, 200));
+        let asked = tokio::spawn(async move {
+            asking.engine.compute(&lane, vec![Picture::Values(vec![1.0])], ()).await.map(|answers| answers.len())
+        });
+        while app.engine.busy().is_zero() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((status(&app, paths::READY).await, status(&app, paths::LIVE).await), (503, 503));
+        go_on.send(()).unwrap();
+        assert_eq!(asked.await.unwrap(), Ok(1));
+        while !app.engine.busy().is_zero() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((status(&app, paths::READY).await, status(&app, paths::LIVE).await), (200, 200));
     }
 }

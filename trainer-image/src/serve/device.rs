@@ -27,6 +27,18 @@ impl Chosen {
         }
     }
 
+    /// What is said of a server whose models do not all compute on the same: what was chosen, and who is elsewhere.
+    pub(super) fn with_exceptions(self, models: &[(&str, &Chosen)]) -> Chosen {
+        let first = models.first().map(|(_, chosen)| (*chosen).clone());
+        if let Some(first) = first.filter(|first| models.iter().all(|(_, chosen)| chosen.device == first.device)) {
+            return first;
+        }
+        let others = models.iter().filter(|(_, chosen)| chosen.device != self.device);
+        let others = others.map(|(name, chosen)| format!("{name} computes on {}: {}", chosen.name(), chosen.reason));
+        let reason = std::iter::once(self.reason).filter(|reason| !reason.is_empty()).chain(others);
+        Chosen { device: self.device, reason: reason.collect::<Vec<_>>().join("; ") }
+    }
+
     /// Whether the CPU may take its place after a fault: the device failed, and was not asked for by name.
     pub(super) fn may_fall_back(&self, wanted: Wanted, cause: Cause) -> bool {
         let of_device = matches!(cause, Cause::GpuMemory | Cause::GpuUnsupported | Cause::NodeFault);
@@ -72,7 +84,10 @@ pub(super) fn choose(wanted: Wanted, precision: Precision) -> Result<Chosen, Fau
 
 #[cfg(test)]
 mod tests {
+    use crds::contract::env;
+
     use super::*;
+    use crate::serve::settings::tests::read;
 
     #[test]
     fn the_cpu_takes_the_place_of_a_gpu_that_fails_and_was_not_asked_for() {
@@ -83,6 +98,31 @@ mod tests {
         assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Gpu, Cause::GpuMemory));
         assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Auto, Cause::BadData));
         assert!(!on(Device::Cpu).may_fall_back(Wanted::Auto, Cause::GpuMemory));
+    }
+
+    #[test]
+    fn a_model_that_fell_back_says_nothing_of_the_others() {
+        let gpu = Chosen { device: Device::Cuda(0), reason: String::new() };
+        let cpu = Chosen { device: Device::Cpu, reason: "GPU memory ran out".to_owned() };
+        let told = |models: &[(&str, &Chosen)]| gpu.clone().with_exceptions(models);
+        assert_eq!(told(&[]), gpu);
+        assert_eq!(told(&[("a", &gpu), ("b", &gpu)]), gpu);
+        assert_eq!(told(&[("a", &cpu)]), cpu);
+        let reason = "b computes on Cpu: GPU memory ran out".to_owned();
+        assert_eq!(told(&[("a", &gpu), ("b", &cpu)]), Chosen { device: Device::Cuda(0), reason });
+    }
+
+    /// What the operator assigns to a pod that it has placed on a GPU for an endpoint that asks for none: a test of the
+    /// operator compares the same file with what it makes.
+    #[test]
+    fn a_pod_that_was_placed_on_a_gpu_may_fall_back_unless_the_gpu_was_asked_for() {
+        let assigned = include_str!("../../../crds/tests/endpoint-on-a-gpu.json");
+        let asked_for = assigned.replace("\"Auto\"", "\"Gpu\"");
+        for (assignment, falls_back) in [(assigned, true), (&asked_for, false)] {
+            let settings = read(&[], &[(env::ASSIGNMENT, assignment)]).unwrap();
+            let chosen = Chosen { device: Device::Cuda(0), reason: String::new() };
+            assert_eq!(chosen.may_fall_back(settings.device, Cause::GpuMemory), falls_back, "{assignment}");
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) struct Metrics {
     inference: Histogram,
     batch: Histogram,
     swaps: Counter,
+    failed_swaps: Counter,
     recent: Mutex<Recent>,
 }
 
@@ -54,6 +55,7 @@ impl Default for Metrics {
             inference: seconds(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             swaps: Counter::default(),
+            failed_swaps: Counter::default(),
             recent: Mutex::new(Recent::new(Instant::now())),
         }
     }
@@ -92,6 +94,11 @@ impl Metrics {
         self.swaps.inc();
     }
 
+    /// A newer version could not take the place of a model.
+    pub(super) fn swap_failed(&self) {
+        self.failed_swaps.inc();
+    }
+
     fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +110,8 @@ impl Metrics {
         serving.register("requests", "Requests that ended", self.requests.clone());
         serving.register("images", "Images that went through the network", self.images.clone());
         serving.register("model_swaps", "Models that were replaced by a newer version", self.swaps.clone());
+        let help = "Times that a newer version of a model could not be loaded";
+        serving.register("failed_model_swaps", help, self.failed_swaps.clone());
         let times = [
             ("queue", "Time that an image waits for its batch", &self.queue),
             ("preprocess", "Time to decode an image and bring it to the network's size", &self.preprocess),

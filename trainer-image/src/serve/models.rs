@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use crds::contract::Cause;
 use crds::model_endpoint::Batching;
 
 use super::device::Chosen;
@@ -27,6 +28,8 @@ pub(super) struct Served {
     pub(super) source: Source,
     admission: Admission,
     current: RwLock<Option<Arc<Version>>>,
+    /// Why what lies in its folder is not served: a sentence, or empty.
+    held_up: RwLock<String>,
 }
 
 /// One version of a model.
@@ -36,6 +39,8 @@ pub(super) struct Version {
     /// Digest of `model.json`.
     pub(super) digest: String,
     pub(super) card: Card,
+    /// What computes it.
+    pub(super) chosen: Chosen,
     answers: Arc<Lane<(), Answer>>,
     /// Each image with the class that is to be shown, or the one that is decided for.
     explanations: Option<Arc<Lane<Option<usize>, Explained>>>,
@@ -56,12 +61,23 @@ impl Served {
             source: source.clone(),
             admission: Admission::new(batching.max_queue as usize),
             current: RwLock::new(None),
+            held_up: RwLock::default(),
         }
     }
 
     /// The newest version.
     pub(super) fn current(&self) -> Option<Arc<Version>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the newest model in its folder is not the one that is served: a sentence, or empty.
+    pub(super) fn held_up(&self) -> String {
+        self.held_up.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says why what lies in its folder is not served.
+    pub(super) fn hold_up(&self, why: String) {
+        *self.held_up.write().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Images on their way to the network.
@@ -75,6 +91,7 @@ impl Served {
     /// The folder is not that of a whole model, or memory ran out.
     pub(super) fn load(&self, settings: &Settings, chosen: &Chosen, engine: &Engine) -> Result<Arc<Version>, Fault> {
         let saved = model::open(&self.source.folder)?;
+        self.check(&saved.digest, settings.revision)?;
         let most = settings.batching.max_batch_size as usize;
         let network = Network::new(&saved, chosen.device, settings.precision, most, settings.explain)?;
         // On a GPU the largest batch shows whether the memory is enough, and finds the convolutions' algorithms.
@@ -106,15 +123,32 @@ impl Served {
             name: digits.chars().take(VERSION_DIGITS).collect(),
             digest: saved.digest,
             card: saved.card,
+            chosen: chosen.clone(),
             answers: Arc::new(answers),
             explanations,
         }))
+    }
+
+    /// That the folder still holds the model of the revision: its other servers answer with that one.
+    fn check(&self, digest: &str, revision: u32) -> Result<(), Fault> {
+        match &self.source.digest {
+            Some(expected) if expected != digest => {
+                let folder = self.source.folder.display();
+                let text =
+                    format!("{folder} holds another model ({digest}) than that of revision {revision} ({expected})");
+                Err(Fault::new(Cause::BadData, text).hint(
+                    "set followTrainingJob for a revision with the newer model, or put the former one back into the folder",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives all requests that come from now on to this version.
     pub(super) fn put(&self, version: Arc<Version>) {
         let classes = version.card.classes.len();
         tracing::info!(model = self.name, version = version.name, classes, "the model is ready");
+        self.hold_up(String::new());
         let old = self.current.write().unwrap_or_else(PoisonError::into_inner).replace(version);
         // What it still has to answer holds it; it is dropped here otherwise, outside the lock.
         drop(old);

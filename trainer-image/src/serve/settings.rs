@@ -61,10 +61,11 @@ pub(crate) struct Options {
     /// Seconds that a request may take; longer ones are ended with 504
     #[arg(long, default_value_t = RequestLimits::default().timeout_seconds, value_parser = clap::value_parser!(u32).range(1..=3600))]
     timeout_seconds: u32,
-    /// Seconds within which a client sends the head of a request, and for which the body may pause; it is cut off otherwise
+    /// Seconds within which a client sends the head of a request, for which the body may pause, and for which the client may
+    /// take nothing of the answer; it is cut off otherwise
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     header_timeout_seconds: u32,
-    /// Connections at a time, for each protocol; others wait
+    /// Connections at a time, for each protocol; beyond them, one that is silent makes room for a new one
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
     /// File with the token that requests must bear; it is read again when it changes
@@ -93,6 +94,8 @@ pub(super) struct Source {
     pub(super) name: String,
     /// Its folder.
     pub(super) folder: PathBuf,
+    /// Digest that it must have, if no other will do.
+    pub(super) digest: Option<String>,
 }
 
 /// What it means.
@@ -165,7 +168,7 @@ impl Settings {
                     .hint("name a model folder: trainer serve DIR, or trainer serve NAME=URI")
             })?;
             let drain = seconds(options.drain_seconds.unwrap_or(POD_DRAIN_SECONDS));
-            return Settings { drain, ..settings }.assigned(work::parse(&text)?);
+            return Settings { drain, ..settings }.assigned(work::parse(&text)?, lookup(env::MODEL_DIGEST));
         }
         let models = options.models.iter().map(|text| source(text)).collect::<Result<Vec<_>, _>>()?;
         let mut names = BTreeSet::new();
@@ -176,8 +179,8 @@ impl Settings {
         }
     }
 
-    /// As an endpoint's spec says.
-    fn assigned(self, job: Assignment<ModelEndpointSpec>) -> Result<Settings, Fault> {
+    /// As an endpoint's spec says, with the digest of its revision's model where that is known.
+    fn assigned(self, job: Assignment<ModelEndpointSpec>, digest: Option<String>) -> Result<Settings, Fault> {
         const KIND: &str = "ModelEndpoint";
         if job.kind != KIND {
             let text = format!("the assignment is a {}, and only a {KIND} is served", job.kind);
@@ -189,7 +192,7 @@ impl Settings {
             Fault::new(Cause::Bug, "the assignment names a model by its job: the operator resolves it to a URI")
         })?;
         Ok(Settings {
-            models: vec![Source { name: job.name, folder: path_of(uri)? }],
+            models: vec![Source { name: job.name, folder: path_of(uri)?, digest }],
             revision: job.attempt,
             device: spec.infrastructure.device,
             precision: spec.precision,
@@ -219,7 +222,7 @@ fn source(text: &str) -> Result<Source, Fault> {
         bad(format!("{}: its last part is no name for a model", Path::new(place).display()))
             .hint("give a name of letters, digits, points, underscores and hyphens before it: NAME=URI")
     })?;
-    Ok(Source { name, folder })
+    Ok(Source { name, folder, digest: None })
 }
 
 /// Whether a text can stand in an address as it is.
@@ -229,7 +232,7 @@ fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -240,7 +243,8 @@ mod tests {
         options: Options,
     }
 
-    fn read(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Fault> {
+    /// What a command line and variables mean.
+    pub(in crate::serve) fn read(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Fault> {
         let line = Line::parse_from(std::iter::once(&"serve").chain(arguments));
         let lookup =
             |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
@@ -281,7 +285,10 @@ mod tests {
             .to_string()
         };
         let (good, bad) = (assignment("ModelEndpoint"), assignment("ScoringJob"));
+        let pinned = [(env::ASSIGNMENT, good.as_str()), (env::MODEL_DIGEST, "sha256:ab")];
+        assert_eq!(read(&[], &pinned).unwrap().models[0].digest.as_deref(), Some("sha256:ab"));
         let settings = read(&[], &[(env::ASSIGNMENT, &good), (env::STOP_SECONDS, "50")]).unwrap();
+        assert_eq!(settings.models[0].digest, None);
         assert_eq!(models(&settings), [("digits", "/models/digits")]);
         let batching = Batching { max_batch_size: 4, max_delay_milliseconds: 7, max_queue: 9 };
         let limits = RequestLimits { timeout_seconds: 11, ..RequestLimits::default() };

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crds::contract::Cause;
+use crds::contract::{Cause, env};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::model::{copy_of, trained};
+use crate::model::{copy_of, trained, uri};
 use crate::server::failure;
 
 /// Changes the card of a folder.
@@ -98,6 +98,22 @@ fn a_folder_that_lies_is_not_served() {
         assert!(message.message.contains(sentence), "{what}: {message:?}");
         assert_eq!((code, message.cause), (cause.exit_code(), cause), "{what}: {message:?}");
     }
+}
+
+#[test]
+fn another_model_than_that_of_the_revision_is_not_served() {
+    let folder = trained("first");
+    let assignment = json!({
+        "contractVersion": 1, "kind": "ModelEndpoint", "name": "first", "namespace": "a", "uid": "u", "attempt": 3,
+        "member": 0, "members": 1,
+        "spec": {"model": {"uri": uri(&folder)}, "infrastructure": {"device": "Cpu"}},
+    });
+    let (assignment, other) = (assignment.to_string(), format!("sha256:{}", "0".repeat(64)));
+    let (code, message) = failure(&[], &[(env::ASSIGNMENT, &assignment), (env::MODEL_DIGEST, &other)]);
+    let holds = format!("{} holds another model (sha256:", folder.display());
+    let than = format!(") than that of revision 3 ({other})");
+    assert!(message.message.contains(&holds) && message.message.contains(&than), "{message:?}");
+    assert_eq!((code, message.cause), (Cause::BadData.exit_code(), Cause::BadData));
 }
 
 #[test]

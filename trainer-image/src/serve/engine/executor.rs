@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use tokio::sync::oneshot;
@@ -55,6 +55,8 @@ struct Lines {
 struct State {
     lines: Mutex<Lines>,
     wake: Condvar,
+    /// Since when the present batch has been computed.
+    busy: Mutex<Option<Instant>>,
 }
 
 /// The thread. Dropping it computes what still waits and ends it.
@@ -85,17 +87,25 @@ impl Executor {
         metrics: Arc<Metrics>,
         broken: impl Fn(Fault) + Send + 'static,
     ) -> io::Result<Executor> {
-        let state = Arc::new(State { lines: Mutex::default(), wake: Condvar::new() });
+        let state = Arc::new(State { lines: Mutex::default(), wake: Condvar::new(), busy: Mutex::default() });
         let shared = Arc::clone(&state);
         let run = move || {
             while let Some(batch) = next(&shared) {
-                if let Some(fault) = batch(&metrics) {
+                *lock(&shared.busy) = Some(Instant::now());
+                let fault = batch(&metrics);
+                *lock(&shared.busy) = None;
+                if let Some(fault) = fault {
                     broken(fault);
                 }
             }
         };
         let thread = thread::Builder::new().name("network".to_owned()).spawn(run)?;
         Ok(Executor { state, thread: Some(thread) })
+    }
+
+    /// For how long the present batch has been computed; zero if there is none.
+    pub(in crate::serve) fn busy(&self) -> Duration {
+        lock(&self.state.busy).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// A lane of its own.
@@ -263,6 +273,38 @@ fn run<I, O>(
                 let _ = reply.send(Err(error.clone()));
             }
             (fault.cause() == crds::contract::Cause::NodeFault).then_some(fault)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::serve::engine::{Admission, ONE_BY_ONE};
+
+    #[test]
+    fn a_batch_that_is_being_computed_tells_for_how_long() {
+        let executor = Executor::start(Arc::default(), |_| ()).unwrap();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let compute = move |inputs: Vec<u8>| {
+            wait.recv().unwrap();
+            Ok(inputs)
+        };
+        let lane = executor.lane(ONE_BY_ONE, Box::new(compute));
+        assert_eq!(executor.busy(), Duration::ZERO);
+        let (reply, answer) = oneshot::channel();
+        let slot = Admission::new(1).admit(1).unwrap().swap_remove(0);
+        lane.push(vec![Item { input: 7, reply, slot }]);
+        let long = Duration::from_millis(30);
+        while executor.busy() < long {
+            thread::sleep(long / 10);
+        }
+        go_on.send(()).unwrap();
+        assert_eq!(answer.blocking_recv().unwrap(), Ok(7));
+        while !executor.busy().is_zero() {
+            thread::yield_now();
         }
     }
 }

@@ -81,6 +81,11 @@ impl Engine {
         })
     }
 
+    /// For how long the present batch has been computed; zero if there is none.
+    pub(super) fn busy(&self) -> Duration {
+        self.executor.busy()
+    }
+
     /// A lane for what `compute` does with images that are drawn by `view`.
     pub(super) fn lane<A: Send + 'static, O: Send + 'static>(
         &self,

@@ -103,14 +103,17 @@ async fn server(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
-async fn live() -> Json<Value> {
-    Json(json!({"live": true}))
+async fn live(State(app): State<Arc<App>>) -> Response {
+    health("live", app.is_live())
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let ready = app.is_ready();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": ready}))).into_response()
+    health("ready", app.is_ready())
+}
+
+fn health(what: &str, is_so: bool) -> Response {
+    let status = if is_so { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({what: is_so}))).into_response()
 }
 
 async fn model_ready(State(app): State<Arc<App>>, path: NamedPath) -> Result<Json<Value>, ServeError> {
@@ -123,7 +126,6 @@ async fn metadata(State(app): State<Arc<App>>, path: NamedPath) -> Result<Json<V
     let Named { model, version } = named(path)?;
     let (served, version) = app.version(&model, version.as_deref())?;
     let tensors = |described: &[Described]| described.iter().map(Described::to_json).collect::<Vec<_>>();
-    let chosen = app.chosen();
     let mut document = json!({
         "name": served.name,
         "versions": [version.name],
@@ -133,9 +135,12 @@ async fn metadata(State(app): State<Arc<App>>, path: NamedPath) -> Result<Json<V
         "architecture": version.card.architecture.name(),
         "digest": version.digest,
         "classes": version.card.classes,
-        "device": chosen.name(),
+        "device": version.chosen.name(),
         "explain": app.settings.explain,
     });
+    if !version.chosen.reason.is_empty() {
+        document["device_reason"] = json!(version.chosen.reason);
+    }
     if let Some(threshold) = version.card.threshold {
         document["threshold"] = json!(threshold);
     }

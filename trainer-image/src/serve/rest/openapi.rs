@@ -233,13 +233,13 @@ fn schemas() -> Value {
         "Serving": object(
             &["contractVersion", "revision", "ready", "device"],
             &json!({"contractVersion": whole, "revision": whole, "ready": flag, "device": text, "deviceReason": text,
-                   "digest": text}),
+                   "heldUp": text, "digest": text}),
         ),
         "Model": object(
             &["name", "versions", "platform", "inputs", "outputs"],
             &json!({"name": text, "versions": list(&text), "platform": text, "inputs": list(&described),
                    "outputs": list(&described), "classes": list(&text), "threshold": number, "digest": text,
-                   "architecture": text, "device": text, "explain": flag}),
+                   "architecture": text, "device": text, "device_reason": text, "explain": flag}),
         ),
         "Config": object(
             &["name", "platform", "max_batch_size", "input", "output"],
