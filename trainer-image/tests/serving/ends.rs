@@ -62,7 +62,8 @@ fn a_new_version_that_can_not_be_loaded_yet_is_tried_again() {
     // As somebody copies a folder who knows nothing of an order.
     fs::copy(trained("second").join("model.json"), model.join("model.json")).unwrap();
     wait_until("failure", || server.metric("trainyard_serving_failed_model_swaps_total") >= 1.0);
-    assert!(held_up().contains("the recorded one; it is tried again"), "{}", held_up());
+    let why = held_up();
+    assert!(why.contains("is not the recorded one") && why.ends_with("it is tried again"), "{why}");
     assert_eq!((version(), get(server.rest, "/v2/health/ready").status), (old.clone(), 200));
     for file in ["model.safetensors", "metrics.json"] {
         fs::copy(trained("second").join(file), model.join(file)).unwrap();
