@@ -56,6 +56,10 @@ pub mod reason {
     pub const ALL_RUNNING: &str = "AllRunning";
     /// An attempt has ended and another one starts.
     pub const RESTARTING: &str = "Restarting";
+    /// An attempt was asked to end, and saved what it had done; another one starts.
+    pub const PREEMPTED: &str = "Preempted";
+    /// The cluster ended an attempt; another one starts.
+    pub const DISRUPTED: &str = "Disrupted";
     /// The job was suspended.
     pub const SUSPENDED: &str = "Suspended";
     /// The job goes on.

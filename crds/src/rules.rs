@@ -21,6 +21,13 @@ pub(crate) fn managed_by_is_immutable() -> Rule {
         .field_path(".managedBy")
 }
 
+/// Exit codes of Trainyard's own trainer have a meaning that can't be changed.
+pub(crate) fn exit_codes_of_a_custom_image() -> Rule {
+    Rule::new("!has(self.runPolicy.exitCodes) || has(self.infrastructure.image)")
+        .message("exitCodes are those of a custom image: give infrastructure.image too, or leave them out")
+        .field_path(".runPolicy.exitCodes")
+}
+
 /// Variables that Trainyard sets can't be given in `env`; its settings can.
 pub(crate) fn free_variables() -> Rule {
     let torchrun = [

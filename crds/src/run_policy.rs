@@ -9,9 +9,17 @@ use serde::{Deserialize, Serialize};
 pub struct RunPolicy {
     /// True: no pods. Those that run commit a checkpoint and end; set to false, the job goes on from there.
     pub suspend: bool,
-    /// Restarts after which the job fails. Preemptions that committed a checkpoint don't count.
+    /// Restarts after which the job fails. Ends that the cluster brought about don't count.
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit: u32,
+    /// What exit codes of a custom image come to. One that is not named: 1 to 63 are tried again, and so are 128 to 255; the
+    /// others end the job. What a process says by Trainyard's contract, or the driver of its GPU, goes before that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["code"])
+    )]
+    pub exit_codes: Vec<ExitCode>,
     /// Seconds that the job may take, restarts included and suspensions not. If absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
@@ -31,11 +39,36 @@ impl Default for RunPolicy {
         RunPolicy {
             suspend: false,
             backoff_limit: 6,
+            exit_codes: Vec::new(),
             active_deadline_seconds: None,
             ttl_seconds_after_finished: None,
             stall_deadline_seconds: 1800,
         }
     }
+}
+
+/// What an exit code of a custom image comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitCode {
+    /// The code, which stands in the list once. 137 is a process that was killed, 143 one that was stopped.
+    #[schemars(range(min = 1, max = 255))]
+    pub code: i32,
+    /// What is done when the process that failed first ended with it.
+    pub action: ExitAction,
+}
+
+/// What is done about an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ExitAction {
+    /// The job fails at once.
+    Fail,
+    /// Another attempt, which counts against backoffLimit.
+    Restart,
+    /// The same, and for an hour on another node.
+    RestartElsewhere,
+    /// Another attempt that doesn't count. One that ended soon is waited for, longer each time.
+    Ignore,
 }
 
 /// How the pods get their places.

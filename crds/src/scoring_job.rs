@@ -25,6 +25,7 @@ use crate::training::Precision;
     derive = "PartialEq",
     doc = "Scores a set of images by a trained model: one row for each image, exactly once.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Running')].reason", description = "Why it runs or does not, in a word"),
     printcolumn(name = "Progress", type_ = "integer", json_path = ".status.progress.percent", description = "Per cent of all rows"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows.written"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.rows.failed", description = "Rows with an error in the place of a result"),
@@ -53,6 +54,7 @@ use crate::training::Precision;
     validation = Rule::new("self.infrastructure.nodes == 1")
         .message("a ScoringJob has one pod for each shard: leave infrastructure.nodes out and give shards")
         .field_path(".infrastructure.nodes"),
+    validation = crate::rules::exit_codes_of_a_custom_image(),
     validation = crate::rules::managed_by_is_immutable(),
 )]
 pub struct ScoringJobSpec {

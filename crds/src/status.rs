@@ -307,7 +307,7 @@ pub struct AttemptRecord {
     /// Step that it had come to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<i64>,
-    /// What went wrong, where, and what to do: a sentence or two.
+    /// What went wrong and what to do: a sentence or two.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,

@@ -25,6 +25,7 @@ use crate::training::Training;
     derive = "PartialEq",
     doc = "Trains a vision model: on one CPU, or on one GPU for each process on as many nodes as it takes.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Running')].reason", description = "Why it runs or does not, in a word"),
     printcolumn(name = "Progress", type_ = "integer", json_path = ".status.progress.percent", description = "Per cent of all steps"),
     printcolumn(name = "Loss", type_ = "number", json_path = ".status.progress.loss", description = "Mean loss over the last steps"),
     printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.placement.gpus"),
@@ -50,6 +51,7 @@ use crate::training::Training;
     validation = Rule::new("!(has(self.retrainFrom) && has(self.model) && has(self.model.initialWeights))")
         .message("retrainFrom and model.initialWeights both name the first weights: leave one of them out")
         .field_path(".model.initialWeights"),
+    validation = crate::rules::exit_codes_of_a_custom_image(),
     validation = crate::rules::managed_by_is_immutable(),
 )]
 pub struct TrainingJobSpec {

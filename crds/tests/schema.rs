@@ -17,6 +17,8 @@ fn faults(manifest: &Value) -> Vec<String> {
 fn mistakes_are_named_and_answered() {
     let training = |patch: Value| json!({"spec": {"training": patch}});
     let pod = |patch: Value| json!({"spec": {"infrastructure": {"pod": patch}}});
+    let codes =
+        |list: Value| json!({"spec": {"infrastructure": {"image": "r.example/a:1"}, "runPolicy": {"exitCodes": list}}});
     let cases = [
         (json!({"apiVersion": "v1"}), "apiVersion: \"v1\" is not ours. Write trainyard.dev/v1alpha1"),
         (json!({"kind": "Job"}), "kind: \"Job\" is not one of ours. There are TrainingJob, ScoringJob, ModelEndpoint"),
@@ -72,6 +74,18 @@ fn mistakes_are_named_and_answered() {
         (
             pod(json!({"env": [{"name": "A"}, {"name": "A"}]})),
             "spec.infrastructure.pod.env[1].name: has the same name as an item before it. Each may stand there once",
+        ),
+        (
+            codes(json!([{"code": 3, "action": "Fail"}, {"code": 3, "action": "Ignore"}])),
+            "spec.runPolicy.exitCodes[1].code: has the same code as an item before it. Each may stand there once",
+        ),
+        (
+            codes(json!([{"code": 0, "action": "Fail"}])),
+            "spec.runPolicy.exitCodes[0].code: must be from 1 to 255, not 0",
+        ),
+        (
+            codes(json!([{"code": 3, "action": "Retry"}])),
+            "spec.runPolicy.exitCodes[0].action: \"Retry\" is not one of Fail, Restart, RestartElsewhere, Ignore",
         ),
         (
             pod(json!({"resources": {"limits": {"memory": true}}})),

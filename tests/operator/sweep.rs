@@ -175,7 +175,8 @@ async fn sweep(kind: &str, fields: Vec<Field>) {
     let taken = pairs.buffer_unordered(AT_ONCE).filter(|taken| std::future::ready(*taken)).count().await;
     assert!(taken + 1 >= fields.len(), "{taken} of {} changes were taken", fields.len());
 
-    make(&yard, kind, "started", json!({})).await;
+    // Of a custom image everything that may change can.
+    make(&yard, kind, "started", json!({"infrastructure": {"image": "registry.example.com/started:1"}})).await;
     end(&yard, kind, "started").await;
     let has_started =
         |job: Option<&TrainingJob>| job.and_then(|job| job.status.as_ref()).is_some_and(|it| it.job.attempt > 0);

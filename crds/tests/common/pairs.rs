@@ -63,6 +63,11 @@ pub(crate) fn pairs() -> Vec<Pair> {
             ),
         ]);
     }
+    for kind in ["TrainingJob", "ScoringJob"] {
+        let codes = |infrastructure: Value| json!({"spec": {"runPolicy": {"exitCodes": [{"code": 3, "action": "Fail"}]}, "infrastructure": infrastructure}});
+        let fits = codes(json!({"image": "r.example/a/b:1"}));
+        pairs.push(pair(kind, "spec", "exitCodes are those of a custom image", &fits, &codes(json!({}))));
+    }
     pairs.extend(training_job_pairs());
     pairs.extend(scoring_job_pairs());
     pairs.extend(model_endpoint_pairs());

@@ -12,11 +12,15 @@ use crate::observe::{FinalReason, Ledger};
 pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Condition> {
     let phase = ledger.phase;
     let running = match phase {
-        Phase::Running => reason::ALL_RUNNING,
-        Phase::Restarting => reason::RESTARTING,
-        Phase::Suspended => reason::SUSPENDED,
-        Phase::Succeeded | Phase::Failed => reason::COMPLETED,
-        Phase::Pending | Phase::Starting => reason::WAITING_FOR_PODS,
+        Phase::Running => reason::ALL_RUNNING.to_owned(),
+        Phase::Suspended => reason::SUSPENDED.to_owned(),
+        Phase::Succeeded => reason::COMPLETED.to_owned(),
+        Phase::Failed => failed(ledger),
+        Phase::Pending | Phase::Starting | Phase::Restarting => match &ledger.obstacle {
+            Some(obstacle) => obstacle.reason.clone(),
+            None if phase == Phase::Restarting => reason::RESTARTING.to_owned(),
+            None => reason::WAITING_FOR_PODS.to_owned(),
+        },
     };
     let suspended = if phase == Phase::Suspended { reason::SUSPENDED } else { reason::RESUMED };
     let stalled = if ledger.stalled { reason::NO_PROGRESS } else { reason::PROGRESSING };
@@ -24,7 +28,7 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     let valid = if is_valid { reason::ACCEPTED } else { reason::BAD_SPEC };
     let mut wanted = vec![
         (condition::VALID, is_valid, valid.to_owned()),
-        (condition::RUNNING, phase == Phase::Running, running.to_owned()),
+        (condition::RUNNING, phase == Phase::Running, running),
         (condition::SUSPENDED, phase == Phase::Suspended, suspended.to_owned()),
         (condition::STALLED, ledger.stalled && !phase.is_terminal(), stalled.to_owned()),
     ];
@@ -35,17 +39,9 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
         }
         None => {}
     }
-    match (phase, &ledger.failure) {
-        (Phase::Succeeded, _) => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
-        (Phase::Failed, failure) => {
-            let reason = match failure {
-                Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
-                Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
-                Some((_, failure)) => format!("{:?}", failure.cause),
-                None => reason::BAD_SPEC.to_owned(),
-            };
-            wanted.push((condition::FAILED, true, reason));
-        }
+    match phase {
+        Phase::Succeeded => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
+        Phase::Failed => wanted.push((condition::FAILED, true, failed(ledger))),
         _ => {}
     }
     // A job that was never suspended says nothing of it, nor one that never stood still.
@@ -53,6 +49,16 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     let exceptional = [condition::SUSPENDED, condition::STALLED];
     wanted.retain(|(kind, holds, _)| *holds || !exceptional.contains(kind) || known(kind));
     written(wanted, &ledger.message, ledger.observed_generation, before, now)
+}
+
+/// Why a job has failed for good, in a word.
+fn failed(ledger: &Ledger) -> String {
+    match &ledger.failure {
+        Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
+        Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+        Some((_, failure)) => format!("{:?}", failure.cause),
+        None => reason::BAD_SPEC.to_owned(),
+    }
 }
 
 /// A condition's type, whether it holds, and its reason.
@@ -109,6 +115,28 @@ mod tests {
         assert_eq!(of(condition::STALLED, &told(&ledger, &[])).as_deref(), Some("True NoProgress"));
         ledger.stalled = false;
         assert_eq!(of(condition::STALLED, &told(&ledger, &before)).as_deref(), Some("False Progressing"));
+    }
+
+    #[test]
+    fn what_a_job_that_does_not_run_waits_for_is_the_reason_why_it_does_not() {
+        let obstacle = || crate::observe::Obstacle {
+            reason: reason::NO_FITTING_NODE.to_owned(),
+            message: String::new(),
+            fails_by: None,
+        };
+        let failure = |why| Some((why, crate::observe::Failure::of_job()));
+        for (phase, obstacle, failure, running) in [
+            (Phase::Pending, None, None, "False WaitingForPods"),
+            (Phase::Pending, Some(obstacle()), None, "False NoFittingNode"),
+            (Phase::Restarting, None, None, "False Restarting"),
+            (Phase::Restarting, Some(obstacle()), None, "False NoFittingNode"),
+            (Phase::Running, None, None, "True AllRunning"),
+            (Phase::Failed, None, failure(FinalReason::DeadlineExceeded), "False DeadlineExceeded"),
+            (Phase::Failed, None, failure(FinalReason::Permanent), "False OtherPermanent"),
+        ] {
+            let ledger = Ledger { phase, obstacle, failure, ..Ledger::default() };
+            assert_eq!(of(condition::RUNNING, &told(&ledger, &[])).as_deref(), Some(running), "{phase:?}");
+        }
     }
 
     #[test]
