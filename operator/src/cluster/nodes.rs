@@ -107,7 +107,7 @@ impl Nodes {
         }
         let known = state.known.get(name)?;
         let is_lost = known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS);
-        Some(NodeState { is_lost, xid: known.facts.xid })
+        Some(NodeState { is_lost, is_gone: false, xid: known.facts.xid })
     }
 
     /// Whether some node is silent: then time alone changes what is true.

@@ -99,7 +99,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     let known = &known;
     let absent = absent_nodes(context, &actor, owner, now).await?;
     let node = |name: &str| {
-        context.node(name, now).unwrap_or_else(|| NodeState { is_lost: absent.contains(name), ..NodeState::default() })
+        context.node(name, now).unwrap_or_else(|| NodeState { is_gone: absent.contains(name), ..NodeState::default() })
     };
     let start = Instant::now();
     let members = context.pods.members(owner, node, now);

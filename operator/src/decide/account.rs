@@ -4,7 +4,7 @@ use crds::contract::{Cause, JobResult, Progress};
 use crds::reasons::reason;
 use crds::status::{Phase, bounded};
 
-use super::gang::what_happened;
+use super::words::{names, place, what_happened};
 use super::{Draft, after};
 use crate::observe::{Failure, FinalReason, Member, MemberId, Stage};
 
@@ -181,8 +181,12 @@ impl Draft<'_> {
         }
         self.ledger.observed_generation = job.generation;
         self.ledger.message = bounded(&self.message());
+        self.tell_waiting();
         if before == phase {
             return;
+        }
+        if before == Phase::Suspended && !phase.is_terminal() {
+            self.tell(false, reason::RESUMED, "The job goes on");
         }
         let message = self.ledger.message.clone();
         match phase {
@@ -248,19 +252,7 @@ impl Draft<'_> {
                 Some(step) => format!("Suspended; a checkpoint is committed at step {step}"),
                 None => "Suspended".to_owned(),
             },
-            Phase::Succeeded => {
-                let result = ledger.result.as_ref();
-                let done = match result {
-                    Some(JobResult { metric_name: Some(name), metric: Some(metric), .. }) => {
-                        format!("Done: {name} {metric:.4}")
-                    }
-                    _ => "Done".to_owned(),
-                };
-                match result.and_then(|result| result.note.as_deref()) {
-                    Some(note) => format!("{done}. {note}"),
-                    None => done,
-                }
-            }
+            Phase::Succeeded => self.done(),
             Phase::Failed => self.failed(),
         }
     }
@@ -279,10 +271,16 @@ impl Draft<'_> {
     fn failed(&self) -> String {
         let Some((reason, failure)) = &self.ledger.failure else { return "Failed".to_owned() };
         let cause = failure.cause;
-        let what = failure.message.trim_end_matches('.');
+        let what = format!("{}{}", failure.message.trim_end_matches('.'), place(failure));
+        let left_out = names(self.ledger.excluded.keys().chain(&failure.node).map(String::as_str));
         let why = match reason {
             FinalReason::Permanent => format!("{cause:?}: {what}"),
-            FinalReason::NowhereElse => format!("{cause:?}: {what}; there is no other node to try"),
+            FinalReason::NowhereElse if left_out.is_empty() => {
+                format!("{cause:?}: {what}; there is no other node to try")
+            }
+            FinalReason::NowhereElse => {
+                format!("{cause:?}: {what}; there is no other node to try: left out are {left_out}")
+            }
             FinalReason::BackoffLimitExceeded => {
                 format!(
                     "{cause:?}: {what}; all {} restarts of spec.runPolicy.backoffLimit are spent",

@@ -4,14 +4,17 @@ use crds::contract::Cause;
 use crds::reasons::reason;
 use crds::status::{NODES_KEPT, Phase};
 
+use super::words::{what_happened, with_hint};
 use super::{Draft, How, after, backoff, policy};
-use crate::observe::{Attempt, Failure, FinalReason, Gang, Member, MemberId, MemberState, Stage};
+use crate::observe::{Attempt, Failure, FinalReason, Gang, Job, Member, MemberId, MemberState, Stage};
 
 /// Seconds that the other members of a gang get to end by themselves once its leader has completed.
 const LINGER_SECONDS: u64 = 30;
-/// Seconds for which a node at fault is left out.
+/// Seconds for which a node at fault is left out: one where a process met the fault, and one that could not take or keep it, of
+/// which it is soon known whether it still can't.
 const EXCLUSION_SECONDS: u64 = 3600;
-/// Seconds within which an attempt that ended by no fault of its own, and without having been asked to, makes the next one wait.
+const REFUSAL_SECONDS: u64 = 600;
+/// Seconds within which an attempt that ended by no fault of its own makes the next one wait.
 const HASTY_SECONDS: u64 = 600;
 /// Ended attempts that the history keeps besides the first.
 const ATTEMPTS_KEPT: usize = crds::status::ATTEMPTS_KEPT - 1;
@@ -42,7 +45,7 @@ impl Draft<'_> {
                 let refined = members
                     .iter()
                     .filter(|member| !ended_as_told(member))
-                    .filter_map(|member| failure_of(member))
+                    .filter_map(|member| failure_of(&self.world.job, member))
                     // One that we stopped is news only where stopping was all that happened: it tells the step.
                     .filter(|other| other.cause != Cause::Preempted || failure.cause == Cause::Preempted)
                     .chain([failure.clone()])
@@ -105,7 +108,7 @@ impl Draft<'_> {
         let lost = record.stage == Stage::Running && !self.world.job.suspend;
         let failure = members
             .iter()
-            .filter_map(|member| failure_of(member))
+            .filter_map(|member| failure_of(&self.world.job, member))
             .chain(missing.iter().filter(|_| lost).map(|index| vanished(*index)))
             .min_by_key(|failure| policy::rank(failure.cause));
         let stage = match failure {
@@ -184,9 +187,10 @@ impl Draft<'_> {
         if policy.retry == policy::Retry::Elsewhere && last.is_none() {
             self.exclude(&failure);
         }
-        // An eviction costs nothing, and its next attempt may come at once; but not again and again.
-        let hasty = !costs && !stopped_by_us && failure.exit_code != Some(Cause::Preempted.exit_code());
-        let hasty = hasty && self.now < after(record.since, HASTY_SECONDS);
+        // An eviction costs nothing, and its next attempt may come at once; but not again and again. One that was asked to end is
+        // waited for from the second in a row on.
+        let asked = failure.exit_code == Some(Cause::Preempted.exit_code());
+        let hasty = !costs && !stopped_by_us && self.now < after(record.since, HASTY_SECONDS);
         let mut wait = 0;
         if costs || hasty {
             let step = failure.step.unwrap_or(0).max(self.ledger.progress.as_ref().map_or(0, |progress| progress.step));
@@ -194,15 +198,25 @@ impl Draft<'_> {
             self.ledger.streak = if moved { 1 } else { self.ledger.streak + 1 };
             self.ledger.streak_step = self.ledger.streak_step.max(step);
             self.ledger.failures += u32::from(costs);
-            wait = backoff::seconds(self.world.job.backoff, self.ledger.streak, &self.world.job.uid, record.attempt);
+            if costs || !asked || self.ledger.streak > 1 {
+                wait =
+                    backoff::seconds(self.world.job.backoff, self.ledger.streak, &self.world.job.uid, record.attempt);
+            }
         }
-        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: failure.clone() });
+        let ended = Failure { message: with_hint(&failure), hint: String::new(), ..failure.clone() };
         if let Some(reason) = last {
             self.ledger.failure.get_or_insert((reason, failure));
-        } else if costs {
-            let note = format!("{}; the next attempt starts in {wait} s", what_happened(record.attempt, &failure));
-            self.tell(true, reason::RESTARTING, note);
+        } else if !stopped_by_us {
+            let next = if wait == 0 { "at once".to_owned() } else { format!("in {wait} s") };
+            let note = format!("{}; the next attempt starts {next}", what_happened(record.attempt, &ended));
+            let reason = match costs {
+                true => reason::RESTARTING,
+                false if asked => reason::PREEMPTED,
+                false => reason::DISRUPTED,
+            };
+            self.tell(costs, reason, note);
         }
+        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: ended });
         self.restage(gang, record, Stage::Waiting { not_before: after(self.now, wait) });
     }
 
@@ -210,7 +224,8 @@ impl Draft<'_> {
     /// where it may recover.
     fn exclude(&mut self, failure: &Failure) {
         let Some(node) = failure.node.clone() else { return };
-        let until = (failure.cause != Cause::GpuUnsupported).then(|| after(self.now, EXCLUSION_SECONDS));
+        let seconds = if failure.exit_code.is_some() { EXCLUSION_SECONDS } else { REFUSAL_SECONDS };
+        let until = (failure.cause != Cause::GpuUnsupported).then(|| after(self.now, seconds));
         if self.ledger.excluded.len() < NODES_KEPT || self.ledger.excluded.contains_key(&node) {
             self.tell(true, reason::NODE_EXCLUDED, format!("Node {node} is left out: {:?}", failure.cause));
             self.ledger.excluded.insert(node, until);
@@ -248,33 +263,34 @@ impl Draft<'_> {
     }
 }
 
-/// What became of an attempt, in a clause.
-pub(super) fn what_happened(attempt: u32, failure: &Failure) -> String {
-    let cause = failure.cause;
-    match failure.message.as_str() {
-        "" => format!("Attempt {attempt} ended by {cause:?}"),
-        message => format!("Attempt {attempt} ended by {cause:?}: {}", message.trim_end_matches('.')),
-    }
-}
-
 /// The failure that a member tells of, if it tells of one.
-fn failure_of(member: &Member) -> Option<Failure> {
+fn failure_of(job: &Job, member: &Member) -> Option<Failure> {
     let node = member.node.clone();
     match &member.state {
-        MemberState::Ended(end) | MemberState::Stuck(end) if end.cause != Cause::Completed => Some(Failure {
-            cause: end.cause,
-            member: member.id.index,
-            exit_code: end.exit_code,
-            rank: end.rank,
-            node,
-            step: end.step,
-            message: end.message.clone(),
-            hint: end.hint.clone(),
-        }),
+        MemberState::Ended(end) | MemberState::Stuck(end) if end.cause != Cause::Completed => {
+            let (cause, hint) = policy::read(job.exit_codes.as_deref(), end);
+            Some(Failure {
+                cause,
+                member: member.id.index,
+                exit_code: end.exit_code,
+                rank: end.rank,
+                node,
+                step: end.step,
+                message: end.message.clone(),
+                hint,
+            })
+        }
         MemberState::Unreachable => Some(Failure {
             cause: Cause::NodeFault,
             node,
             message: "its node can't be reached".to_owned(),
+            ..blank(member.id.index)
+        }),
+        // As a spot machine that is taken back, and one that an autoscaler removes.
+        MemberState::Gone => Some(Failure {
+            cause: Cause::Preempted,
+            node,
+            message: "its node was removed from the cluster".to_owned(),
             ..blank(member.id.index)
         }),
         _ => None,

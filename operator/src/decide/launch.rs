@@ -1,5 +1,6 @@
 //! Which gangs start now.
 
+use crds::infrastructure::Device;
 use crds::reasons::reason;
 
 use super::Draft;
@@ -95,7 +96,11 @@ impl Draft<'_> {
                 continue;
             }
             self.open(gang, attempt);
-            self.ledger.placement = Some(placement.clone());
+            let before = self.ledger.placement.replace(placement.clone());
+            let falls_back = job.is_auto && placement.device == Device::Cpu;
+            if falls_back && before.is_none_or(|before| before.device != Device::Cpu) {
+                self.tell(true, reason::NO_GPU, format!("Attempt {attempt} runs on CPUs: {}", placement.reason));
+            }
             for index in job.members_of(gang) {
                 self.start(MemberId { attempt, index });
             }

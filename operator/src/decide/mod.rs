@@ -4,6 +4,7 @@
 //!  decide ─┬─ gang     one gang: adopt, complete, fail, stop what is left, account for it
 //!          ├─ launch   which gangs start now, under parallelism, backoff and suspension
 //!          ├─ account  progress, time, phase and message of the job as a whole
+//!          ├─ words    what people are told of an attempt
 //!          └─ policy, backoff   what each cause comes to, and after how long
 //! ```
 //!
@@ -25,6 +26,7 @@ mod plan;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use plan::{Event, How, Plan, Stop};
 
@@ -93,7 +95,7 @@ impl<'a> Draft<'a> {
     fn stop(&mut self, member: &Member) {
         let how = match (&member.state, member.stopping_since) {
             (MemberState::Ended(_), _) => How::Clear,
-            (MemberState::Unreachable, _) => How::ByForce,
+            (MemberState::Unreachable | MemberState::Gone, _) => How::ByForce,
             (_, None) => How::Gracefully,
             (_, Some(since)) => match self.world.job.grace_seconds {
                 None => return,

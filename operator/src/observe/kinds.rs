@@ -1,5 +1,6 @@
 //! What a TrainingJob or a ScoringJob wishes, seen as gangs.
 
+use crds::infrastructure::{Device, Infrastructure};
 use crds::run_policy::RunPolicy;
 use crds::{ScoringJob, TrainingJob};
 use kube::Resource;
@@ -27,17 +28,33 @@ impl Setting {
 impl Job {
     /// A TrainingJob: one gang of `nodes` members.
     pub fn of_training(job: &TrainingJob, setting: Setting) -> Job {
-        Job { gangs: 1, gang_size: job.spec.infrastructure.nodes, ..job_of(job, &job.spec.run_policy, setting) }
+        let spec = &job.spec;
+        Job {
+            gangs: 1,
+            gang_size: spec.infrastructure.nodes,
+            output: spec.output.uri.clone(),
+            ..job_of(job, &spec.infrastructure, &spec.run_policy, setting)
+        }
     }
 
     /// A ScoringJob: one gang of one member for each shard.
     pub fn of_scoring(job: &ScoringJob, setting: Setting) -> Job {
-        let parallelism = job.spec.parallelism();
-        Job { gangs: job.spec.shards, parallelism, ..job_of(job, &job.spec.run_policy, setting) }
+        let spec = &job.spec;
+        Job {
+            gangs: spec.shards,
+            parallelism: spec.parallelism(),
+            output: spec.output.uri.clone(),
+            ..job_of(job, &spec.infrastructure, &spec.run_policy, setting)
+        }
     }
 }
 
-fn job_of<K: Resource<DynamicType = ()>>(resource: &K, policy: &RunPolicy, setting: Setting) -> Job {
+fn job_of<K: Resource<DynamicType = ()>>(
+    resource: &K,
+    infrastructure: &Infrastructure,
+    policy: &RunPolicy,
+    setting: Setting,
+) -> Job {
     let metadata = resource.meta();
     Job {
         kind: K::kind(&()).into_owned(),
@@ -48,9 +65,12 @@ fn job_of<K: Resource<DynamicType = ()>>(resource: &K, policy: &RunPolicy, setti
         gangs: 1,
         gang_size: 1,
         parallelism: 1,
+        is_auto: infrastructure.device == Device::Auto,
+        output: String::new(),
         suspend: policy.suspend,
         elsewhere: setting.elsewhere,
         backoff_limit: policy.backoff_limit,
+        exit_codes: infrastructure.image.is_some().then(|| policy.exit_codes.clone()),
         active_deadline_seconds: policy.active_deadline_seconds.map(u64::from),
         stall_deadline_seconds: Some(u64::from(policy.stall_deadline_seconds)).filter(|seconds| *seconds > 0),
         backoff: setting.backoff,

@@ -55,6 +55,8 @@ pub struct Ledger {
     pub progress_at: Option<Timestamp>,
     /// Whether progress stood still for too long and has not been heard of since.
     pub stalled: bool,
+    /// The newest attempt of which it was told that its members don't start.
+    pub waits_told: u32,
     /// What the gangs that are done left behind, summed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<JobResult>,

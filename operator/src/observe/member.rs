@@ -38,6 +38,8 @@ pub enum MemberState {
     Running,
     /// It is there and will never run: it failed, and is to be stopped.
     Stuck(End),
+    /// Its node is no more, and took it along; a newer attempt fences it off, should both come back.
+    Gone,
     /// Its node can't be reached, beyond the bound: whether it lives is unknown, a newer attempt fences it off.
     Unreachable,
     /// It has ended.
@@ -65,6 +67,8 @@ pub struct End {
     pub result: Option<JobResult>,
     /// Whether its pod goes on without it, since a container beside it runs: it holds what it holds until it is deleted.
     pub lingers: bool,
+    /// Whether the process itself said why, by the contract.
+    pub is_explained: bool,
 }
 
 impl Member {
@@ -108,6 +112,7 @@ impl End {
             hint: String::new(),
             result: None,
             lingers: false,
+            is_explained: said.is_some(),
         };
         match said {
             Some(said) => End {

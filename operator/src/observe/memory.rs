@@ -28,6 +28,8 @@ struct Memory {
     progress: Option<Progress>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stalled: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    waits_told: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<JobResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +50,7 @@ impl Ledger {
             done: ranges(&self.done),
             progress: self.progress.clone(),
             stalled: self.stalled,
+            waits_told: self.waits_told,
             result: self.result.clone(),
             failure: self.failure.clone(),
             excluded: self.excluded.clone(),
@@ -91,6 +94,7 @@ impl Ledger {
             attempts: status.attempts.iter().map(attempt).collect(),
             progress: memory.progress,
             stalled: memory.stalled,
+            waits_told: memory.waits_told,
             progress_at: status.progress.as_ref().and_then(|progress| time(progress.updated_at.as_ref())),
             result: memory.result,
             failure: memory.failure,
@@ -99,6 +103,11 @@ impl Ledger {
             placement: status.placement.clone(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn time(time: Option<&Time>) -> Option<Timestamp> {

@@ -29,6 +29,7 @@ pub use node::NodeFacts;
 pub use crds::status::Phase;
 
 use crds::contract::Progress;
+use crds::run_policy::ExitCode;
 use crds::status::Placement;
 
 /// All that `decide` knows, apart from the time.
@@ -70,12 +71,18 @@ pub struct Job {
     pub gang_size: u32,
     /// Gangs that may live at a time, 1 or more.
     pub parallelism: u32,
+    /// Whether CPUs will do where there are no GPUs.
+    pub is_auto: bool,
+    /// Where the model or the rows go, as the manifest has it.
+    pub output: String,
     /// Whether the job is to stand still.
     pub suspend: bool,
     /// Whether there is another node that a restart could go to.
     pub elsewhere: bool,
     /// Restarts that may cost budget before the job fails.
     pub backoff_limit: u32,
+    /// What exit codes come to that are not Trainyard's contract: of a custom image; `None` of Trainyard's trainer.
+    pub exit_codes: Option<Vec<ExitCode>>,
     /// Seconds that the job may be active, time suspended not counted.
     pub active_deadline_seconds: Option<u64>,
     /// Seconds without progress after which a gang that has reported some is restarted.

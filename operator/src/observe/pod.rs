@@ -5,12 +5,14 @@
 
 #[cfg(test)]
 mod tests;
+mod unstarted;
 
 use crds::contract::{Cause, TerminationMessage};
 use crds::xid::Xid;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
 
+use self::unstarted::NEVER_RAN;
 use super::xid::blame;
 use super::{End, Member, MemberId, MemberState};
 use crate::build::pod::{CONTAINER, member_of};
@@ -20,7 +22,7 @@ use crate::build::pod::{CONTAINER, member_of};
 const REASONS: [(&str, Cause, &str); 11] = [
     ("Evicted",                  Cause::OtherRetryable, "the node ran short of a resource and evicted it"),
     ("DeadlineExceeded",         Cause::OtherPermanent, "its pod's own activeDeadlineSeconds passed"),
-    ("UnexpectedAdmissionError", Cause::OtherRetryable, "the node refused it: a device was no longer free"),
+    ("UnexpectedAdmissionError", Cause::NodeFault,      "the node refused it: a device was no longer free"),
     ("OutOfcpu",                 Cause::OtherRetryable, "the node refused it: no CPU was left"),
     ("OutOfmemory",              Cause::OtherRetryable, "the node refused it: no memory was left"),
     ("OutOfpods",                Cause::OtherRetryable, "the node refused it: it has as many pods as it may"),
@@ -31,16 +33,10 @@ const REASONS: [(&str, Cause, &str); 11] = [
     ("NodeLost",                 Cause::NodeFault,      "its node was lost"),
 ];
 
-/// Reasons for which a container waits that waiting can't mend, and those that it may.
-const NEVER: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
-const STUCK: [(&str, Cause); 4] = [
-    ("ImagePullBackOff", Cause::Storage),
-    ("ErrImagePull", Cause::Storage),
-    ("CreateContainerError", Cause::BadSpec),
-    ("RunContainerError", Cause::BadSpec),
-];
-/// Seconds that such a container may wait before its pod counts as failed.
+/// Seconds that a container may take to start where waiting may mend what keeps it from it; then its pod counts as failed.
 const STUCK_SECONDS: i64 = 300;
+/// What is said of a process that ended as if it had been asked to.
+const UNASKED: &str = "it ended as by SIGTERM, and nobody had asked for its pod to stop";
 /// Seconds beyond its grace period after which a pod that is being deleted and still there counts as lost with its node.
 const LOST_SECONDS: i64 = 30;
 
@@ -49,6 +45,8 @@ const LOST_SECONDS: i64 = 30;
 pub struct NodeState {
     /// Whether it can't be reached.
     pub is_lost: bool,
+    /// Whether there is no such node any more.
+    pub is_gone: bool,
     /// What it reports of its GPUs.
     pub xid: Option<Xid>,
 }
@@ -142,6 +140,7 @@ impl PodFacts {
         let overdue = self.deletion.is_some_and(|(end, _)| now.as_second() > end.as_second() + LOST_SECONDS);
         let (state, waiting) = match self.end(now) {
             Some(end) => (MemberState::Ended(blame(end, node.xid)), String::new()),
+            None if node.is_gone => (MemberState::Gone, String::new()),
             None if node.is_lost || overdue => (MemberState::Unreachable, String::new()),
             None => self.alive(now),
         };
@@ -172,6 +171,13 @@ impl PodFacts {
         if let Some(why) = news.and_then(|news| news.disrupted.as_ref()).filter(|_| may_be_that) {
             end.cause = Cause::Preempted;
             end.message = format!("the cluster took its place: {why}");
+        } else if end.cause == Cause::Preempted && !by_platform && self.deletion.is_none() {
+            // Whoever deletes or evicts a pod marks it before its processes are told.
+            end.cause = Cause::OtherRetryable;
+            end.message = match end.message.as_str() {
+                "" => UNASKED.to_owned(),
+                said => format!("{UNASKED}: {said}"),
+            };
         }
         Some(end)
     }
@@ -180,22 +186,15 @@ impl PodFacts {
     fn alive(&self, now: Timestamp) -> (MemberState, String) {
         let news = self.news.as_deref();
         if let Some((reason, said)) = news.and_then(|news| news.waits.as_ref()) {
-            let text = if said.is_empty() { reason.clone() } else { format!("{reason}: {said}") };
             let started = self.started.unwrap_or(now);
             let patience = now.as_second() - started.as_second() < STUCK_SECONDS;
-            let cause = match STUCK.iter().find(|(name, _)| name == reason) {
-                _ if NEVER.contains(&reason.as_str()) => Some(Cause::BadSpec),
-                Some((_, cause)) if !patience => Some(*cause),
-                _ => None,
-            };
+            let known = unstarted::of(reason, said);
+            if let Some(stuck) = known.filter(|it| !it.may_pass || !patience) {
+                return (MemberState::Stuck(stuck.end(now)), String::new());
+            }
             let routine = is_routine(reason);
-            return match cause {
-                Some(cause) => {
-                    let end = End { cause, exit_code: None, message: text, ..End::from_exit(255, None, now) };
-                    (MemberState::Stuck(end), String::new())
-                }
-                None => (MemberState::Pending, if routine { String::new() } else { text }),
-            };
+            let text = if said.is_empty() { reason.clone() } else { format!("{reason}: {said}") };
+            return (MemberState::Pending, if routine { String::new() } else { text });
         }
         match self.stage {
             Stage::Running => (MemberState::Running, String::new()),
@@ -268,13 +267,17 @@ fn exited(terminated: &ContainerStateTerminated, now: Timestamp) -> End {
     let at = terminated.finished_at.as_ref().map_or(now, |time| time.0);
     let text = terminated.message.as_deref().unwrap_or_default().trim();
     let said = said(terminated);
+    let reason = terminated.reason.as_deref().unwrap_or_default();
+    if let Some(unstarted) = unstarted::of(reason, text).filter(|_| NEVER_RAN.contains(&reason)) {
+        return unstarted.end(at);
+    }
     let mut end = End::from_exit(terminated.exit_code, said.clone(), at);
     if said.is_none() && !text.is_empty() && end.cause != Cause::Completed {
         // The end of a custom image's log: its last line tells most.
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(text);
         last.clone_into(&mut end.message);
     }
-    if terminated.reason.as_deref() == Some("OOMKilled") && end.cause != Cause::Completed {
+    if reason == "OOMKilled" && end.cause != Cause::Completed {
         end.cause = Cause::HostMemory;
         "the container took more memory than its limit allows".clone_into(&mut end.message);
         "raise pod.resources.limits.memory, or make batchSize smaller".clone_into(&mut end.hint);

@@ -43,9 +43,15 @@ fn after_failure(job: &Job) -> String {
         Some(reason::MODEL_MISSING) => return "see to the model that it names, and apply it anew".to_owned(),
         _ => {}
     }
-    let cause = job.status.attempts.last().map(|last| last.cause);
+    let last = job.status.attempts.last();
+    let cause = last.map(|last| last.cause);
+    let pulls =
+        last.is_some_and(|last| ["ImagePullBackOff", "ErrImagePull"].iter().any(|it| last.message.starts_with(it)));
     let log = || format!("trainyard logs {} --attempt {}", job.title(), job.status.attempt);
     match cause {
+        Some(Cause::Storage) if pulls => {
+            "check the image's name, infrastructure.pod.imagePullSecrets and the way to the registry, and apply the job anew".to_owned()
+        }
         Some(cause) => format!("{}; {}", after(cause), log()),
         None => "trainyard validate -f the manifest; the message names the field".to_owned(),
     }

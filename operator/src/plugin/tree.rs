@@ -288,6 +288,13 @@ tj/flowers   Starting   attempt 2, 1 restart   12m0s old
             ("Pending", &unplaced, json!([]), "trainyard why tj/flowers says what each node lacks"),
             ("Failed", &late, ended("PeerLost"), "raise runPolicy.activeDeadlineSeconds"),
             ("Failed", &none, ended("GpuMemory"), "lower batchSize or imageSize"),
+            ("Failed", &none, ended("Storage"), "see to the storage"),
+            (
+                "Failed",
+                &none,
+                json!([{"number": 1, "cause": "Storage", "message": "ImagePullBackOff: no such tag"}]),
+                "check the image's name",
+            ),
             ("Failed", &none, json!([]), "trainyard validate"),
             (
                 "Restarting",

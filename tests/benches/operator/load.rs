@@ -186,7 +186,7 @@ where
 pub(crate) async fn fail(namespace: &Namespace<'_>, pod: &str, label: &str, pods: u32) -> Result<f64, Box<dyn Error>> {
     let api: Api<Pod> = namespace.api();
     let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
-    namespace.pods().finish(pod, 143, "").await;
+    namespace.pods().preempted(pod).await;
     let (start, labelled) = (Instant::now(), WatchParams::default().labels(label).timeout(290));
     added(&api, &labelled, &version.unwrap_or_default(), u64::from(pods)).await?;
     Ok(start.elapsed().as_secs_f64())

@@ -1,7 +1,7 @@
 //! What each failure comes to: one decision each, this world, that plan.
 
 use super::builders::*;
-use crate::observe::{FinalReason, Phase};
+use crate::observe::{FinalReason, MemberState, Phase, Stage};
 
 #[test]
 fn each_cause_has_its_end() {
@@ -35,6 +35,75 @@ fn each_cause_has_its_end() {
 }
 
 #[test]
+fn a_node_that_takes_no_process_or_keeps_none_is_left_out_for_ten_minutes() {
+    let mut world = training(1).running_attempt(1).member(0, MemberState::Unreachable);
+    world.members[0].node = Some("n1".to_owned());
+    let ledger = world.decided(0).ledger.expect("the end is written down");
+    assert_eq!(ledger.excluded.get("n1"), Some(&Some(at(600))));
+}
+
+#[test]
+fn an_exit_code_of_a_custom_image_costs_a_restart_unless_its_manifest_says_otherwise() {
+    use crds::run_policy::{ExitAction, ExitCode};
+    let entry = |code, action| ExitCode { code, action };
+    let codes = [
+        entry(2, ExitAction::Fail),
+        entry(3, ExitAction::Restart),
+        entry(4, ExitAction::RestartElsewhere),
+        entry(5, ExitAction::Ignore),
+    ];
+    for (code, phase, failures, excluded, waits) in [
+        (1, Phase::Restarting, 1, false, true),
+        (2, Phase::Failed, 1, false, false),
+        (3, Phase::Restarting, 1, false, true),
+        (4, Phase::Restarting, 1, true, true),
+        (5, Phase::Restarting, 0, false, true),
+        (127, Phase::Failed, 1, false, false),
+    ] {
+        let mut world = training(1).running_attempt(1).member(0, ended(code));
+        world.members[0].node = Some("n1".to_owned());
+        world.job.exit_codes = Some(codes.to_vec());
+        let plan = world.decided(5);
+        let ledger = plan.ledger.as_ref().expect("the end is written down");
+        let got = (ledger.phase, ledger.failures, ledger.excluded.contains_key("n1"), plan.wake > Some(at(14)));
+        assert_eq!(got, (phase, failures, excluded, waits), "exit code {code}: {}", ledger.message);
+    }
+    let mut spent = training(1).running_attempt(1).member(0, ended(1)).remembering(|ledger| ledger.failures = 3);
+    spent.job.exit_codes = Some(Vec::new());
+    let ledger = spent.decided(5).ledger.expect("the end is written down");
+    assert_eq!(ledger.failure.map(|(why, _)| why), Some(FinalReason::BackoffLimitExceeded));
+}
+
+#[test]
+fn a_node_that_was_removed_costs_no_restart_and_is_not_left_out() {
+    for (since, waits) in [(0, true), (700, false)] {
+        let mut world = training(2).running_attempt(1).member(0, MemberState::Gone).member(1, ended(161));
+        world.members[0].node = Some("spot-1".to_owned());
+        let plan = world.decided(since);
+        let ledger = plan.ledger.as_ref().expect("the end is written down");
+        assert_eq!((ledger.phase, ledger.failures, ledger.excluded.len()), (Phase::Restarting, 0, 0));
+        assert!(ledger.message.contains("(node spot-1): its node was removed"), "{}", ledger.message);
+        let later = world.then(&plan);
+        assert_eq!(starts(&later.decided(since)).is_empty(), waits, "an attempt of {since} s");
+        assert_eq!(starts(&later.decided(since + 12)), ["2/0", "2/1"]);
+    }
+}
+
+#[test]
+fn a_gang_that_is_preempted_again_and_again_waits_from_the_second_time_on() {
+    let mut world = training(1).running_attempt(1).member(0, ended(143));
+    let mut waits = Vec::new();
+    for attempt in 2..5 {
+        let ledger = world.decided(5).ledger.expect("the end is written down");
+        assert_eq!(ledger.failures, 0);
+        let Stage::Waiting { not_before } = ledger.gangs[&0].stage else { panic!("{:?}", ledger.gangs) };
+        waits.push(not_before.as_second() - at(5).as_second());
+        world = training(1).remembering(|memory| *memory = ledger).running_attempt(attempt).member(0, ended(143));
+    }
+    assert!(waits[0] == 0 && (20..=24).contains(&waits[1]) && (40..=48).contains(&waits[2]), "{waits:?}");
+}
+
+#[test]
 fn a_preempted_gang_starts_again_at_once() {
     let world = training(1).running_attempt(1).member(0, ended(143));
     let plan = world.decided(5);
@@ -56,7 +125,7 @@ fn a_shard_that_starts_again_at_once_keeps_its_place_while_its_end_is_written_do
 
 #[test]
 fn what_is_missing_of_an_attempt_waits_while_an_older_one_lives_whose_node_is_back() {
-    let starting = training(2).gang(0, 2, crate::observe::Stage::Starting).member(0, pending());
+    let starting = training(2).gang(0, 2, Stage::Starting).member(0, pending());
     let back = starting.clone().member_of(1, 0, running());
     let plan = back.decided(5);
     assert_eq!((starts(&plan), stops(&plan)), (vec![], vec!["1/0 gracefully".to_owned()]));
@@ -108,8 +177,7 @@ fn the_next_attempt_waits_for_its_time_and_for_the_last_member_of_the_old_one() 
     let plan = lives_on.decided(60);
     assert_eq!((starts(&plan), stops(&plan)), (vec![], vec!["1/1 gracefully".to_owned()]));
 
-    let cut_off =
-        training(2).gang(0, 1, waiting(60)).member(0, ended(162)).member(1, crate::observe::MemberState::Unreachable);
+    let cut_off = training(2).gang(0, 1, waiting(60)).member(0, ended(162)).member(1, MemberState::Unreachable);
     let plan = cut_off.decided(60);
     assert_eq!(
         (starts(&plan), stops(&plan)),

@@ -130,7 +130,7 @@ fn a_gang_is_done_when_its_leader_has_completed_and_nothing_lives() {
     let plan = world.decided(5);
     let ledger = plan.ledger.as_ref().expect("the end is written down");
     assert_eq!(ledger.phase, Phase::Succeeded);
-    assert_eq!(ledger.message, "Done: accuracy 0.9900");
+    assert_eq!(ledger.message, "Done: accuracy 0.9900; the model is in pvc://models/a");
     assert_eq!(ledger.result.as_ref().and_then(|result| result.metric), Some(0.99));
 
     let lingers = training(2).running_attempt(1).member(0, completed(0, 0.99)).member(1, running());
@@ -352,7 +352,10 @@ fn what_a_person_should_know_of_a_done_job_is_in_its_message() {
         result.note = Some("The history could not be written.".to_owned());
     }
     let ledger = world.decided(1).ledger.expect("the end is written down");
-    assert_eq!(ledger.message, "Done: accuracy 1.0000. The history could not be written.");
+    assert_eq!(
+        ledger.message,
+        "Done: accuracy 1.0000; the rows are in pvc://models/a. The history could not be written."
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What people read: the phase, its sentence and the events that go with it.
 
 use crds::contract::{Cause, JobResult, Progress};
+use crds::infrastructure::Device;
+use crds::status::Placement;
 
 use super::builders::*;
 use crate::observe::{Failure, FinalReason, Phase, Stage, World};
@@ -47,7 +49,7 @@ fn each_phase_has_its_sentence_and_its_event() {
         (unplaced(training(1)), Phase::Pending, "Waits to be started", vec![]),
         (training(1), Phase::Starting, "Attempt 1 starts", vec!["PodsCreated"]),
         (scoring(2, 1), Phase::Starting, "Attempt 1 starts", vec![]),
-        (pulls, Phase::Starting, "Attempt 1 starts: ErrImagePull: no such image", vec![]),
+        (pulls, Phase::Starting, "Attempt 1 starts: ErrImagePull: no such image", vec!["PodNotStarting!"]),
         (starting().member(0, self::running()), Phase::Running, "Attempt 1 runs", vec!["AllRunning"]),
         (staged, Phase::Running, "Validating", vec![]),
         (suspend(running().member(0, self::running())), Phase::Running, "Commits a checkpoint, then stops", vec![]),
@@ -97,6 +99,97 @@ fn each_phase_has_its_sentence_and_its_event() {
         let events = events.into_iter().map(str::to_owned).collect::<Vec<String>>();
         assert_eq!(told(&world, 100), (phase, message.to_owned(), events), "{world:?}");
     }
+}
+
+#[test]
+fn an_attempt_that_the_cluster_ended_is_told_of_and_one_that_was_suspended_is_not_told_twice() {
+    let disrupted = training(1).running_attempt(1).member(0, crate::observe::MemberState::Gone);
+    let preempted = || training(1).running_attempt(1).member(0, ended(143));
+    let failed = training(1).running_attempt(1).member(0, ended(162));
+    let suspended = preempted().wishing(|job| job.suspend = true);
+    for (world, reasons) in [
+        (disrupted, vec!["Disrupted"]),
+        (preempted(), vec!["Preempted"]),
+        (failed, vec!["Restarting!"]),
+        (suspended, vec!["Suspended"]),
+    ] {
+        assert_eq!(told(&world, 100).2, reasons);
+        let plan = world.decided(100);
+        assert!(world.then(&plan).decided(100).events.iter().all(|event| event.reason == "PodsCreated"), "once");
+    }
+    let note = &preempted().decided(100).events[0].note;
+    assert_eq!(note, "Attempt 1 ended by Preempted: stopped (SIGTERM); the next attempt starts at once");
+}
+
+#[test]
+fn a_job_that_goes_on_after_a_suspension_is_told_of_once() {
+    let suspended = before(Phase::Suspended)(training(1)).wishing(|job| job.suspend = true);
+    let resumed = suspended.wishing(|job| job.suspend = false);
+    let plan = resumed.decided(0);
+    let reasons = |plan: &crate::decide::Plan| plan.events.iter().map(|it| it.reason.clone()).collect::<Vec<_>>();
+    assert_eq!(reasons(&plan), ["PodsCreated", "Resumed"]);
+    assert_eq!(reasons(&resumed.then(&plan).decided(1)), [""; 0]);
+}
+
+#[test]
+fn what_keeps_pods_from_starting_is_told_once_for_each_attempt_whatever_else_is_said_of_it() {
+    let waits = |mut world: World, why: &str| {
+        world.members[0].waiting = why.to_owned();
+        world
+    };
+    let starting =
+        |attempt| before(Phase::Starting)(training(1).gang(0, attempt, Stage::Starting)).member(0, pending());
+    let first = waits(starting(1), "ErrImagePull: no such image");
+    let plan = first.decided(0);
+    assert_eq!(plan.events[0].note, "Attempt 1 does not start yet: ErrImagePull: no such image");
+    let told = first.then(&plan);
+    assert!(told.decided(1).is_empty());
+    for why in ["ImagePullBackOff: back-off", "", "ErrImagePull: no such image"] {
+        assert_eq!(waits(told.clone(), why).decided(2).events, [], "{why}");
+    }
+    let next = waits(starting(2), "Unschedulable: 0/3 nodes").remembering(|ledger| ledger.waits_told = 1);
+    assert_eq!(next.decided(3).events.len(), 1);
+    let queued = waits(starting(1), "SchedulingGated: held by its queue").decided(0);
+    assert!(!queued.events[0].warning);
+}
+
+#[test]
+fn a_job_that_may_go_either_way_tells_when_it_comes_to_run_on_cpus() {
+    let placed = |auto: bool, device, before: Option<Device>| {
+        let mut world = training(1).wishing(|job| job.is_auto = auto);
+        let place = |device| Placement { device, reason: "no node has GPUs".to_owned(), ..Placement::default() };
+        world.place = Some(Ok(place(device)));
+        world.ledger.placement = before.map(place);
+        let events = world.decided(0).events;
+        events.into_iter().find(|event| event.reason == "NoGpu").map(|event| event.note)
+    };
+    let says = Some("Attempt 1 runs on CPUs: no node has GPUs".to_owned());
+    assert_eq!(placed(true, Device::Cpu, None), says);
+    assert_eq!(placed(true, Device::Cpu, Some(Device::Gpu)), says);
+    assert_eq!(placed(true, Device::Cpu, Some(Device::Cpu)), None, "it did before");
+    assert_eq!(placed(true, Device::Gpu, None), None);
+    assert_eq!(placed(false, Device::Cpu, None), None, "it was asked for");
+}
+
+#[test]
+fn a_failure_says_where_it_was_and_what_to_do() {
+    let end = |code: i32| {
+        let mut world = training(1).running_attempt(1).member(0, ended(code));
+        world.members[0].node = Some("n1".to_owned());
+        let crate::observe::MemberState::Ended(end) = &mut world.members[0].state else { panic!("it has ended") };
+        (end.rank, end.step, end.message, end.hint) = (Some(3), Some(40), "it broke.".to_owned(), "mend it".to_owned());
+        world
+    };
+    assert_eq!(told(&end(65), 0).1, "BadData: it broke (node n1, rank 3, step 40). mend it");
+    let plan = end(162).decided(0);
+    let ledger = plan.ledger.as_ref().expect("it is written down");
+    assert_eq!(ledger.message, "Attempt 1 ended by Storage (node n1, rank 3, step 40): it broke. mend it");
+    assert_eq!(ledger.attempts[0].failure.message, "it broke. mend it");
+    let nowhere = end(160).wishing(|job| job.elsewhere = false);
+    let nowhere = nowhere.remembering(|ledger| ledger.excluded = [("n0".to_owned(), None)].into());
+    let text =
+        "NodeFault: it broke (node n1, rank 3, step 40); there is no other node to try: left out are n0, n1. mend it";
+    assert_eq!(told(&nowhere, 0).1, text);
 }
 
 #[test]

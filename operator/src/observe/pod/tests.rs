@@ -67,10 +67,29 @@ fn each_end_that_the_platform_tells_of_has_its_cause() {
         (evicted, Cause::OtherRetryable, "evicted it: Usage of EmptyDir volume"),
         (told, Cause::BadData, "cat/7.jpg is truncated"),
         (refused("Evicted"), Cause::OtherRetryable, "said so"),
-        (refused("UnexpectedAdmissionError"), Cause::OtherRetryable, "a device was no longer free: said so"),
+        // The node looks empty, and would be chosen again.
+        (refused("UnexpectedAdmissionError"), Cause::NodeFault, "a device was no longer free: said so"),
         (refused("Preempting"), Cause::Preempted, "higher priority"),
         (refused("DeadlineExceeded"), Cause::OtherPermanent, "activeDeadlineSeconds"),
         (refused("NodeShutdown"), Cause::Preempted, "shut down"),
+        (
+            ended(terminated(
+                128,
+                "StartError",
+                "unable to start container process: exec: \"pyhton\": executable file not found in $PATH",
+            )),
+            Cause::BadSpec,
+            "pyhton",
+        ),
+        (
+            ended(terminated(
+                128,
+                "StartError",
+                "failed to inject CDI devices: unresolvable CDI devices nvidia.com/gpu=0",
+            )),
+            Cause::NodeFault,
+            "unresolvable CDI devices",
+        ),
         (refused("SomethingNew"), Cause::OtherRetryable, "said so"),
     ];
     for (status, cause, says) in table {
@@ -88,7 +107,15 @@ fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
     let table = [
         (pending(waiting("ContainerCreating", ""), long_ago), None, ""),
         (pending(waiting("ImagePullBackOff", "no such tag"), now), None, "ImagePullBackOff: no such tag"),
-        (pending(waiting("CreateContainerConfigError", "no secret s"), long_ago), None, "no secret s"),
+        (pending(waiting("CreateContainerConfigError", "secret \"s\" not found"), now), None, "secret \"s\" not found"),
+        (pending(waiting("CreateContainerConfigError", "secret \"s\" not found"), long_ago), Some(Cause::BadSpec), ""),
+        (pending(waiting("CreateContainerError", "nvidia-container-cli: no driver"), now), None, "no driver"),
+        (
+            pending(waiting("CreateContainerError", "nvidia-container-cli: no driver"), long_ago),
+            Some(Cause::NodeFault),
+            "",
+        ),
+        (pending(waiting("RunContainerError", "context deadline exceeded"), long_ago), Some(Cause::NodeFault), ""),
         (pending(waiting("ImagePullBackOff", "no such tag"), long_ago), Some(Cause::Storage), ""),
         (pending(waiting("InvalidImageName", "a b"), now), Some(Cause::BadSpec), ""),
         (
@@ -103,7 +130,10 @@ fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
         assert!(member.is_live(), "{status}");
         match (member.state, given_up) {
             (MemberState::Pending, None) => assert!(member.waiting.contains(says), "{}", member.waiting),
-            (MemberState::Stuck(end), Some(cause)) => assert_eq!(end.cause, cause, "{status}"),
+            (MemberState::Stuck(end), Some(cause)) => {
+                assert_eq!((end.cause, end.exit_code), (cause, None), "{status}");
+                assert!(!end.hint.is_empty(), "{status}");
+            }
             (state, _) => panic!("{status} comes to {state:?}"),
         }
     }
@@ -165,7 +195,10 @@ fn what_runs_on_a_lost_node_or_outlives_its_grace_is_out_of_reach() {
     let running = json!({"phase": "Running"});
     let facts = PodFacts::of(&pod(&running)).unwrap();
     assert_eq!(facts.member(NodeState::default(), noon()).state, MemberState::Running);
-    assert_eq!(facts.member(NodeState { is_lost: true, xid: None }, noon()).state, MemberState::Unreachable);
+    let lost = NodeState { is_lost: true, ..NodeState::default() };
+    assert_eq!(facts.member(lost, noon()).state, MemberState::Unreachable);
+    let gone = NodeState { is_gone: true, ..NodeState::default() };
+    assert_eq!(facts.member(gone, noon()).state, MemberState::Gone);
     let mut deleted = pod(&running);
     let end: Timestamp = "2026-07-01T11:59:50Z".parse().unwrap();
     deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(end));
@@ -176,6 +209,30 @@ fn what_runs_on_a_lost_node_or_outlives_its_grace_is_out_of_reach() {
     assert_eq!(member.stopping_since.unwrap().to_string(), "2026-07-01T11:58:50Z");
     let later = "2026-07-01T12:00:30Z".parse().unwrap();
     assert_eq!(facts.member(NodeState::default(), later).state, MemberState::Unreachable);
+}
+
+#[test]
+fn a_process_that_ends_as_if_it_were_asked_to_has_to_have_been_asked() {
+    let said = json!({"contractVersion": 1, "cause": "Preempted", "message": "a checkpoint is committed"}).to_string();
+    let ended = json!({"phase": "Failed", "containerStatuses": [terminated(143, "Error", &said)]});
+    let (mut shut_down, mut disrupted) = (ended.clone(), ended.clone());
+    shut_down["reason"] = json!("Terminated");
+    disrupted["conditions"] =
+        json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+    let mut deleted = pod(&ended);
+    deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(noon()));
+    for (pod, cause) in [
+        (pod(&ended), Cause::OtherRetryable),
+        (pod(&shut_down), Cause::Preempted),
+        (pod(&disrupted), Cause::Preempted),
+        (deleted, Cause::Preempted),
+    ] {
+        let member = PodFacts::of(&pod).unwrap().member(NodeState::default(), noon());
+        let end = member.end().expect("it has ended");
+        assert_eq!((end.cause, end.exit_code), (cause, Some(143)), "{:?}", pod.status);
+        let tells = end.message.contains("nobody had asked") && end.message.contains("a checkpoint is committed");
+        assert_eq!(tells, cause == Cause::OtherRetryable, "{}", end.message);
+    }
 }
 
 #[test]

@@ -119,17 +119,23 @@ impl History {
                 let code = if self.dice.one_in(20) { 64 } else { 162 };
                 self.server.turn(id, MemberState::Stuck(end(code)));
             }
-            (7, MemberState::Pending | MemberState::Running) => self.server.turn(id, MemberState::Unreachable),
+            (7, MemberState::Pending | MemberState::Running) => {
+                let state = if self.dice.one_in(2) { MemberState::Unreachable } else { MemberState::Gone };
+                self.server.turn(id, state);
+            }
             // Its node is back, and it lives or not.
-            (8, MemberState::Unreachable) => self.server.turn(id, MemberState::Running),
-            (9, MemberState::Unreachable) => self.server.turn(id, MemberState::Ended(end(137))),
+            (8, MemberState::Unreachable | MemberState::Gone) => self.server.turn(id, MemberState::Running),
+            (9, MemberState::Unreachable | MemberState::Gone) => self.server.turn(id, MemberState::Ended(end(137))),
+            (11, MemberState::Unreachable) => self.server.turn(id, MemberState::Gone),
             (10, _) => self.server.lose(id),
             _ => {}
         }
     }
 
     fn finish_stopping(&mut self) {
-        let stopping = self.pick_pod(|pod| pod.stopping_since.is_some() && pod.state != MemberState::Unreachable);
+        let stopping = self.pick_pod(|pod| {
+            pod.stopping_since.is_some() && !matches!(pod.state, MemberState::Unreachable | MemberState::Gone)
+        });
         if let Some(id) = stopping {
             self.server.finish_stopping(id, self.seconds);
         }

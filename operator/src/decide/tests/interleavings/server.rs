@@ -47,7 +47,7 @@ impl Server {
     /// A pod turns to another state, if it is there.
     pub(super) fn turn(&mut self, id: MemberId, state: MemberState) {
         let Some(pod) = self.pods.get_mut(&id) else { return };
-        if state == MemberState::Unreachable {
+        if matches!(state, MemberState::Unreachable | MemberState::Gone) {
             self.cut_off.insert(pod.uid.clone());
         }
         pod.state = state;
