@@ -5,6 +5,16 @@
 /// The grammar is Kubernetes' own (`resource.Quantity`) without exponents, which our schema does not take and which no node
 /// reports.
 pub fn ceiling(text: &str) -> Option<u128> {
+    scaled(text, 1)
+}
+
+/// The thousandths that a quantity says, rounded up, as the scheduler counts CPUs.
+pub fn thousandths(text: &str) -> Option<u128> {
+    scaled(text, 1000)
+}
+
+/// So many times the number that a quantity says, rounded up.
+fn scaled(text: &str, by: u128) -> Option<u128> {
     let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -31,7 +41,7 @@ pub fn ceiling(text: &str) -> Option<u128> {
     let places = u32::try_from(fraction.len()).ok()?;
     let mantissa: u128 = format!("{whole}{fraction}").parse().ok()?;
     let over = 10_u128.checked_pow(places)?.checked_mul(over)?;
-    Some(mantissa.checked_mul(times)?.div_ceil(over))
+    Some(mantissa.checked_mul(times)?.checked_mul(by)?.div_ceil(over))
 }
 
 #[cfg(test)]
@@ -61,6 +71,9 @@ mod tests {
             ("9999999999999999999999999999999", None),
         ] {
             assert_eq!(ceiling(text), number, "{text:?}");
+        }
+        for (text, number) in [("2", 2000), ("1500m", 1500), ("0.1", 100), ("0.0001", 1)] {
+            assert_eq!(thousandths(text), Some(number), "{text:?}");
         }
     }
 }

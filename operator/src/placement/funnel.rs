@@ -43,8 +43,7 @@ impl<'a> Funnel<'a> {
 
     /// Pods that have room on them at a time, were they empty.
     pub(super) fn room(&self) -> u64 {
-        let per_pod = self.gate.per_pod().max(1);
-        self.fitting().iter().map(|node| node.devices(self.gate.resource()) / per_pod).fold(0, u64::saturating_add)
+        self.fitting().iter().map(|node| self.gate.pods_on(node)).fold(0, u64::saturating_add)
     }
 
     /// Whether all pods that must live at a time have room.
@@ -103,8 +102,8 @@ impl<'a> Funnel<'a> {
             }
             before = after;
         }
-        let (room, per_pod) = (self.room(), self.gate.per_pod());
-        let each = format!("{per_pod} {} each", self.devices(per_pod));
+        let room = self.room();
+        let each = format!("{} each", self.size());
         let pods = |count: u64| if count == 1 { format!("{count} pod") } else { format!("{count} pods") };
         let asked = format!("{} of {each} must run at a time, and there is room for {room}", pods(self.gang));
         let message = match message.as_str() {
@@ -203,13 +202,8 @@ impl<'a> Funnel<'a> {
                 phrase(need, ("has such GPUs", "have such GPUs"), has, rest)
             }
             Step::Size => {
-                let devices = self.devices(per_pod);
-                phrase(
-                    format!("each pod needs {per_pod} {devices}"),
-                    ("has them", "have them"),
-                    has,
-                    format!("{per_pod} {devices}"),
-                )
+                let size = self.size();
+                phrase(format!("each pod needs {size}"), ("has them", "have them"), has, size)
             }
         }
     }
@@ -272,9 +266,41 @@ impl<'a> Funnel<'a> {
             }
             Step::Size => {
                 let largest = last.iter().map(|node| node.devices(resource)).max().unwrap_or(0);
-                let hint = format!("Set infrastructure.gpusPerNode to {largest} or fewer, and nodes to more");
-                (format!("the largest has {largest}"), hint)
+                if largest < self.gate.per_pod() {
+                    let hint = format!("Set infrastructure.gpusPerNode to {largest} or fewer, and nodes to more");
+                    return (format!("the largest has {largest}"), hint);
+                }
+                (self.largest(last), "Ask for less in infrastructure.pod.resources, or add larger nodes".to_owned())
             }
+        }
+    }
+
+    /// "8 GPUs", "8 GPUs, 96 CPUs and 2Ti of memory": what a pod takes.
+    fn size(&self) -> String {
+        let per_pod = self.gate.per_pod();
+        let devices = format!("{per_pod} {}", self.devices(per_pod));
+        let cpu = self.gate.asked("cpu").map(|cpu| format!("{cpu} CPUs"));
+        let memory = self.gate.asked("memory").map(|memory| format!("{memory} of memory"));
+        match (cpu, memory) {
+            (None, None) => devices,
+            (Some(one), None) | (None, Some(one)) => format!("{devices} and {one}"),
+            (Some(cpu), Some(memory)) => format!("{devices}, {cpu} and {memory}"),
+        }
+    }
+
+    /// What nodes with GPUs enough have of the rest.
+    fn largest(&self, nodes: &[&NodeFacts]) -> String {
+        let most = |of: fn(&NodeFacts) -> Option<u64>| nodes.iter().filter_map(|node| of(node)).max();
+        let cpu = most(|node| node.cpu).filter(|cpu| *cpu < self.gate.asked_cpu());
+        let memory = most(|node| node.memory_bytes).filter(|bytes| *bytes < self.gate.asked_memory());
+        let cpu = cpu.map(|cpu| format!("the most CPUs of one are {}", cpu / 1000));
+        let memory = memory.map(|bytes| {
+            format!("the most memory of one is {}", memory_text(i64::try_from(bytes >> 20).unwrap_or(i64::MAX)))
+        });
+        match (cpu, memory) {
+            (Some(cpu), Some(memory)) => format!("{cpu}, {memory}"),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => "no node has all of it".to_owned(),
         }
     }
 

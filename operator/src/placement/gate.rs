@@ -1,9 +1,12 @@
 //! What a job asks of each of its nodes, filter by filter. The same filters are judged here, written into the pod by
 //! [`terms`](super::terms) and counted by [`funnel`](super::funnel).
 
+use std::collections::BTreeMap;
+
 use crds::infrastructure::Infrastructure;
 use crds::quantity;
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::catalogue::{Cuda, Runtime};
 use super::selector;
@@ -33,7 +36,7 @@ pub enum Step {
     Driver,
     /// The runtime has code for its GPUs.
     Compute,
-    /// It has as many devices as one pod takes.
+    /// It has as many devices, CPUs and as much memory as one pod takes.
     Size,
 }
 
@@ -130,8 +133,32 @@ impl<'a> Gate<'a> {
             Step::Platform => self.architectures().is_none_or(|built| is_of(node, built)),
             Step::Driver => self.cuda().is_none_or(|cuda| unknown_will_do || runs(node, cuda)),
             Step::Compute => self.cuda().is_none_or(|cuda| unknown_will_do || has_code(node, cuda)),
-            Step::Size => node.devices(self.resource()) >= self.per_pod(),
+            Step::Size => self.pods_on(node) > 0,
         }
+    }
+
+    /// What a pod asks for of `cpu` or `memory`, as it is written: a limit is a request where there is none.
+    pub(super) fn asked(&self, name: &str) -> Option<&'a str> {
+        let resources = self.infrastructure.pod.resources.as_ref()?;
+        let of = |list: &'a Option<BTreeMap<String, Quantity>>| list.as_ref().and_then(|list| list.get(name));
+        of(&resources.requests).or_else(|| of(&resources.limits)).map(|amount| amount.0.as_str())
+    }
+
+    /// The thousandths of a CPU that a pod asks for. What is no quantity asks for more than there is.
+    pub(super) fn asked_cpu(&self) -> u64 {
+        amount(self.asked("cpu"), quantity::thousandths)
+    }
+
+    /// The bytes of memory that a pod asks for.
+    pub(super) fn asked_memory(&self) -> u64 {
+        amount(self.asked("memory"), quantity::ceiling)
+    }
+
+    /// Pods that have room on a node at a time, were it empty.
+    pub(super) fn pods_on(&self, node: &NodeFacts) -> u64 {
+        let room = |has: Option<u64>, each: u64| has.and_then(|has| has.checked_div(each)).unwrap_or(u64::MAX);
+        let devices = node.devices(self.resource()) / self.per_pod().max(1);
+        devices.min(room(node.cpu, self.asked_cpu())).min(room(node.memory_bytes, self.asked_memory()))
     }
 
     fn is_unshared(&self, node: &NodeFacts) -> bool {
@@ -150,6 +177,10 @@ fn is_of(node: &NodeFacts, architectures: &[String]) -> bool {
         && architectures.iter().any(|architecture| own == Some(architecture.as_str()))
 }
 
+fn amount(asked: Option<&str>, read: fn(&str) -> Option<u128>) -> u64 {
+    asked.map_or(0, |text| read(text).and_then(|amount| u64::try_from(amount).ok()).unwrap_or(u64::MAX))
+}
+
 /// Whether the node's driver is as new as the runtime needs: a later branch, or this branch and a later release, or this
 /// release and the revision. A part that can't be read matters only where those before it leave it open.
 fn runs(node: &NodeFacts, cuda: &Cuda) -> bool {
@@ -161,8 +192,8 @@ fn runs(node: &NodeFacts, cuda: &Cuda) -> bool {
 }
 
 /// The runtime's code by generation: the generation with its first member that there is code for.
-pub(super) fn generations(cuda: &Cuda) -> std::collections::BTreeMap<u32, u32> {
-    let mut first = std::collections::BTreeMap::new();
+pub(super) fn generations(cuda: &Cuda) -> BTreeMap<u32, u32> {
+    let mut first = BTreeMap::new();
     for built in &cuda.built {
         let minor = first.entry(built.major).or_insert(built.minor);
         *minor = built.minor.min(*minor);

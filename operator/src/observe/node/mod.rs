@@ -30,6 +30,10 @@ pub struct NodeFacts {
     pub capacity: BTreeMap<String, u64>,
     /// What of that may be given to pods; less than its capacity where devices are at fault.
     pub allocatable: BTreeMap<String, u64>,
+    /// Thousandths of a CPU that may be given to pods, in use or not; `None` if it does not say.
+    pub cpu: Option<u64>,
+    /// Bytes of memory, likewise.
+    pub memory_bytes: Option<u64>,
     /// What says that a GPU of it is at fault: names of conditions and taints.
     pub faults: Vec<String>,
     /// The gravest Xid that its conditions report.
@@ -72,6 +76,11 @@ impl NodeFacts {
                 .filter_map(|(name, amount)| Some((name, u64::try_from(quantity::ceiling(&amount.0)?).ok()?)))
                 .collect()
         };
+        let given = |name: &str, read: fn(&str) -> Option<u128>| {
+            let amount = status.allocatable.as_ref().and_then(|all| all.get(name))?;
+            u64::try_from(read(&amount.0)?).ok()
+        };
+        let (cpu, memory_bytes) = (given("cpu", quantity::thousandths), given("memory", quantity::ceiling));
         let reported = conditions.iter().filter(|condition| {
             labels::FAULTS.iter().any(|(kind, bad)| condition.type_ == *kind && condition.status == *bad)
         });
@@ -87,6 +96,8 @@ impl NodeFacts {
             capacity: extended(status.capacity),
             allocatable: extended(status.allocatable),
             taints,
+            cpu,
+            memory_bytes,
             faults,
             xid,
         }

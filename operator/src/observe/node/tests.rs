@@ -17,7 +17,7 @@ fn a_node_is_read_whole() {
         ]},
         "status": {
             "capacity": {"cpu": "8", "nvidia.com/gpu": "8", "nvidia.com/mig-1g.5gb": "1k", "vendor/odd": "many"},
-            "allocatable": {"cpu": "7", "nvidia.com/gpu": "7"},
+            "allocatable": {"cpu": "7500m", "memory": "30Gi", "nvidia.com/gpu": "7"},
             "conditions": [
                 {"type": "Ready", "status": "True"}, {"type": "GpuMemWatch", "status": "True", "message": "ErrorCode:95 PCI:0002:00:00"},
                 {"type": "GpuPcieWatch", "status": "False", "message": "ErrorCode:79"}, {"type": "AcceleratedHardwareReady", "status": "False"},
@@ -34,6 +34,8 @@ fn a_node_is_read_whole() {
         ready: true,
         capacity: [("nvidia.com/gpu".to_owned(), 8), ("nvidia.com/mig-1g.5gb".to_owned(), 1000)].into(),
         allocatable: [("nvidia.com/gpu".to_owned(), 7)].into(),
+        cpu: Some(7500),
+        memory_bytes: Some(30 << 30),
         faults: ["GpuMemWatch", "AcceleratedHardwareReady", "gpu.nvidia.com/xid"].map(str::to_owned).to_vec(),
         xid: Xid::named_in("Xid 95"),
     };

@@ -103,6 +103,40 @@ fn a_refusal_says_where_the_nodes_ran_out_with_counts() {
 }
 
 #[test]
+fn what_a_pod_asks_for_of_cpu_and_memory_is_part_of_its_size() {
+    let has = |name: &str, cpus: u64, gib: u64| NodeFacts {
+        cpu: Some(cpus * 1000),
+        memory_bytes: Some(gib << 30),
+        ..h100(name, 8)
+    };
+    let asks = |cpu: &str, memory: &str| {
+        let resources = json!({"requests": {"memory": memory}, "limits": {"cpu": cpu, "memory": "9Ei"}});
+        gpus(4).runtime("cuda-13.0").with(|wish| wish.pod.resources = serde_json::from_value(resources).ok())
+    };
+    let pool = [has("a", 64, 512), has("b", 192, 1024)];
+    for (job, sentence) in [
+        (
+            asks("16", "10Ti"),
+            "each pod needs 4 GPUs, 16 CPUs and 10Ti of memory; none of 2 GPU nodes has them (the most memory of one is 1024Gi)",
+        ),
+        (
+            asks("192500m", "1Gi"),
+            "each pod needs 4 GPUs, 192500m CPUs and 1Gi of memory; none of 2 GPU nodes has them (the most CPUs of one are 192)",
+        ),
+        (
+            asks("64", "600Gi").on(2),
+            "each pod needs 4 GPUs, 64 CPUs and 600Gi of memory; 1 of 2 GPU nodes has them; 2 pods of 4 GPUs, 64 CPUs and 600Gi of memory each must run at a time, and there is room for 1",
+        ),
+    ] {
+        assert_eq!(job.refused(&pool), sentence);
+    }
+    assert!(asks("64", "512Gi").on(3).placed(&pool).is_ok(), "one on the first node, two on the second");
+    let split = [has("a", 192, 8), has("b", 8, 1024)];
+    assert!(asks("64", "512Gi").refused(&split).ends_with("(no node has all of it)"));
+    assert!(asks("64", "10Ti").placed(&[h100("a", 4)]).is_ok(), "this node does not say what it has");
+}
+
+#[test]
 fn a_refusal_fits_a_status_however_long_the_names() {
     let long = |n: u32| format!("{n}{}", "x".repeat(62));
     let pool: Vec<NodeFacts> = (0..200).map(|n| h100(&long(n), 1).taint(&long(n).repeat(4), &long(n))).collect();
