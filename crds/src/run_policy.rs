@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct RunPolicy {
     /// True: no pods. Those that run commit a checkpoint and end; set to false, the job goes on from there.
     pub suspend: bool,
-    /// Restarts after which the job fails. Ends that the cluster brought about don't count.
+    /// Restarts after which the job fails, of a ScoringJob those of any one shard. Ends that the cluster brought about don't
+    /// count.
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit: u32,
     /// What exit codes of a custom image come to. One that is not named: 1 to 63 are tried again, and so are 128 to 255; the
@@ -20,7 +21,7 @@ pub struct RunPolicy {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["code"])
     )]
     pub exit_codes: Vec<ExitCode>,
-    /// Seconds that the job may take, restarts included and suspensions not. If absent: no limit.
+    /// Seconds that the job may take, waiting for a place and restarts included and suspensions not. If absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub active_deadline_seconds: Option<u32>,
@@ -28,8 +29,8 @@ pub struct RunPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,
-    /// Seconds without progress after which the attempt is ended and another one starts. 0: never. Custom images that don't
-    /// tell their progress have no such deadline.
+    /// Seconds without progress after which the attempt is ended and another one starts, each shard by its own progress. 0: never.
+    /// Custom images that don't tell their progress have no such deadline.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub stall_deadline_seconds: u32,
 }

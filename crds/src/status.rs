@@ -88,7 +88,7 @@ pub struct JobStatus {
     /// Attempts after the first one.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub restarts: u32,
-    /// Ends of attempts that count against runPolicy.backoffLimit.
+    /// Ends of attempts that count against runPolicy.backoffLimit, those of all shards together.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub failures: u32,
     /// When the first attempt began.
@@ -102,7 +102,7 @@ pub struct JobStatus {
     /// Seconds not suspended until activeSince, which runPolicy.activeDeadlineSeconds counts.
     #[schemars(range(min = 0, max = 4_294_967_295_u64))]
     pub active_seconds: i64,
-    /// Since when the job has not been suspended; absent while it is.
+    /// Since when the job has not been suspended; absent while it is, and once it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub active_since: Option<Time>,
@@ -112,7 +112,7 @@ pub struct JobStatus {
     /// Where the newest attempt runs, and why there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// Attempts that have ended: the first one and the last nine.
+    /// Attempts that have ended: the first one and the last nine. Of several shards, those that failed or were stopped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub attempts: Vec<AttemptRecord>,
@@ -282,7 +282,11 @@ pub struct AttemptRecord {
     /// Number of the attempt, from 1.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub number: u32,
-    /// When its first pod started.
+    /// Shard that it was an attempt of, from 0; absent where there is one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4095))]
+    pub shard: Option<u32>,
+    /// When its first pod started; absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::time")]
     pub start: Option<Time>,
@@ -356,7 +360,7 @@ pub(crate) fn bounded_to(text: &str, bytes: usize) -> String {
 /// attempt counts once however often its end is seen.
 pub fn push_attempt(attempts: &mut Vec<AttemptRecord>, mut ended: AttemptRecord) {
     ended.message = bounded(&ended.message);
-    match attempts.iter_mut().find(|known| known.number == ended.number) {
+    match attempts.iter_mut().find(|known| (known.number, known.shard) == (ended.number, ended.shard)) {
         Some(known) => *known = ended,
         None => attempts.push(ended),
     }

@@ -47,6 +47,7 @@ fn a_diagnostic_is_cut_to_its_bound_at_a_character() {
 fn attempt(number: u32) -> AttemptRecord {
     AttemptRecord {
         number,
+        shard: None,
         start: None,
         end: None,
         cause: Cause::PeerLost,

@@ -1,7 +1,8 @@
 //! A write that comes late meets another job of the same name, and changes nothing there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crds::TrainingJob;
 use crds::status::Phase;
@@ -48,4 +49,32 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
     })
     .await;
     yard.phase("a", Phase::Running).await;
+}
+
+#[tokio::test]
+async fn a_spec_that_is_changed_between_the_first_pods_and_the_first_status_leaves_no_pod_of_the_old_one() {
+    let mut yard = Yard::idle("changed", &["cpu"]).await;
+    let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (pods, holds, gate) = (AtomicU32::new(0), Arc::clone(&held), Arc::clone(&let_go));
+    // The answer to the last pod comes late.
+    yard.start_operator_through(move |request| {
+        let is_pod = request.method() == Method::POST && request.uri().path().ends_with("/pods");
+        if !is_pod || pods.fetch_add(1, Ordering::SeqCst) != 2 {
+            return Fate::Pass;
+        }
+        let (holds, gate) = (Arc::clone(&holds), Arc::clone(&gate));
+        let wait = async move {
+            holds.notify_one();
+            gate.notified().await;
+        };
+        Fate::AnsweredLate(wait.boxed())
+    });
+    yard.train("a", json!({"infrastructure": {"nodes": 3}, "runPolicy": {"backoffLimit": 0}})).await;
+    held.notified().await;
+    yard.change::<TrainingJob>("a", json!({"infrastructure": {"nodes": 1}})).await;
+    let_go.notify_one();
+    yard.namespace.pods().running("a-t2-0").await;
+    let status = yard.phase("a", Phase::Running).await;
+    assert_eq!((status.attempt, status.failures), (2, 0));
+    assert_eq!(yard.pods().await, BTreeSet::from(["a-t2-0".to_owned()]));
 }

@@ -47,6 +47,7 @@ fn job() -> Job {
         name: "a".to_owned(),
         uid: String::new(),
         generation: 1,
+        spec: 0,
         gangs: 1,
         gang_size: 2,
         parallelism: 1,

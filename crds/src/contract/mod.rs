@@ -43,6 +43,8 @@ pub mod annotations {
     pub const REVISION: &str = "trainyard.dev/revision";
     /// Fingerprint of the object as it was applied last: what was taken out of it since is seen by this.
     pub const APPLIED: &str = "trainyard.dev/applied";
+    /// Fingerprint of the spec that a job's pod was made for, without what may change while the job runs.
+    pub const SPEC: &str = "trainyard.dev/spec";
 }
 
 /// Names of figures of an endpoint's pods that autoscalers scale by, as their `/metrics` have them. Both are gauges over the last

@@ -56,6 +56,7 @@ fn failed(ledger: &Ledger) -> String {
     match &ledger.failure {
         Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
         Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+        Some((FinalReason::ModelMissing, _)) => reason::MODEL_MISSING.to_owned(),
         Some((_, failure)) => format!("{:?}", failure.cause),
         None => reason::BAD_SPEC.to_owned(),
     }

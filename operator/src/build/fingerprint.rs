@@ -9,9 +9,24 @@ pub(crate) fn fnv(bytes: impl IntoIterator<Item = u8>) -> u64 {
 
 /// The fingerprint of a value, as 16 hexadecimal digits: the same whatever the order of its fields.
 pub fn fingerprint(value: &Value) -> String {
+    digits(number(value))
+}
+
+/// The fingerprint of a value as a number.
+pub(crate) fn number(value: &Value) -> u64 {
     let mut text = String::new();
     write(value, &mut text);
-    format!("{:016x}", fnv(text.bytes()))
+    fnv(text.bytes())
+}
+
+/// A fingerprint as 16 hexadecimal digits.
+pub(crate) fn digits(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// The fingerprint that [`digits`] has written; `None` if it has not.
+pub(crate) fn parse(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
 }
 
 fn write(value: &Value, into: &mut String) {
@@ -57,5 +72,6 @@ mod tests {
         // FNV's own test vector.
         assert_eq!(fnv("foobar".bytes()), 0x8594_4171_f739_67e8);
         assert_eq!(fingerprint(&json!({"b": 1, "a": 2})), fingerprint(&json!({"a": 2, "b": 1})));
+        assert_eq!(parse(&fingerprint(&json!([7]))), Some(number(&json!([7]))));
     }
 }

@@ -5,7 +5,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 
-use crds::contract::{PROGRESS_PORT, RENDEZVOUS_PORT, labels};
+use crds::contract::{PROGRESS_PORT, RENDEZVOUS_PORT, annotations, labels};
 use crds::infrastructure::{Device, Infrastructure};
 use k8s_openapi::api::core::v1::{
     Affinity, ContainerPort, EnvVar, Pod, PodAffinity, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm,
@@ -17,7 +17,7 @@ use serde_json::Value;
 pub(super) use self::common::Common;
 pub use self::volumes::{Claim, MOUNTS, mounts};
 use super::member::{COMMAND, Rendezvous, alone, environment};
-use super::names;
+use super::{fingerprint, names};
 use crate::observe::{Job, MemberId};
 use crate::placement::Placed;
 
@@ -60,6 +60,8 @@ impl Template<'_> {
     pub fn pod(&self, id: MemberId) -> Pod {
         let wished = &self.infrastructure.pod;
         let name = names::pod(self.job, id);
+        let mut annotations = wished.annotations.clone();
+        annotations.insert(annotations::SPEC.to_owned(), fingerprint::digits(self.job.spec));
         let multi = self.job.gang_size > 1;
         let port = |name: &str, port: u16| ContainerPort {
             name: Some(name.to_owned()),
@@ -77,7 +79,7 @@ impl Template<'_> {
                 name: Some(name.clone()),
                 namespace: Some(self.job.namespace.clone()),
                 labels: Some(wished.labels.clone().into_iter().chain(member_labels(self.job, id)).collect()),
-                annotations: Some(wished.annotations.clone()).filter(|annotations| !annotations.is_empty()),
+                annotations: Some(annotations),
                 owner_references: Some(vec![self.owner.clone()]),
                 ..ObjectMeta::default()
             },

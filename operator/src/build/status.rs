@@ -79,7 +79,8 @@ fn progress(ledger: &Ledger) -> Option<ProgressStatus> {
 fn attempts(ledger: &Ledger) -> Vec<AttemptRecord> {
     let record = |attempt: &crate::observe::Attempt| AttemptRecord {
         number: attempt.number,
-        start: Some(Time(attempt.start)),
+        shard: attempt.shard,
+        start: attempt.start.map(Time),
         end: Some(Time(attempt.end)),
         cause: attempt.failure.cause,
         exit_code: attempt.failure.exit_code,

@@ -31,6 +31,7 @@ use super::telemetry::Telemetry;
 use crate::build::names;
 use crate::build::pod::Template;
 use crate::decide::{How, Plan};
+use crate::observe::pod::PodFacts;
 use crate::observe::{Ledger, MemberId};
 
 /// Name under which we write.
@@ -119,6 +120,10 @@ impl Actor<'_> {
                 match there {
                     Some(pod) if is_ours(&pod) => {
                         self.pods.learn(&pod);
+                        // One that was made before the spec was changed is not what was asked for: the next look sees to it.
+                        if PodFacts::of(&pod).is_some_and(|facts| facts.is_outdated(template.job)) {
+                            return Err(ActError::Taken { what: format!("pod {name}"), holder: Holder::Leftover });
+                        }
                         Ok(())
                     }
                     there => {

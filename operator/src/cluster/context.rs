@@ -26,7 +26,7 @@ use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
 use crate::observe::pod::NodeState;
-use crate::observe::{Attempt, Job, Ledger, Stage};
+use crate::observe::{Attempt, Job, Ledger, Origin, Stage};
 
 /// What all looks at jobs share.
 pub(super) struct Context {
@@ -70,6 +70,15 @@ pub(super) struct Remembered {
     pub(super) beside: Beside,
     /// Errors in a row.
     pub(super) errors: u32,
+}
+
+/// Why there is no model of a TrainingJob, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoModel {
+    /// It may come.
+    Yet(String),
+    /// It will never come.
+    Ever(String),
 }
 
 /// A status that was written.
@@ -212,16 +221,28 @@ impl Context {
         }
     }
 
-    /// The URI of the model that a TrainingJob has left, as its manifest names it, or why there is none yet.
-    pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<String, String> {
+    /// The model that a TrainingJob has left, or why there is none.
+    pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<Origin, NoModel> {
         let Some(job) = self.trainings.get(&ObjectRef::new(name).within(namespace)) else {
-            return Err(format!("waits for the TrainingJob {name}: there is none of this name in the namespace"));
+            let message = format!("waits for the TrainingJob {name}: there is none of this name in the namespace");
+            return Err(NoModel::Yet(message));
         };
-        let status = job.status.clone().unwrap_or_default();
-        match (status.job.phase, status.model) {
-            (Phase::Succeeded, Some(model)) => Ok(model.uri),
-            (Phase::Failed, _) => Err(format!("waits for the model of the TrainingJob {name}, which has failed")),
-            (phase, _) => Err(format!("waits for the model of the TrainingJob {name}, which is {phase:?}")),
+        let phase = job.status.as_ref().map_or(Phase::Pending, |status| status.job.phase);
+        match (phase, job.status.as_ref().and_then(|status| status.model.as_ref())) {
+            (Phase::Succeeded, Some(model)) => Ok(Origin { training_job: name.to_owned(), uri: model.uri.clone() }),
+            // One of its name may follow it.
+            _ if job.metadata.deletion_timestamp.is_some() => {
+                Err(NoModel::Yet(format!("waits for the TrainingJob {name}: that of this name is being deleted")))
+            }
+            (Phase::Succeeded, None) => {
+                Err(NoModel::Ever(format!("the TrainingJob {name} is done and has left no model")))
+            }
+            (Phase::Failed, _) => Err(NoModel::Ever(format!(
+                "the TrainingJob {name}, whose model this job needs, has failed: see to that one, then create both anew"
+            ))),
+            (phase, _) => {
+                Err(NoModel::Yet(format!("waits for the model of the TrainingJob {name}, which is {phase:?}")))
+            }
         }
     }
 

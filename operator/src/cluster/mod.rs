@@ -21,6 +21,7 @@ mod lanes;
 mod lease;
 mod news;
 mod nodes;
+mod place;
 mod pods;
 mod progress;
 mod reconcile;

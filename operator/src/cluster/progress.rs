@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
 use super::pods::Owner;
-use crate::observe::progress;
+use crate::observe::{Mark, progress};
 
 /// Time for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -148,6 +148,13 @@ impl Polls<Progress> {
     /// The newest progress of a job of so many gangs, of which some are done.
     pub(super) fn newest(&self, uid: &str, gangs: u32, done: &BTreeSet<u32>) -> Option<Progress> {
         lock(&self.state).answers.get(uid).and_then(|heard| progress::of_job(heard, gangs, done))
+    }
+
+    /// How far each gang of a job was by its own last word.
+    pub(super) fn marks(&self, uid: &str) -> BTreeMap<u32, Mark> {
+        let state = lock(&self.state);
+        let heard = state.answers.get(uid).into_iter().flatten();
+        heard.map(|(gang, heard)| (*gang, Mark::of(heard))).collect()
     }
 
     /// When an attempt of a job last told of a new checkpoint.

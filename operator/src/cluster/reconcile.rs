@@ -1,7 +1,7 @@
 //! One look at one job: observe, decide, act. It runs for one job at a time only once, and writes nothing where nothing has
 //! changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,13 @@ use kube::runtime::controller::Action;
 use super::act::{ActError, Actor};
 use super::context::{Context, Remembered};
 use super::kind::Kind;
+use super::place::{Place, find_place, model_of, pinned, refusal};
 use super::pods::Owner;
 use crate::build::assignment;
 use crate::build::pod::{Claim, Template, job_labels, mounts};
 use crate::decide::{Event, Plan, decide};
 use crate::observe::pod::{NodeState, PodFacts};
-use crate::observe::{Job, Ledger, MemberId, Obstacle, Setting, Stage, World};
-use crate::placement::{self, Catalogue, Placed, Request, Why};
+use crate::observe::{Job, Ledger, MemberId, Setting, Stage, World};
 
 /// Time after which a job is looked at again while something waits that no event will tell of.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -34,13 +34,6 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nodes that the API server is asked for at the same time.
 const ASKED_AT_ONCE: usize = 8;
-
-/// Where a job goes, and whose model it starts from.
-struct Place {
-    placed: Placed,
-    /// URI of the model of each TrainingJob that is named.
-    models: BTreeMap<String, String>,
-}
 
 /// Looks at a job, and does what there is to do.
 ///
@@ -87,14 +80,20 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let actor = context.actor();
-    let known = match known.is_unsure {
-        // It may have been written all the same: to decide on what was before could tell another end of the same job.
+    let read;
+    let (job, known) = match known.is_unsure {
+        // It may have been written all the same: to decide on what was before could tell another end of the same job. And it may
+        // have been refused since the spec is another one than the watch has told of.
         true => match actor.read::<K>(owner).await? {
-            Some(job) => context.reread(&job, owner),
+            Some(there) => {
+                let known = context.reread(&there, owner);
+                read = there;
+                (&read, known)
+            }
             // It is gone, and its pods go with it: the watch will tell.
             None => return Ok(Action::await_change()),
         },
-        false => known,
+        false => (job, known),
     };
     let known = &known;
     let absent = absent_nodes(context, &actor, owner, now).await?;
@@ -124,6 +123,8 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         ledger: known.ledger.clone(),
         members,
         progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
+        heard: context.polls.marks(&owner.uid),
+        model: model_of(job, context, known).and_then(Result::ok),
         place: refusal(known).map(Err),
         connected: known.connected,
         job: wished,
@@ -197,72 +198,6 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
 }
 
-/// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became, by the runtime that it
-/// was given as long as the catalogue has it.
-fn pinned(asked: &Infrastructure, known: &Remembered, catalogue: &Catalogue) -> Infrastructure {
-    let mut infrastructure = asked.clone();
-    let under_way = known.ledger.gangs.values().any(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
-    if let (Some(placement), true) = (&known.ledger.placement, under_way) {
-        infrastructure.device = placement.device;
-        let given = placement.runtime.clone().filter(|name| catalogue.has(name));
-        infrastructure.runtime = infrastructure.runtime.or(given);
-    }
-    infrastructure
-}
-
-fn obstacle(reason: &str, message: String, fails_by: Option<Cause>) -> Obstacle {
-    Obstacle { reason: reason.to_owned(), message: crds::status::bounded(&message), fails_by }
-}
-
-/// What the API server has against what a job needs, if it is to be told.
-fn refusal(known: &Remembered) -> Option<Obstacle> {
-    if let Some(rejected) = &known.rejected {
-        let message = format!("the API server refuses the pods: {rejected}");
-        return Some(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
-    }
-    let refused = known.refused.as_ref()?;
-    let message = format!("the API server takes nothing more of it now: {refused}; it is tried again");
-    Some(obstacle(reason::PODS_REFUSED, message, None))
-}
-
-/// Where a new attempt would go, or why it can't start now.
-fn find_place<K: Kind>(
-    job: &K,
-    context: &Context,
-    known: &Remembered,
-    infrastructure: &Infrastructure,
-    excluded: &[String],
-) -> Result<Place, Obstacle> {
-    if let Some(refusal) = refusal(known) {
-        return Err(refusal);
-    }
-    let faults: Vec<String> = job.faults().iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
-    if !faults.is_empty() {
-        return Err(obstacle(reason::BAD_SPEC, faults.join("; "), Some(Cause::BadSpec)));
-    }
-    let mut models = BTreeMap::new();
-    if let Some(name) = job.model().and_then(|model| model.training_job.as_ref()) {
-        let namespace = job.meta().namespace.clone().unwrap_or_default();
-        let uri = context.model_of(&namespace, name).map_err(|why| obstacle(reason::WAITING_FOR_MODEL, why, None))?;
-        models.insert(name.clone(), uri);
-    }
-    let wished = job.wishes(Setting::anywhere(context.settings.backoff));
-    let request = Request {
-        infrastructure,
-        excluded,
-        pods: wished.gangs_at_once() * wished.gang_size,
-        gang: infrastructure.nodes,
-        autoscaled: context.settings.autoscaled,
-    };
-    let nodes = context.nodes.as_ref().map(|nodes| nodes.facts());
-    let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
-    let placed = placed.map_err(|refusal| {
-        let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);
-        obstacle(refusal.reason(), refusal.text(), fails_by)
-    })?;
-    Ok(Place { placed, models })
-}
-
 /// Whether a plan starts more than what no status tells of: the next attempt, or what is missing of one that has begun.
 fn makes_again(world: &World, plan: &Plan) -> bool {
     plan.start.iter().any(|id| {
@@ -320,7 +255,9 @@ async fn overlaps(
         .filter(alive)
         .any(|facts| {
             let gang = job.gang_of(facts.id.index);
-            plan.start.iter().any(|id| job.gang_of(id.index) == gang && id.attempt > facts.id.attempt)
+            // One that the job has no gang for is of another spec, and of an attempt before.
+            gang >= job.gangs
+                || plan.start.iter().any(|id| job.gang_of(id.index) == gang && id.attempt > facts.id.attempt)
         }))
 }
 

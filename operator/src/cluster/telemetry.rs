@@ -68,15 +68,15 @@ struct Came {
 /// What came of the seconds of an attempt: each with its outcome.
 ///
 /// `completed` of an attempt that was done. Of one that was interrupted, what a checkpoint saved is `kept`, and the rest is
-/// `lost`: it is done again. One that ended by SIGTERM has saved all.
+/// `lost`: it is done again. One that ended by SIGTERM has saved all. Time without a place is no attempt's.
 fn outcomes(attempt: &Attempt, saved: Option<Timestamp>) -> [(&'static str, f64); 3] {
-    let between = |from: Timestamp, to: Timestamp| (to.as_second() - from.as_second()).max(0) as f64;
-    let all = between(attempt.start, attempt.end);
+    let between = |to: Timestamp| attempt.start.map_or(0, |from| (to.as_second() - from.as_second()).max(0)) as f64;
+    let all = between(attempt.end);
     let preempted = Cause::Preempted.exit_code();
     let kept = match (attempt.failure.cause, attempt.failure.exit_code) {
         (Cause::Completed, _) => return [("completed", all), ("kept", 0.0), ("lost", 0.0)],
         (Cause::Preempted, Some(code)) if code == preempted => all,
-        _ => saved.map_or(0.0, |saved| between(attempt.start, saved).min(all)),
+        _ => saved.map_or(0.0, |saved| between(saved).min(all)),
     };
     [("completed", 0.0), ("kept", kept), ("lost", all - kept)]
 }
@@ -127,7 +127,7 @@ impl Default for Telemetry {
         let help = "Time that jobs were in a phase which they have left, by kind and phase";
         registry.register_with_unit("phase_time", help, Unit::Seconds, phase_seconds.clone());
         let attempt_seconds = Family::default();
-        let help = "Time of attempts that have ended, by kind and whether it completed a job, was kept by a checkpoint, or lost";
+        let help = "Time from the first pod's start of attempts that have ended, by kind and whether it completed a job, was kept by a checkpoint, or lost";
         registry.register_with_unit("attempt_time", help, Unit::Seconds, attempt_seconds.clone());
         let gpu_seconds = Family::default();
         let help = "The same times the GPUs of the attempt, by namespace";
@@ -240,7 +240,8 @@ mod tests {
     fn of_an_attempt_that_was_interrupted_what_a_checkpoint_saved_is_kept() {
         let attempt = |cause, exit_code| Attempt {
             number: 1,
-            start: at(100),
+            shard: None,
+            start: Some(at(100)),
             end: at(160),
             failure: Failure { cause, exit_code, ..Failure::of_job() },
         };
@@ -254,6 +255,8 @@ mod tests {
             // Clocks differ.
             (attempt(Cause::NodeFault, None), Some(at(170)), [0.0, 60.0, 0.0]),
             (attempt(Cause::NodeFault, None), Some(at(90)), [0.0, 0.0, 60.0]),
+            // No pod of it ever had a node.
+            (Attempt { start: None, ..attempt(Cause::Preempted, None) }, None, [0.0, 0.0, 0.0]),
         ] {
             let outcomes = outcomes(&attempt, saved);
             assert_eq!(outcomes.map(|(outcome, _)| outcome), ["completed", "kept", "lost"]);

@@ -1,56 +1,18 @@
-//! The job as a whole: its progress, its time, its phase and the sentence that goes with it.
+//! The job as a whole: its time, its phase and the sentence that goes with it.
 
-use crds::contract::{Cause, JobResult, Progress};
+use crds::contract::{Cause, JobResult};
 use crds::reasons::reason;
 use crds::status::{Phase, bounded};
 
-use super::words::{names, place, what_happened};
+use super::words::{names, of_shard, place, what_happened, with_hint};
 use super::{Draft, after};
-use crate::observe::{Failure, FinalReason, Member, MemberId, Stage};
-
-/// Seconds between two notes of progress: twice a minute.
-const PROGRESS_SECONDS: u64 = 30;
+use crate::observe::{Failure, FinalReason, MemberId, Stage};
 
 impl Draft<'_> {
-    /// Writes progress down: at once for the first time, for a new attempt, and when the first step is done, which is what people wait
-    /// for; otherwise when it moved, twice a minute at most.
-    pub(super) fn take_progress(&mut self) {
-        let Some(heard) = &self.world.progress else { return };
-        let due = match (&self.ledger.progress, self.ledger.progress_at) {
-            (Some(known), Some(at)) => {
-                let begins = known.attempt != heard.attempt || (known.step == 0 && heard.step > 0);
-                // A shard that nothing was heard of yet, after a restart of the operator, does not take back what was told.
-                let goes_back = self.world.job.gangs > 1 && known.attempt == heard.attempt && heard.step < known.step;
-                let moved = moved(known, heard) && !goes_back;
-                let next = after(at, PROGRESS_SECONDS);
-                if moved && self.now < next {
-                    // It may be the last that is ever heard: then it has to be noted all the same, for the stall to be seen.
-                    self.wake_at(next);
-                }
-                begins || (moved && self.now >= next)
-            }
-            _ => true,
-        };
-        if due {
-            self.ledger.progress = Some(heard.clone());
-            self.ledger.progress_at = Some(self.now);
-            self.ledger.stalled = false;
-        }
-    }
-
-    /// Writes down what was heard last of a job that has come to its end: nothing more will be. None of it has time left, and a job
-    /// that succeeded has all of its steps behind it.
-    pub(super) fn end_progress(&mut self) {
-        let known = self.ledger.progress.as_ref().map_or((0, 0), |known| (known.attempt, known.step));
-        if let Some(heard) = self.world.progress.as_ref().filter(|heard| (heard.attempt, heard.step) >= known) {
-            self.ledger.progress = Some(heard.clone());
-            self.ledger.progress_at = Some(self.now);
-        }
-        if let Some(progress) = &mut self.ledger.progress {
-            progress.eta_seconds = None;
-            if self.ledger.phase == Phase::Succeeded {
-                progress.step = progress.total_steps;
-            }
+    /// From the first look on the job is active while it is not suspended, whether it has a place or waits for one.
+    pub(super) fn take_time(&mut self) {
+        if !self.world.job.suspend {
+            self.ledger.active_since.get_or_insert(self.now);
         }
     }
 
@@ -78,58 +40,6 @@ impl Draft<'_> {
             }
         }
         self.check_stall();
-    }
-
-    fn check_stall(&mut self) {
-        let (Some(deadline), Some(at), Some(known)) =
-            (self.world.job.stall_deadline_seconds, self.ledger.progress_at, &self.ledger.progress)
-        else {
-            return;
-        };
-        let current = known.attempt == self.ledger.attempt;
-        let heard_more = self.world.progress.as_ref().is_some_and(|heard| moved(known, heard));
-        if !current || heard_more {
-            return;
-        }
-        let due = after(at, deadline);
-        if self.now < due {
-            return self.wake_at(due);
-        }
-        let step = known.step;
-        let stalled: Vec<u32> = self
-            .ledger
-            .gangs
-            .iter()
-            .filter(|(number, gang)| gang.stage == Stage::Running && !self.has_completed(**number, gang.attempt))
-            .map(|(number, _)| *number)
-            .collect();
-        self.ledger.stalled |= !stalled.is_empty();
-        for number in stalled {
-            let failure = Failure {
-                cause: Cause::PeerLost,
-                member: number * self.world.job.gang_size,
-                exit_code: None,
-                rank: None,
-                node: None,
-                step: Some(step),
-                message: format!(
-                    "no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds)"
-                ),
-                hint: String::new(),
-            };
-            if let Some(gang) = self.ledger.gangs.get_mut(&number) {
-                gang.stage = Stage::Failing { failure };
-            }
-            self.tell(true, reason::NO_PROGRESS, format!("No progress since step {step} for {deadline} s"));
-            self.settle(number);
-        }
-    }
-
-    /// Whether the leader of a gang has completed: what is left of it ends, and reports nothing more.
-    fn has_completed(&self, gang: u32, attempt: u32) -> bool {
-        let leader = MemberId { attempt, index: gang * self.world.job.gang_size };
-        let ended = self.members_of(gang).filter(|member| member.id == leader).find_map(Member::end);
-        ended.is_some_and(|end| end.cause == Cause::Completed)
     }
 
     /// Adds what a gang left behind: counts are summed, the figure is weighted by the rows it was taken over.
@@ -179,6 +89,10 @@ impl Draft<'_> {
             self.ledger.active_seconds = self.ledger.active_until(self.now);
             self.ledger.active_since = None;
         }
+        if self.ledger.attempt > 0 && self.ledger.model.is_none() {
+            self.ledger.model.clone_from(&self.world.model);
+        }
+        self.ledger.stalled = self.ledger.gangs.values().any(|gang| gang.stalled);
         self.ledger.observed_generation = job.generation;
         self.ledger.message = bounded(&self.message());
         self.tell_waiting();
@@ -197,6 +111,7 @@ impl Draft<'_> {
                 let reason = match &self.ledger.failure {
                     Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
                     Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+                    Some((FinalReason::ModelMissing, _)) => reason::MODEL_MISSING.to_owned(),
                     Some((_, failure)) => format!("{:?}", failure.cause),
                     None => reason::BAD_SPEC.to_owned(),
                 };
@@ -258,13 +173,15 @@ impl Draft<'_> {
     }
 
     fn restarting(&self) -> String {
-        let failing = self.ledger.gangs.values().find_map(|gang| match &gang.stage {
+        let failing = self.ledger.gangs.iter().find_map(|(number, gang)| match &gang.stage {
             Stage::Failing { failure } => {
-                Some(format!("{}; the rest of it is being stopped", what_happened(gang.attempt, failure)))
+                let what = what_happened(gang.attempt, self.shard(*number), failure);
+                Some(format!("{what}; the rest of it is being stopped"))
             }
             _ => None,
         });
-        let closed = || self.ledger.attempts.last().map(|attempt| what_happened(attempt.number, &attempt.failure));
+        let last = self.ledger.attempts.last();
+        let closed = || last.map(|attempt| what_happened(attempt.number, attempt.shard, &attempt.failure));
         failing.or_else(closed).unwrap_or_else(|| "Starts again".to_owned())
     }
 
@@ -272,22 +189,27 @@ impl Draft<'_> {
         let Some((reason, failure)) = &self.ledger.failure else { return "Failed".to_owned() };
         let cause = failure.cause;
         let what = format!("{}{}", failure.message.trim_end_matches('.'), place(failure));
+        // What no attempt ended by is no shard's.
+        let (attempts, said) = (&self.ledger.attempts, with_hint(failure));
+        let ended = attempts.iter().rfind(|ended| ended.failure.cause == cause && ended.failure.message == said);
+        let of = of_shard(ended.and_then(|attempt| attempt.shard));
         let left_out = names(self.ledger.excluded.keys().chain(&failure.node).map(String::as_str));
         let why = match reason {
-            FinalReason::Permanent => format!("{cause:?}: {what}"),
+            FinalReason::Permanent => format!("{cause:?}{of}: {what}"),
             FinalReason::NowhereElse if left_out.is_empty() => {
-                format!("{cause:?}: {what}; there is no other node to try")
+                format!("{cause:?}{of}: {what}; there is no other node to try")
             }
             FinalReason::NowhereElse => {
-                format!("{cause:?}: {what}; there is no other node to try: left out are {left_out}")
+                format!("{cause:?}{of}: {what}; there is no other node to try: left out are {left_out}")
             }
             FinalReason::BackoffLimitExceeded => {
                 format!(
-                    "{cause:?}: {what}; all {} restarts of spec.runPolicy.backoffLimit are spent",
+                    "{cause:?}{of}: {what}; all {} restarts of spec.runPolicy.backoffLimit are spent",
                     self.world.job.backoff_limit
                 )
             }
             FinalReason::DeadlineExceeded => format!("DeadlineExceeded: {what}"),
+            FinalReason::ModelMissing => format!("ModelMissing: {what}"),
         };
         match failure.hint.as_str() {
             "" => why,
@@ -301,9 +223,4 @@ impl Draft<'_> {
             .and_then(|attempt| attempt.failure.step)
             .or_else(|| self.ledger.progress.as_ref().and_then(|progress| progress.checkpoint_step))
     }
-}
-
-/// Whether a job got further between two reports.
-fn moved(known: &Progress, heard: &Progress) -> bool {
-    (known.attempt, known.step, known.epoch, &known.stage) != (heard.attempt, heard.step, heard.epoch, &heard.stage)
 }

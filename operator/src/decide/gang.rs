@@ -3,6 +3,7 @@
 use crds::contract::Cause;
 use crds::reasons::reason;
 use crds::status::{NODES_KEPT, Phase};
+use jiff::Timestamp;
 
 use super::words::{what_happened, with_hint};
 use super::{Draft, How, after, backoff, policy};
@@ -50,6 +51,7 @@ impl Draft<'_> {
                     .filter(|other| other.cause != Cause::Preempted || failure.cause == Cause::Preempted)
                     .chain([failure.clone()])
                     .min_by_key(|failure| policy::rank(failure.cause));
+                let refined = refined.filter(|_| !record.outdated);
                 self.tear_down(gang, &record, &members, refined.unwrap_or_else(|| failure.clone()));
             }
             Stage::Starting | Stage::Running => self.watch(gang, &record, &members),
@@ -60,21 +62,29 @@ impl Draft<'_> {
     fn adopt(&mut self, gang: u32) {
         let Some(newest) = self.members_of(gang).map(|member| member.id.attempt).max() else { return };
         let known = self.ledger.gangs.get(&gang).map_or(0, |record| record.attempt);
-        if newest > known && !self.ledger.done.contains(&gang) {
-            self.open(gang, newest);
+        if newest <= known || self.ledger.done.contains(&gang) {
+            return;
+        }
+        self.open(gang, newest);
+        let of_another = |spec| spec != self.world.job.spec;
+        let outdated =
+            self.members_of(gang).any(|member| member.id.attempt == newest && member.spec.is_some_and(of_another));
+        if let Some(record) = self.ledger.gangs.get_mut(&gang).filter(|_| outdated) {
+            let message = "the spec was changed after its pods were made".to_owned();
+            let failure = Failure { cause: Cause::Preempted, message, ..blank(gang * self.world.job.gang_size) };
+            (record.stage, record.outdated) = (Stage::Failing { failure }, true);
         }
     }
 
     /// Writes down that a gang's attempt has begun.
     pub(super) fn open(&mut self, gang: u32, attempt: u32) {
         let ledger = &mut self.ledger;
-        if ledger.gangs.contains_key(&gang) {
-            ledger.restarts += 1;
-        }
+        let before = ledger.gangs.get(&gang);
+        ledger.restarts += u32::from(before.is_some());
+        let record = before.map_or_else(|| Gang::new(attempt, self.now), |before| before.again(attempt, self.now));
         ledger.attempt = ledger.attempt.max(attempt);
         ledger.start_time.get_or_insert(self.now);
-        ledger.active_since.get_or_insert(self.now);
-        ledger.gangs.insert(gang, Gang { attempt, since: self.now, stage: Stage::Starting });
+        ledger.gangs.insert(gang, record);
     }
 
     /// A gang that lives: has it completed, has a member failed, is one missing?
@@ -88,7 +98,7 @@ impl Draft<'_> {
             let live: Vec<&&Member> = members.iter().filter(|member| member.is_live()).collect();
             let patience = after(end.at, LINGER_SECONDS);
             // Nothing of this attempt is made any more, even if its leader's pod is deleted before all is done.
-            self.restage(gang, record, Stage::Running);
+            self.restage(gang, record, members, Stage::Running);
             if live.is_empty() {
                 self.complete(gang, record, members);
             } else if self.now >= patience || self.world.job.suspend {
@@ -119,11 +129,13 @@ impl Draft<'_> {
             }
             None => record.stage.clone(),
         };
-        // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back.
-        if !matches!(self.world.place, Some(Err(_))) && !self.has_older_live(gang, record.attempt) {
+        // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back, and
+        // beside members that are none of this job's any more.
+        let is_alone = !self.has_older_live(gang, record.attempt) && !self.strays().any(Member::is_live);
+        if !matches!(self.world.place, Some(Err(_))) && is_alone {
             missing.iter().for_each(|index| self.start(MemberId { attempt: record.attempt, index: *index }));
         }
-        self.restage(gang, record, stage);
+        self.restage(gang, record, members, stage);
     }
 
     /// Lets the members of a gang of several find one another once all are made and one has a node, and no longer while they are
@@ -160,7 +172,7 @@ impl Draft<'_> {
     /// Stops what is left of a gang, and accounts for the attempt once nothing is.
     fn tear_down(&mut self, gang: u32, record: &Gang, members: &[&Member], failure: Failure) {
         if !members.iter().any(|member| member.is_live()) {
-            return self.close(gang, record, failure);
+            return self.close(gang, record, members, failure);
         }
         // First it is written down: who dies in between must not take what we stopped for lost, and count that as a failure.
         let known = self.world.ledger.gangs.get(&gang).filter(|known| known.attempt == record.attempt);
@@ -169,19 +181,20 @@ impl Draft<'_> {
         } else {
             self.wake_at(self.now);
         }
-        self.restage(gang, record, Stage::Failing { failure });
+        self.restage(gang, record, members, Stage::Failing { failure });
     }
 
     /// Accounts for an attempt that has ended: the one place where failures are counted.
-    fn close(&mut self, gang: u32, record: &Gang, failure: Failure) {
+    fn close(&mut self, gang: u32, record: &Gang, members: &[&Member], failure: Failure) {
         let policy = policy::of(failure.cause);
         let stopped_by_us = self.world.job.suspend && policy.retry != policy::Retry::Never;
         let costs = policy.costs && !stopped_by_us;
-        let limit = self.world.job.backoff_limit;
+        // Each shard has a budget of its own. That of a gang alone is the job's, which outlasts what the ledger knows of gangs.
+        let spent = if self.world.job.gangs > 1 { record.failures } else { self.ledger.failures };
         let last = match policy.retry {
             policy::Retry::Never => Some(FinalReason::Permanent),
             policy::Retry::Elsewhere if !self.world.job.elsewhere && !stopped_by_us => Some(FinalReason::NowhereElse),
-            _ if costs && self.ledger.failures >= limit => Some(FinalReason::BackoffLimitExceeded),
+            _ if costs && spent >= self.world.job.backoff_limit => Some(FinalReason::BackoffLimitExceeded),
             _ => None,
         };
         if policy.retry == policy::Retry::Elsewhere && last.is_none() {
@@ -190,17 +203,19 @@ impl Draft<'_> {
         // An eviction costs nothing, and its next attempt may come at once; but not again and again. One that was asked to end is
         // waited for from the second in a row on.
         let asked = failure.exit_code == Some(Cause::Preempted.exit_code());
-        let hasty = !costs && !stopped_by_us && self.now < after(record.since, HASTY_SECONDS);
-        let mut wait = 0;
+        let soon = self.now < after(record.since, HASTY_SECONDS);
+        let hasty = !costs && !stopped_by_us && !record.outdated && soon;
+        let (mut wait, mut closed) = (0, record.clone());
         if costs || hasty {
-            let step = failure.step.unwrap_or(0).max(self.ledger.progress.as_ref().map_or(0, |progress| progress.step));
-            let moved = step > self.ledger.streak_step;
-            self.ledger.streak = if moved { 1 } else { self.ledger.streak + 1 };
-            self.ledger.streak_step = self.ledger.streak_step.max(step);
+            let step = failure.step.unwrap_or(0).max(record.mark.map_or(0, |mark| mark.step));
+            closed.streak = if step > record.streak_step { 1 } else { record.streak + 1 };
+            closed.streak_step = record.streak_step.max(step);
+            closed.failures += u32::from(costs);
             self.ledger.failures += u32::from(costs);
-            if costs || !asked || self.ledger.streak > 1 {
-                wait =
-                    backoff::seconds(self.world.job.backoff, self.ledger.streak, &self.world.job.uid, record.attempt);
+            if costs || !asked || closed.streak > 1 {
+                // Shards that fail together don't come back together.
+                let salt = record.attempt.wrapping_add(gang.wrapping_mul(0x9e37_79b9));
+                wait = backoff::seconds(self.world.job.backoff, closed.streak, &self.world.job.uid, salt);
             }
         }
         let ended = Failure { message: with_hint(&failure), hint: String::new(), ..failure.clone() };
@@ -208,16 +223,31 @@ impl Draft<'_> {
             self.ledger.failure.get_or_insert((reason, failure));
         } else if !stopped_by_us {
             let next = if wait == 0 { "at once".to_owned() } else { format!("in {wait} s") };
-            let note = format!("{}; the next attempt starts {next}", what_happened(record.attempt, &ended));
+            let what = what_happened(record.attempt, self.shard(gang), &ended);
             let reason = match costs {
                 true => reason::RESTARTING,
                 false if asked => reason::PREEMPTED,
                 false => reason::DISRUPTED,
             };
-            self.tell(costs, reason, note);
+            self.tell(costs, reason, format!("{what}; the next attempt starts {next}"));
         }
-        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: ended });
-        self.restage(gang, record, Stage::Waiting { not_before: after(self.now, wait) });
+        let attempt = self.attempt(gang, record, members, ended);
+        self.plan.ended.push(attempt.clone());
+        self.remember(attempt);
+        closed.stage = Stage::Waiting { not_before: after(self.now, wait) };
+        (closed.ran_since, closed.mark, closed.moved_at) = (None, None, None);
+        self.ledger.gangs.insert(gang, closed);
+    }
+
+    /// The number of a gang, where there are several.
+    pub(super) fn shard(&self, gang: u32) -> Option<u32> {
+        (self.world.job.gangs > 1).then_some(gang)
+    }
+
+    /// The attempt that has ended now.
+    fn attempt(&self, gang: u32, record: &Gang, members: &[&Member], failure: Failure) -> Attempt {
+        let start = ran_since(record, members);
+        Attempt { number: record.attempt, shard: self.shard(gang), start, end: self.now, failure }
     }
 
     /// Leaves the node that a failure came from out of the attempts to come: for good where it does not fit, for a while
@@ -241,12 +271,16 @@ impl Draft<'_> {
             self.add_result(result);
         }
         let completed = Failure { cause: Cause::Completed, ..blank(gang * self.world.job.gang_size) };
-        self.remember(Attempt { number: record.attempt, start: record.since, end: self.now, failure: completed });
+        let attempt = self.attempt(gang, record, members, completed);
+        self.plan.ended.push(attempt.clone());
+        // Shards that are done are counted. Told one by one they would push out the few that failed.
+        if attempt.shard.is_none() {
+            self.remember(attempt);
+        }
     }
 
     /// Adds an ended attempt to the history: the first one and the last nine are kept.
     fn remember(&mut self, attempt: Attempt) {
-        self.plan.ended.push(attempt.clone());
         let attempts = &mut self.ledger.attempts;
         attempts.push(attempt);
         if attempts.len() > 1 + ATTEMPTS_KEPT {
@@ -254,13 +288,16 @@ impl Draft<'_> {
         }
     }
 
-    fn restage(&mut self, gang: u32, record: &Gang, stage: Stage) {
-        if record.stage == Stage::Starting && stage == Stage::Running && self.ledger.progress_at.is_some() {
-            // What it may take to report counts from now, whatever others have reported before.
-            self.ledger.progress_at = Some(self.now);
-        }
-        self.ledger.gangs.insert(gang, Gang { stage, ..record.clone() });
+    fn restage(&mut self, gang: u32, record: &Gang, members: &[&Member], stage: Stage) {
+        // That a first pod has its node is no news worth a write of its own.
+        let ran_since = if stage == record.stage { record.ran_since } else { ran_since(record, members) };
+        self.ledger.gangs.insert(gang, Gang { stage, ran_since, ..record.clone() });
     }
+}
+
+/// When the first member of a gang's newest attempt was taken by its node.
+fn ran_since(record: &Gang, members: &[&Member]) -> Option<Timestamp> {
+    record.ran_since.or_else(|| members.iter().filter_map(|member| member.started).min())
 }
 
 /// The failure that a member tells of, if it tells of one.

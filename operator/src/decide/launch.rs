@@ -4,7 +4,7 @@ use crds::infrastructure::Device;
 use crds::reasons::reason;
 
 use super::Draft;
-use crate::observe::{Failure, FinalReason, MemberId, Obstacle, Stage};
+use crate::observe::{Failure, FinalReason, Member, MemberId, Obstacle, Stage};
 
 impl Draft<'_> {
     /// Lets nodes be used again whose time has come.
@@ -39,7 +39,11 @@ impl Draft<'_> {
         };
         if let Some(cause) = obstacle.fails_by {
             let failure = Failure { cause, message: obstacle.message.clone(), ..Failure::of_job() };
-            self.ledger.failure = Some((FinalReason::Permanent, failure));
+            let why = match obstacle.reason.as_str() {
+                reason::MODEL_MISSING => FinalReason::ModelMissing,
+                _ => FinalReason::Permanent,
+            };
+            self.ledger.failure = Some((why, failure));
             return;
         }
         self.meet(obstacle);
@@ -60,6 +64,9 @@ impl Draft<'_> {
     pub(super) fn launch(&mut self) {
         let Some(Ok(placement)) = &self.world.place else { return };
         let job = &self.world.job;
+        if self.strays().any(Member::is_live) {
+            return;
+        }
         let mut room = self.ledger.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. })).count();
         let waiting: Vec<(u32, u32)> = self
             .ledger

@@ -3,7 +3,8 @@
 //! ```text
 //!  decide ─┬─ gang     one gang: adopt, complete, fail, stop what is left, account for it
 //!          ├─ launch   which gangs start now, under parallelism, backoff and suspension
-//!          ├─ account  progress, time, phase and message of the job as a whole
+//!          ├─ progress how far each gang is, and which stand still
+//!          ├─ account  time, phase and message of the job as a whole
 //!          ├─ words    what people are told of an attempt
 //!          └─ policy, backoff   what each cause comes to, and after how long
 //! ```
@@ -13,6 +14,7 @@
 //! Its rules hold whatever the order in which things are seen, and after a crash between any two writes:
 //! - a member's attempt is at most one ahead of the ledger's, and is then adopted: only we make members;
 //! - an end counts when the ledger closes the attempt, once for each attempt of each gang;
+//! - before the first status is written the spec may still change: an attempt that was made for another one is torn down at no cost;
 //! - a gang's next attempt starts when the end of the last one is written down and no member of an older one lives; one that can't be reached is fenced off by its number;
 //! - a terminal phase is a latch: what still lives is stopped, nothing else ever changes;
 //! - what lives is stopped once the ledger says why: after a crash in between it would be taken for lost.
@@ -24,6 +26,7 @@ mod gang;
 mod launch;
 mod plan;
 mod policy;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -45,10 +48,12 @@ pub fn decide(world: &World, now: Timestamp) -> Plan {
         return draft.finish();
     }
     draft.readmit();
+    draft.take_time();
     draft.take_progress();
     for gang in 0..world.job.gangs {
         draft.settle(gang);
     }
+    draft.stop_strays();
     draft.check_deadlines();
     draft.check_place();
     draft.conclude();
@@ -86,9 +91,20 @@ impl<'a> Draft<'a> {
         self.gangs.get(&gang).into_iter().flatten().copied()
     }
 
+    /// The members that the job has no gang for: they were made before its spec was changed.
+    fn strays(&self) -> impl Iterator<Item = &'a Member> + use<'a, '_> {
+        self.gangs.range(self.world.job.gangs..).flat_map(|(_, members)| members).copied()
+    }
+
     /// Whether a member of an attempt before this one lives.
     fn has_older_live(&self, gang: u32, attempt: u32) -> bool {
         self.members_of(gang).any(|member| member.is_live() && member.id.attempt < attempt)
+    }
+
+    /// Stops the members that the job has no gang for.
+    fn stop_strays(&mut self) {
+        let strays: Vec<&Member> = self.strays().collect();
+        strays.into_iter().for_each(|member| self.stop(member));
     }
 
     /// Stops a member in the way that its state asks for; says when to look again.

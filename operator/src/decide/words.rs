@@ -10,12 +10,17 @@ use crate::observe::{Failure, Stage};
 const NAMES: usize = 5;
 
 /// What became of an attempt, in a clause.
-pub(super) fn what_happened(attempt: u32, failure: &Failure) -> String {
-    let (cause, place) = (failure.cause, place(failure));
+pub(super) fn what_happened(attempt: u32, shard: Option<u32>, failure: &Failure) -> String {
+    let (of, cause, place) = (of_shard(shard), failure.cause, place(failure));
     match failure.message.as_str() {
-        "" => format!("Attempt {attempt} ended by {cause:?}{place}"),
-        message => format!("Attempt {attempt} ended by {cause:?}{place}: {}", message.trim_end_matches('.')),
+        "" => format!("Attempt {attempt}{of} ended by {cause:?}{place}"),
+        message => format!("Attempt {attempt}{of} ended by {cause:?}{place}: {}", message.trim_end_matches('.')),
     }
+}
+
+/// ` of shard 7`, where there are several.
+pub(super) fn of_shard(shard: Option<u32>) -> String {
+    shard.map(|shard| format!(" of shard {shard}")).unwrap_or_default()
 }
 
 /// Where and when a failure was, in brackets after a space, as far as it is known and its message doesn't say it.

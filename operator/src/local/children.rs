@@ -53,8 +53,7 @@ impl Children {
                     end.message = "trainyard was ended, and its processes with it".to_owned();
                 }
                 let state = MemberState::Ended(end);
-                let member =
-                    Member { id, uid: String::new(), state, stopping_since: None, node: None, waiting: String::new() };
+                let member = Member { started: gang.ran_since, ..Member::new(id, String::new(), state) };
                 members.insert(id, Process { child: None, slot: 0, member });
             }
         }
@@ -109,8 +108,7 @@ impl Children {
             .spawn()
             .map_err(RunError::io("start", trainer))?;
         let uid = child.id().to_string();
-        let member =
-            Member { id, uid, state: MemberState::Running, stopping_since: None, node: None, waiting: String::new() };
+        let member = Member { started: Some(Timestamp::now()), ..Member::new(id, uid, MemberState::Running) };
         self.members.insert(id, Process { child: Some(child), slot, member });
         Ok(())
     }

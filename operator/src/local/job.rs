@@ -236,11 +236,11 @@ pub(crate) fn stopping(kind: &str, attempt: u32, progress: Option<&Progress>) ->
 fn reopen(ledger: &mut Ledger, now: Timestamp) {
     for gang in ledger.gangs.values_mut() {
         gang.stage = Stage::Waiting { not_before: now };
+        (gang.failures, gang.streak) = (0, 0);
     }
     ledger.phase = Phase::Pending;
     ledger.failure = None;
     ledger.failures = 0;
-    ledger.streak = 0;
     ledger.completion_time = None;
     ledger.active_seconds = 0;
 }

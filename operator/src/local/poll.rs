@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crds::contract::Progress;
 
-use crate::observe::progress;
+use crate::observe::{Mark, progress};
 
 /// Time between two questions.
 const EVERY: Duration = Duration::from_millis(250);
@@ -46,6 +46,12 @@ impl Polls {
     pub(crate) fn newest(&self, gangs: u32, done: &BTreeSet<u32>) -> Option<Progress> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         progress::of_job(&newest, gangs, done)
+    }
+
+    /// How far each gang was by its own last word.
+    pub(crate) fn marks(&self) -> BTreeMap<u32, Mark> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().map(|(gang, heard)| (*gang, Mark::of(heard))).collect()
     }
 }
 

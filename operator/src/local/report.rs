@@ -39,7 +39,8 @@ pub(crate) fn outcome(
     match (ledger.phase, &ledger.failure) {
         (Phase::Succeeded, _) => Outcome { exit_code: 0, text: done(title, ledger.result.as_ref()), done: true },
         (Phase::Failed, Some((reason, failure))) => {
-            let attempt = ledger.attempts.last().map_or(ledger.attempt, |attempt| attempt.number);
+            let ended = ledger.attempts.iter().rfind(|attempt| attempt.failure.member == failure.member);
+            let attempt = ended.map_or(ledger.attempt, |attempt| attempt.number);
             let log = folder.log(MemberId { attempt, index: failure.member });
             let mut text = format!("{title} failed: {}\n", ledger.message);
             let tail = if *reason == FinalReason::DeadlineExceeded { String::new() } else { tail(&log) };

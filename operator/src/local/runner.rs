@@ -129,6 +129,8 @@ impl Runner<'_> {
                 ledger: self.memory.ledger.clone(),
                 members: self.children.members(),
                 progress: self.polls.newest(job.gangs, &self.memory.ledger.done),
+                heard: self.polls.marks(),
+                model: None,
                 place: Some(Ok(self.place.status.clone())),
                 // Processes of one machine find one another without help: plans are not asked about it.
                 connected: None,

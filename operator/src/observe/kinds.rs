@@ -4,8 +4,14 @@ use crds::infrastructure::{Device, Infrastructure};
 use crds::run_policy::RunPolicy;
 use crds::{ScoringJob, TrainingJob};
 use kube::Resource;
+use serde::Serialize;
+use serde_json::json;
 
 use super::{Backoff, Job};
+use crate::build::fingerprint;
+
+/// Fields of a spec that may change while a job runs, or can't change at all.
+const NOT_FROZEN: [&str; 3] = ["runPolicy", "parallelism", "managedBy"];
 
 /// What the place that a job runs in adds to its wishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +39,7 @@ impl Job {
             gangs: 1,
             gang_size: spec.infrastructure.nodes,
             output: spec.output.uri.clone(),
-            ..job_of(job, &spec.infrastructure, &spec.run_policy, setting)
+            ..job_of(job, spec, &spec.infrastructure, &spec.run_policy, setting)
         }
     }
 
@@ -44,13 +50,23 @@ impl Job {
             gangs: spec.shards,
             parallelism: spec.parallelism(),
             output: spec.output.uri.clone(),
-            ..job_of(job, &spec.infrastructure, &spec.run_policy, setting)
+            ..job_of(job, spec, &spec.infrastructure, &spec.run_policy, setting)
         }
     }
 }
 
+/// The fingerprint of what can't change once the job has started.
+fn frozen(spec: &impl Serialize) -> u64 {
+    let mut spec = json!(spec);
+    if let Some(fields) = spec.as_object_mut() {
+        fields.retain(|name, _| !NOT_FROZEN.contains(&name.as_str()));
+    }
+    fingerprint::number(&spec)
+}
+
 fn job_of<K: Resource<DynamicType = ()>>(
     resource: &K,
+    spec: &impl Serialize,
     infrastructure: &Infrastructure,
     policy: &RunPolicy,
     setting: Setting,
@@ -62,6 +78,7 @@ fn job_of<K: Resource<DynamicType = ()>>(
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
+        spec: frozen(spec),
         gangs: 1,
         gang_size: 1,
         parallelism: 1,

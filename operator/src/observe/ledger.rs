@@ -7,7 +7,7 @@ use crds::status::Placement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Phase;
+use super::{Mark, Phase};
 
 /// The memory of a job. It grows with `parallelism`, never with the number of attempts or shards that are done
 /// (those are kept as numbers).
@@ -24,7 +24,7 @@ pub struct Ledger {
     pub attempt: u32,
     /// Attempts after the first one of each gang.
     pub restarts: u32,
-    /// Ends of attempts that count against `backoffLimit`.
+    /// Ends of attempts of any gang that count against `backoffLimit`.
     pub failures: u32,
     /// When the first attempt started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,13 +34,9 @@ pub struct Ledger {
     pub completion_time: Option<Timestamp>,
     /// Seconds active before the present span.
     pub active_seconds: u64,
-    /// Start of the present span of activity; `None` while pending, suspended or finished.
+    /// Start of the present span of activity; `None` while suspended or finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_since: Option<Timestamp>,
-    /// Failures in a row without progress between them.
-    pub streak: u32,
-    /// Furthest step or row when the last failure was counted.
-    pub streak_step: u64,
     /// The gangs that have started and are not done, by number.
     pub gangs: BTreeMap<u32, Gang>,
     /// Numbers of the gangs that are done.
@@ -50,10 +46,10 @@ pub struct Ledger {
     /// The newest progress written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// When the step in `progress` last moved, or a gang came to run since.
+    /// When it was written down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<Timestamp>,
-    /// Whether progress stood still for too long and has not been heard of since.
+    /// Whether a gang stood still for too long and has not been heard of since.
     pub stalled: bool,
     /// The newest attempt of which it was told that its members don't start.
     pub waits_told: u32,
@@ -72,6 +68,19 @@ pub struct Ledger {
     /// Where the newest attempt was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// The model that the job started from, if it names a TrainingJob: whatever becomes of that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Origin>,
+}
+
+/// The model of a TrainingJob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Name of the TrainingJob.
+    pub training_job: String,
+    /// URI of its model, as its manifest names it.
+    pub uri: String,
 }
 
 /// Why no attempt can start.
@@ -93,10 +102,38 @@ pub struct Obstacle {
 pub struct Gang {
     /// Number of its newest attempt, from 1.
     pub attempt: u32,
-    /// When that attempt started.
+    /// When that attempt began: its members were made from then on.
     pub since: Timestamp,
+    /// When the first of them was taken by its node, once all have run or it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_since: Option<Timestamp>,
     /// Where that attempt stands.
     pub stage: Stage,
+    /// How far it was when that was written down last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_at: Option<Timestamp>,
+    /// Ends of its attempts that count against `backoffLimit`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Failures in a row without progress between them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub streak: u32,
+    /// Furthest step or row when the last failure was counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub streak_step: u64,
+    /// Whether it stood still for too long and has not been heard of since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
+    /// Whether the members of that attempt were made for another spec than the job has: how they end says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
+}
+
+fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 /// Where a gang's newest attempt stands.
@@ -140,8 +177,10 @@ pub struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
     /// What went wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// What to do about it; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
 }
 
@@ -154,6 +193,8 @@ pub enum FinalReason {
     NowhereElse,
     /// `backoffLimit` restarts are spent.
     BackoffLimitExceeded,
+    /// The model that the job needs will never be there.
+    ModelMissing,
     /// The job was active for longer than it may.
     DeadlineExceeded,
 }
@@ -164,12 +205,41 @@ pub enum FinalReason {
 pub struct Attempt {
     /// Its number.
     pub number: u32,
-    /// When it started.
-    pub start: Timestamp,
+    /// Number of its gang, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u32>,
+    /// When the first of its members started; `None` if none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Timestamp>,
     /// When it had ended.
     pub end: Timestamp,
     /// Why; the cause `Completed` where it was done.
     pub failure: Failure,
+}
+
+impl Gang {
+    /// The memory of a gang whose attempt of this number has begun at that time.
+    pub fn new(attempt: u32, since: Timestamp) -> Gang {
+        Gang {
+            attempt,
+            since,
+            ran_since: None,
+            stage: Stage::Starting,
+            mark: None,
+            moved_at: None,
+            failures: 0,
+            streak: 0,
+            streak_step: 0,
+            stalled: false,
+            outdated: false,
+        }
+    }
+
+    /// The same gang in its next attempt.
+    pub fn again(&self, attempt: u32, since: Timestamp) -> Gang {
+        let (failures, streak, streak_step) = (self.failures, self.streak, self.streak_step);
+        Gang { failures, streak, streak_step, stalled: self.stalled, ..Gang::new(attempt, since) }
+    }
 }
 
 impl Failure {

@@ -25,6 +25,10 @@ pub struct Member {
     pub stopping_since: Option<Timestamp>,
     /// Name of its node, where known.
     pub node: Option<String>,
+    /// When its node took it, where known.
+    pub started: Option<Timestamp>,
+    /// Fingerprint of the spec that it was made for, where known.
+    pub spec: Option<u64>,
     /// Why it does not run yet, as the platform says; empty where there is nothing to say.
     pub waiting: String,
 }
@@ -72,6 +76,11 @@ pub struct End {
 }
 
 impl Member {
+    /// A member of which no more is known.
+    pub fn new(id: MemberId, uid: String, state: MemberState) -> Member {
+        Member { id, uid, state, stopping_since: None, node: None, started: None, spec: None, waiting: String::new() }
+    }
+
     /// Whether its pod has to be deleted for its GPUs to be free, though it has ended.
     pub fn lingers(&self) -> bool {
         self.stopping_since.is_none() && self.end().is_some_and(|end| end.lingers)

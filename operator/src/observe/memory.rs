@@ -11,14 +11,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Stage};
+use super::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Origin, Stage};
 
 /// What a status has no field for.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Memory {
-    streak: u32,
-    streak_step: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     gangs: BTreeMap<u32, Gang>,
     /// Ranges, such as `0-3,7`: a job of thousands of shards has a short memory.
@@ -38,14 +36,14 @@ struct Memory {
     excluded: BTreeMap<String, Option<Timestamp>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     obstacle: Option<Obstacle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Origin>,
 }
 
 impl Ledger {
     /// What `status.memory` holds of this ledger.
     pub fn memory(&self) -> String {
         let mut memory = Memory {
-            streak: self.streak,
-            streak_step: self.streak_step,
             gangs: self.gangs.clone(),
             done: ranges(&self.done),
             progress: self.progress.clone(),
@@ -55,6 +53,7 @@ impl Ledger {
             failure: self.failure.clone(),
             excluded: self.excluded.clone(),
             obstacle: self.obstacle.clone(),
+            model: self.model.clone(),
         };
         // Plain data with text keys can always be written as JSON.
         let text = |memory: &Memory| serde_json::to_string(memory).unwrap_or_default();
@@ -67,6 +66,7 @@ impl Ledger {
             if let Stage::Failing { failure } = &mut gang.stage {
                 failure.message.clear();
                 failure.hint.clear();
+                (gang.ran_since, gang.mark, gang.moved_at) = (None, None, None);
             }
         }
         text(&memory)
@@ -87,8 +87,6 @@ impl Ledger {
             completion_time: time(status.completion_time.as_ref()),
             active_seconds: status.active_seconds.unsigned_abs(),
             active_since: time(status.active_since.as_ref()),
-            streak: memory.streak,
-            streak_step: memory.streak_step,
             gangs: memory.gangs,
             done: numbers(&memory.done),
             attempts: status.attempts.iter().map(attempt).collect(),
@@ -101,6 +99,7 @@ impl Ledger {
             excluded: memory.excluded,
             obstacle: memory.obstacle,
             placement: status.placement.clone(),
+            model: memory.model,
         }
     }
 }
@@ -115,11 +114,11 @@ fn time(time: Option<&Time>) -> Option<Timestamp> {
 }
 
 fn attempt(record: &AttemptRecord) -> Attempt {
-    let time = |time: Option<&Time>| time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     Attempt {
         number: record.number,
+        shard: record.shard,
         start: time(record.start.as_ref()),
-        end: time(record.end.as_ref()),
+        end: time(record.end.as_ref()).unwrap_or_default(),
         failure: Failure {
             cause: record.cause,
             exit_code: record.exit_code,
@@ -157,6 +156,7 @@ fn numbers(ranges: &str) -> BTreeSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Mark;
 
     #[test]
     fn numbers_are_written_as_ranges_and_read_back() {
@@ -177,7 +177,21 @@ mod tests {
             ..Failure::of_job()
         };
         for stage in [Stage::Running, Stage::Waiting { not_before: since }, Stage::Failing { failure }] {
-            let gangs = (0..4096).map(|number| (number, Gang { attempt: 7, since, stage: stage.clone() })).collect();
+            // Of an attempt that has ended no more is remembered.
+            let lives = !matches!(stage, Stage::Waiting { .. });
+            let mark = Mark { attempt: 7, step: 1 << 40, stage: u32::MAX };
+            let gang = Gang {
+                ran_since: lives.then_some(since),
+                stage: stage.clone(),
+                mark: lives.then_some(mark),
+                moved_at: lives.then_some(since),
+                failures: 6,
+                streak: 6,
+                streak_step: 1 << 40,
+                stalled: true,
+                ..Gang::new(7, since)
+            };
+            let gangs = (0..4096).map(|number| (number, gang.clone())).collect();
             let memory = Ledger { gangs, ..Ledger::default() }.memory();
             assert!(memory.len() <= MEMORY_CHARACTERS, "{stage:?}: {}", memory.len());
             let read = Ledger::of(&JobStatus { memory, ..JobStatus::default() });
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_damaged_memory_counts_as_empty_and_the_counts_stand() {
-        let status = JobStatus { attempt: 3, restarts: 2, memory: "{\"streak\":".into(), ..JobStatus::default() };
+        let status = JobStatus { attempt: 3, restarts: 2, memory: "{\"gangs\":".into(), ..JobStatus::default() };
         let ledger = Ledger::of(&status);
         assert_eq!((ledger.attempt, ledger.restarts, ledger.gangs.len()), (3, 2, 0));
     }

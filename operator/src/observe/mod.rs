@@ -22,11 +22,14 @@ pub mod progress;
 pub mod xid;
 
 pub use kinds::Setting;
-pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Stage};
+pub use ledger::{Attempt, Failure, FinalReason, Gang, Ledger, Obstacle, Origin, Stage};
 pub use member::{End, Member, MemberId, MemberState};
 pub use node::NodeFacts;
+pub use progress::Mark;
 
 pub use crds::status::Phase;
+
+use std::collections::BTreeMap;
 
 use crds::contract::Progress;
 use crds::run_policy::ExitCode;
@@ -43,6 +46,10 @@ pub struct World {
     pub members: Vec<Member>,
     /// The newest progress, summed over the gangs; `None` if none was heard.
     pub progress: Option<Progress>,
+    /// How far each gang was by its own last word.
+    pub heard: BTreeMap<u32, Mark>,
+    /// The model of the TrainingJob that the job names, if it names one that has left it.
+    pub model: Option<Origin>,
     /// Where a new attempt would go, or why it can't start now. `None` before it was asked for: most worlds need no place.
     pub place: Option<Result<Placement, Obstacle>>,
     /// The attempt whose members this operator has let find one another; `None` if it has not, or has ended it since.
@@ -65,6 +72,8 @@ pub struct Job {
     pub uid: String,
     /// Generation of the spec that all of this was read from.
     pub generation: i64,
+    /// Fingerprint of what of the spec can't change once the job has started.
+    pub spec: u64,
     /// Number of gangs, 1 or more.
     pub gangs: u32,
     /// Members of each gang, 1 or more.
@@ -79,11 +88,11 @@ pub struct Job {
     pub suspend: bool,
     /// Whether there is another node that a restart could go to.
     pub elsewhere: bool,
-    /// Restarts that may cost budget before the job fails.
+    /// Restarts of a gang that may cost budget before the job fails.
     pub backoff_limit: u32,
     /// What exit codes come to that are not Trainyard's contract: of a custom image; `None` of Trainyard's trainer.
     pub exit_codes: Option<Vec<ExitCode>>,
-    /// Seconds that the job may be active, time suspended not counted.
+    /// Seconds that the job may be active, waiting for a place included, time suspended not.
     pub active_deadline_seconds: Option<u64>,
     /// Seconds without progress after which a gang that has reported some is restarted.
     pub stall_deadline_seconds: Option<u64>,

@@ -7,14 +7,15 @@
 mod tests;
 mod unstarted;
 
-use crds::contract::{Cause, TerminationMessage};
+use crds::contract::{Cause, TerminationMessage, annotations};
 use crds::xid::Xid;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
 
 use self::unstarted::NEVER_RAN;
 use super::xid::blame;
-use super::{End, Member, MemberId, MemberState};
+use super::{End, Job, Member, MemberId, MemberState};
+use crate::build::fingerprint;
 use crate::build::pod::{CONTAINER, member_of};
 
 /// What a pod's `status.reason` says of its end when no exit code does. A reason that is not here is worth a retry.
@@ -71,6 +72,8 @@ pub struct PodFacts {
     stage: Stage,
     /// When its node took it.
     started: Option<Timestamp>,
+    /// Fingerprint of the spec that it was made for.
+    spec: Option<u64>,
     /// What is not routine about it.
     news: Option<Box<News>>,
 }
@@ -125,8 +128,14 @@ impl PodFacts {
                 .map(|end| (end.0, pod.metadata.deletion_grace_period_seconds.unwrap_or(0))),
             stage,
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
+            spec: pod.metadata.annotations.as_ref().and_then(|notes| fingerprint::parse(notes.get(annotations::SPEC)?)),
             news: status.map(News::of).filter(|news| *news != News::default()).map(Box::new),
         })
+    }
+
+    /// Whether it was made for another spec than the job has.
+    pub fn is_outdated(&self, job: &Job) -> bool {
+        self.spec.is_some_and(|spec| spec != job.spec)
     }
 
     /// Whether it has ended.
@@ -146,7 +155,16 @@ impl PodFacts {
         };
         let stopping_since =
             self.deletion.map(|(end, grace)| end.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(end));
-        Member { id: self.id, uid: self.uid.clone(), state, stopping_since, node: self.node.clone(), waiting }
+        Member {
+            id: self.id,
+            uid: self.uid.clone(),
+            state,
+            stopping_since,
+            node: self.node.clone(),
+            started: self.started,
+            spec: self.spec,
+            waiting,
+        }
     }
 
     /// How it ended, if it has.

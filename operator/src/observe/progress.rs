@@ -3,6 +3,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::contract::Progress;
+use serde::{Deserialize, Serialize};
+
+use crate::build::fingerprint::fnv;
+
+/// How far a gang is, in so few words that thousands can be remembered: three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u64, u32)", into = "(u32, u64, u32)")]
+pub struct Mark {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Optimizer steps or rows done.
+    pub step: u64,
+    /// Fingerprint of its epoch and its stage.
+    pub stage: u32,
+}
+
+impl From<(u32, u64, u32)> for Mark {
+    fn from((attempt, step, stage): (u32, u64, u32)) -> Mark {
+        Mark { attempt, step, stage }
+    }
+}
+
+impl From<Mark> for (u32, u64, u32) {
+    fn from(mark: Mark) -> (u32, u64, u32) {
+        (mark.attempt, mark.step, mark.stage)
+    }
+}
+
+impl Mark {
+    /// The mark of what a gang has said.
+    pub fn of(progress: &Progress) -> Mark {
+        let stage = fnv(progress.epoch.to_le_bytes().into_iter().chain(progress.stage.bytes()));
+        Mark { attempt: progress.attempt, step: progress.step, stage: (stage >> 32) as u32 }
+    }
+}
 
 /// The progress of a job of so many gangs out of what has been heard of some, by their numbers; `None` if of none.
 ///

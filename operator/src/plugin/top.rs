@@ -112,10 +112,15 @@ fn hours(job: &Job, members: &[Member], now: Timestamp) -> (f64, bool) {
     let recorded = ended.map(|(start, end)| (end.as_second() - start.as_second()).max(0)).sum::<i64>() as f64;
     let since = |then: Timestamp, until: Timestamp| (until.as_second() - then.as_second()).max(0) as f64;
     if job.kind == Kind::Scoring {
-        // An attempt is one of a shard, and the placement that of all shards at a time.
+        // An attempt is one of a shard, and the placement that of all shards at a time. Shards that are done have their pods, and no
+        // record.
         let of_shard = gpus / f64::from(job.members.max(1));
-        let running = members.iter().filter(|member| member.health == Health::Running);
-        let current: f64 = running.filter_map(|one| Some(since(one.started?, now) * f64::from(one.gpus))).sum();
+        let held = members.iter().filter_map(|member| match member.health {
+            Health::Running => Some((member.started?, now, member.gpus)),
+            Health::Done => Some((member.started?, member.ended?, member.gpus)),
+            Health::Waiting | Health::Failed => None,
+        });
+        let current: f64 = held.map(|(start, end, gpus)| since(start, end) * f64::from(gpus)).sum();
         return ((recorded * of_shard + current) / hour, status.attempts.len() >= ATTEMPTS_KEPT);
     }
     let is_recorded = status.attempts.iter().any(|one| one.number == status.attempt);

@@ -112,7 +112,11 @@ pub(crate) fn result_line(result: &ModelStatus) -> String {
 /// The attempts with their pods, the newest one last.
 fn attempts(scene: &Scene<'_>) -> String {
     let mut attempts: BTreeMap<u32, (Option<&AttemptRecord>, Vec<&Member>)> = BTreeMap::new();
-    for record in &scene.job.status.attempts {
+    let (shards, whole): (Vec<_>, Vec<_>) = scene.job.status.attempts.iter().partition(|record| record.shard.is_some());
+    for record in &shards {
+        attempts.entry(record.number).or_default();
+    }
+    for record in whole {
         attempts.entry(record.number).or_default().0 = Some(record);
     }
     for member in scene.members {
@@ -126,6 +130,13 @@ fn attempts(scene: &Scene<'_>) -> String {
         if let Some(record) = record.filter(|record| !record.message.is_empty()) {
             let _ = writeln!(text, "{stem}   {}", record.message);
         }
+        for record in shards.iter().filter(|record| record.number == number) {
+            let shard = record.shard.unwrap_or_default();
+            let _ = writeln!(text, "{stem}   shard {shard}: {}", ended(scene, record));
+            if !record.message.is_empty() {
+                let _ = writeln!(text, "{stem}      {}", record.message);
+            }
+        }
         let width = members.iter().map(|member| member.pod.len()).max().unwrap_or(0);
         for (index, member) in members.iter().enumerate() {
             let branch = if index + 1 == members.len() { "└─" } else { "├─" };
@@ -136,14 +147,20 @@ fn attempts(scene: &Scene<'_>) -> String {
 }
 
 fn attempt(scene: &Scene<'_>, number: u32, record: Option<&AttemptRecord>, members: &[&Member]) -> String {
-    let paint = scene.paint;
     let Some(record) = record else {
         return match members.iter().all(|member| member.has_ended()) && !members.is_empty() {
             true => "ended".to_owned(),
             false if number == scene.job.status.attempt => "under way".to_owned(),
+            false if members.is_empty() => "ended".to_owned(),
             false => "pods are left of it".to_owned(),
         };
     };
+    ended(scene, record)
+}
+
+/// How an attempt ended.
+fn ended(scene: &Scene<'_>, record: &AttemptRecord) -> String {
+    let paint = scene.paint;
     let mut line = match record.exit_code {
         Some(code) => format!("{:?} ({code})", record.cause),
         None => format!("{:?}", record.cause),

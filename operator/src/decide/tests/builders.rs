@@ -1,11 +1,13 @@
 //! Worlds in a few words: `training(2).open(1).member(0, running()).member(1, ended(161))`.
 
+use std::collections::BTreeMap;
+
 use crds::contract::{JobResult, Progress, TerminationMessage};
 use crds::status::Placement;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::decide::{How, Plan, decide};
-use crate::observe::{Backoff, End, Gang, Job, Ledger, Member, MemberId, MemberState, Phase, Stage, World};
+use crate::observe::{Backoff, End, Gang, Job, Ledger, Mark, Member, MemberId, MemberState, Phase, Stage, World};
 
 /// Where the clock stands in a test unless it was moved.
 pub(super) fn noon() -> Timestamp {
@@ -35,6 +37,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
             name: "a".to_owned(),
             uid: "u".to_owned(),
             generation: 1,
+            spec: 1,
             gangs,
             gang_size,
             parallelism,
@@ -52,6 +55,8 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         ledger: Ledger::default(),
         members: Vec::new(),
         progress: None,
+        heard: BTreeMap::new(),
+        model: None,
         place: Some(Ok(Placement::default())),
         connected: None,
     }
@@ -65,7 +70,9 @@ impl World {
 
     /// The ledger remembers a gang at this stage since noon.
     pub(super) fn gang(mut self, gang: u32, attempt: u32, stage: Stage) -> World {
-        self.ledger.gangs.insert(gang, Gang { attempt, since: noon(), stage });
+        let before = self.ledger.gangs.get(&gang);
+        let record = before.map_or_else(|| Gang::new(attempt, noon()), |before| before.again(attempt, noon()));
+        self.ledger.gangs.insert(gang, Gang { stage, ..record });
         self.ledger.attempt = self.ledger.attempt.max(attempt);
         self.ledger.phase = Phase::Running;
         self.ledger.start_time = Some(noon());
@@ -84,13 +91,23 @@ impl World {
     pub(super) fn member_of(mut self, attempt: u32, index: u32, state: MemberState) -> World {
         let id = MemberId { attempt, index };
         let uid = format!("uid-{attempt}-{index}");
-        self.members.push(Member { id, uid, state, stopping_since: None, node: None, waiting: String::new() });
+        self.members.push(Member::new(id, uid, state));
         self
     }
 
-    /// Rank 0 says that it is at this step of 100.
+    /// Rank 0 of each gang says that it is at this step of 100.
     pub(super) fn at_step(mut self, step: u64) -> World {
         self.progress = Some(progress(self.ledger.attempt, step));
+        for gang in self.ledger.gangs.keys().copied().collect::<Vec<_>>() {
+            self = self.hears(gang, step);
+        }
+        self
+    }
+
+    /// Rank 0 of this gang says that it is at this step.
+    pub(super) fn hears(mut self, gang: u32, step: u64) -> World {
+        let attempt = self.ledger.gangs.get(&gang).map_or(0, |gang| gang.attempt);
+        self.heard.insert(gang, Mark::of(&progress(attempt, step)));
         self
     }
 

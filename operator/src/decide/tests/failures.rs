@@ -219,12 +219,13 @@ fn failures_are_counted_up_to_the_limit_and_messages_say_so() {
 fn the_waiting_time_doubles_and_begins_anew_after_progress() {
     let failed = |streak, streak_step, step| {
         let world = training(1).running_attempt(2).member(0, ended(162)).at_step(step).remembering(|ledger| {
-            (ledger.streak, ledger.streak_step) = (streak, streak_step);
+            let gang = ledger.gangs.get_mut(&0).expect("a gang");
+            (gang.streak, gang.streak_step) = (streak, streak_step);
         });
         let wake = world.decided(0).wake.expect("it waits");
         (
             wake.as_second() - noon().as_second(),
-            world.decided(0).ledger.map(|ledger| (ledger.streak, ledger.streak_step)),
+            world.decided(0).ledger.map(|ledger| (ledger.gangs[&0].streak, ledger.gangs[&0].streak_step)),
         )
     };
     for (streak, streak_step, step, least, after) in

@@ -4,5 +4,7 @@ mod builders;
 mod failures;
 mod histories;
 mod interleavings;
+mod shards;
+mod starts;
 mod tables;
 mod words;

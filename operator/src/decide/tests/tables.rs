@@ -223,7 +223,8 @@ fn a_shard_not_heard_of_again_yet_takes_no_progress_back() {
     let world = scoring(2, 2).running_attempt(1).gang(1, 1, Stage::Running).member(0, running()).member(1, running());
     let world = world.at_step(50);
     let told = world.clone().then(&world.decided(0));
-    assert_eq!(told.clone().at_step(30).decided(60).ledger, None);
+    let anew = World { heard: told.heard.clone(), ..told.clone().at_step(30) };
+    assert_eq!(anew.decided(60).ledger, None);
     let more = told.at_step(60).decided(60).ledger.expect("it is noted");
     assert_eq!(more.progress.map(|progress| progress.step), Some(60));
 }
@@ -296,12 +297,14 @@ fn what_has_completed_or_came_late_does_not_stand_still() {
     assert_eq!((stands(&ends, &plan).0, stops(&plan)), (Phase::Running, vec!["1/1 gracefully".to_owned()]));
 
     let world = scoring(2, 2).running_attempt(1).gang(1, 1, Stage::Starting).member(0, running()).member(1, pending());
-    let world = world.at_step(7).wishing(impatient);
+    let mut world = world.at_step(7).wishing(impatient);
+    world.heard.remove(&1);
     let plan = world.decided(0);
     let mut late = world.then(&plan);
     late.members[1].state = running();
-    let plan = late.decided(50);
-    assert_eq!(stops(&late.then(&plan).decided(100)), Vec::<String>::new(), "it runs for 50 s only");
+    let late = late.hears(1, 7);
+    let late = late.clone().then(&late.decided(50));
+    assert_eq!(stops(&late.decided_twice(100).1), ["1/0 gracefully"], "the other has told of itself for 50 s only");
 }
 
 #[test]

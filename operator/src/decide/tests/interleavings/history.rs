@@ -23,6 +23,8 @@ pub(super) struct History {
     seconds: i64,
     /// Whether the last status write was not answered: the status has to be read before the next look.
     is_unsure: bool,
+    /// Whether the spec was changed during a look, which the operator does not know of.
+    is_changed: bool,
 }
 
 impl History {
@@ -37,7 +39,8 @@ impl History {
             job.grace_seconds = dice.one_in(3).then_some(30);
             job.stall_deadline_seconds = dice.one_in(3).then_some(600);
         });
-        History { dice, lived: Lived::default(), server: Server::default(), world, seconds: 0, is_unsure: false }
+        let (lived, server) = (Lived::default(), Server::default());
+        History { dice, lived, server, world, seconds: 0, is_unsure: false, is_changed: false }
     }
 
     /// The operator looks, or something happens that is none of its doing.
@@ -50,7 +53,7 @@ impl History {
     }
 
     fn happen(&mut self) -> Result<(), Broken> {
-        match self.dice.below(42) {
+        match self.dice.below(44) {
             0..10 => self.hear(),
             10..20 => self.change_pod(),
             20..23 => self.finish_stopping(),
@@ -60,6 +63,8 @@ impl History {
             28..31 => {
                 let step = self.dice.below(100) as u64;
                 self.world.progress = Some(progress(self.world.ledger.attempt, step));
+                let gang = self.dice.below(self.world.job.gangs as usize) as u32;
+                self.world = self.world.clone().hears(gang, step);
             }
             31 => self.world.job.suspend = self.dice.one_in(2),
             32 => self.world.job.backoff_limit = self.dice.below(20) as u32,
@@ -73,9 +78,23 @@ impl History {
             37 => drop(self.server.foreign.pop_first()),
             38 if self.dice.one_in(4) => self.make_again(),
             39 if self.dice.one_in(2) => self.start_anew(),
+            40..42 => self.change_spec(),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The spec is changed, as it may be before the job has started.
+    fn change_spec(&mut self) {
+        if self.server.status.attempt > 0 || self.server.status.phase.is_terminal() {
+            return;
+        }
+        let job = &mut self.world.job;
+        job.spec += 1;
+        match job.kind.as_str() {
+            "TrainingJob" => job.gang_size = 1 + self.dice.below(3) as u32,
+            _ => job.gangs = 1 + self.dice.below(4) as u32,
+        }
     }
 
     /// The watch tells something: the next of one pod, the same again, or what came after it.
@@ -156,6 +175,7 @@ impl History {
         self.world.ledger = Default::default();
         self.world.members.clear();
         self.world.progress = None;
+        self.world.heard.clear();
         self.is_unsure = false;
     }
 
@@ -163,6 +183,7 @@ impl History {
     fn start_anew(&mut self) {
         self.is_unsure = true;
         self.world.progress = None;
+        self.world.heard.clear();
         if self.dice.one_in(2) {
             self.world.members = self.server.pods.values().cloned().collect();
             self.server.untold.clear();
@@ -203,8 +224,17 @@ impl History {
         Ok(plan)
     }
 
-    /// A look as the operator takes it: decide, then act, with other things happening between any two acts.
+    /// A look as the operator takes it, on the spec that it was told of before.
     fn look(&mut self) -> Result<(), Broken> {
+        let looked = self.look_once();
+        if std::mem::take(&mut self.is_changed) {
+            self.change_spec();
+        }
+        looked
+    }
+
+    /// Decides, then acts, with other things happening between any two acts.
+    fn look_once(&mut self) -> Result<(), Broken> {
         if self.is_unsure {
             self.world.ledger = self.server.status.clone();
             if self.dice.one_in(16) {
@@ -240,6 +270,11 @@ impl History {
             self.server.forget(stopped);
             return Ok(());
         }
+        // A status is written over the version that was seen, and that had another spec.
+        if self.is_changed {
+            self.is_unsure = true;
+            return Ok(());
+        }
         self.server.write(&ledger)?;
         // The answer to the write may be lost.
         if self.dice.one_in(30) {
@@ -253,9 +288,10 @@ impl History {
     /// Whether the next act is carried out: something else may happen first, the operator may die, the write may fail.
     fn goes_through(&mut self) -> bool {
         if self.dice.one_in(6) {
-            match self.dice.below(3) {
+            match self.dice.below(4) {
                 0 => self.change_pod(),
                 1 => self.finish_stopping(),
+                2 => self.is_changed = self.server.status.attempt == 0,
                 _ => drop(self.server.foreign.pop_first()),
             }
         }
@@ -269,9 +305,9 @@ impl History {
     fn create(&mut self, id: MemberId) -> Result<bool, Broken> {
         let node = NODES[self.dice.below(NODES.len())];
         let is_there = self.server.create(id, node, &self.world.job)?;
-        if is_there {
-            let there = self.server.pods.get(&id).cloned();
-            self.learn(id, there);
+        // One that is there for another spec is learned of too.
+        if let Some(there) = self.server.pods.get(&id).cloned() {
+            self.learn(id, Some(there));
         }
         Ok(is_there)
     }

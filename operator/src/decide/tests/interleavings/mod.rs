@@ -1,7 +1,7 @@
 //! A million decisions in random histories. The API server's watch lags behind, tells twice or leaves out what was overtaken;
 //! writes fail, or take effect without an answer; the operator dies between any two of them and starts anew from an old list;
-//! pods end, get stuck, vanish, are cut off and come back between two acts of one plan; the clock jumps; the job is changed,
-//! suspended, and deleted and made again under its name.
+//! pods end, get stuck, vanish, are cut off and come back between two acts of one plan; the clock jumps; the job is changed, its
+//! spec until the first status is written, suspended, and deleted and made again under its name.
 //!
 //! ```text
 //! mod      the million; a history that breaks a promise is made as short as it can be

@@ -77,17 +77,17 @@ impl Server {
         self.changed(id);
     }
 
-    /// Creates a pod, unless its name is taken by one of an earlier job. Tells whether it is there now.
+    /// Creates a pod, unless its name is taken by one of an earlier job or of another spec. Tells whether it is there now.
     pub(super) fn create(&mut self, id: MemberId, node: &str, job: &Job) -> Result<bool, Broken> {
         if self.foreign.contains(&id) {
             return Ok(false);
         }
-        if self.pods.contains_key(&id) {
-            return Ok(true);
+        if let Some(pod) = self.pods.get(&id) {
+            return Ok(pod.spec == Some(job.spec));
         }
         self.uids += 1;
         let (uid, node) = (self.uids.to_string(), Some(node.to_owned()));
-        let pod = Member { id, uid, state: pending(), stopping_since: None, node, waiting: String::new() };
+        let pod = Member { node, spec: Some(job.spec), ..Member::new(id, uid, pending()) };
         self.pods.insert(id, pod);
         self.changed(id);
         let made = self.created.entry(id).or_default();
@@ -95,6 +95,7 @@ impl Server {
         let gone = self.taken_away.get(&id).copied().unwrap_or_default();
         promise!(*made <= 1 + gone, "{id:?} was made {made} times, and taken away {gone} times");
         self.one_attempt_lives(job)?;
+        promise!(id.attempt == 1 || !self.strays_live(job), "{id:?} was made beside a pod of another spec");
         Ok(true)
     }
 
@@ -108,9 +109,15 @@ impl Server {
         Ok(())
     }
 
-    /// Whether a member of an older attempt of the same gang lives.
+    /// Whether a member lives that the job has no gang for, and that was never cut off.
+    fn strays_live(&self, job: &Job) -> bool {
+        let strays = self.pods.values().filter(|pod| job.gang_of(pod.id.index) >= job.gangs);
+        strays.filter(|pod| !self.cut_off.contains(&pod.uid)).any(Member::is_live)
+    }
+
+    /// Whether a member of an older attempt of the same gang lives, or one that the job has no gang for.
     pub(super) fn overlaps(&self, id: MemberId, job: &Job) -> bool {
-        self.pods.values().filter(|pod| is_older(pod, id, job)).any(Member::is_live)
+        self.pods.values().filter(|pod| is_older(pod, id, job)).any(Member::is_live) || self.strays_live(job)
     }
 
     pub(super) fn stop(&mut self, id: MemberId, uid: &str, how: How, seconds: i64) {

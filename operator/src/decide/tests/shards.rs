@@ -1,0 +1,95 @@
+//! Each shard by itself: its budget, its waiting time, whether it stands still, and how it is told of.
+
+use crds::contract::Cause;
+
+use super::builders::*;
+use crate::observe::{Phase, Stage, World};
+
+/// Two shards that run and have told of themselves.
+fn two() -> World {
+    let world = scoring(2, 2).gang(0, 1, Stage::Running).gang(1, 1, Stage::Running);
+    let world = world.member_of(1, 0, running()).member_of(1, 1, running()).at_step(7);
+    let world = world.wishing(|job| job.stall_deadline_seconds = Some(60));
+    world.clone().then(&world.decided(0))
+}
+
+#[test]
+fn a_shard_that_hangs_is_restarted_while_the_others_move() {
+    let world = two().hears(1, 30);
+    let world = world.clone().then(&world.decided(40));
+    let plan = world.decided(59);
+    assert_eq!((stops(&plan), plan.wake), (vec![], Some(at(60))));
+    let (hangs, plan) = world.decided_twice(60);
+    assert_eq!(stops(&plan), ["1/0 gracefully"]);
+    assert!(hangs.ledger.stalled);
+    let told = world.decided(60).events;
+    assert_eq!(told[0].note, "No progress of shard 0 since step 7 for 60 s");
+    // It stands still until it tells of itself again, whatever the other does.
+    let others = hangs.clone().hears(1, 60);
+    assert!(others.clone().then(&others.decided(100)).ledger.stalled);
+    let itself = hangs.hears(0, 8);
+    assert!(!itself.clone().then(&itself.decided(95)).ledger.stalled);
+}
+
+#[test]
+fn a_shard_is_judged_by_its_own_attempt_whichever_is_the_highest() {
+    // Shard 1 was tried again, and its second attempt tells of nothing.
+    let world = two().gang(1, 2, Stage::Running);
+    let mut world = world.member_of(2, 1, running());
+    world.members.remove(1);
+    assert_eq!(stops(&world.decided_twice(60).1), ["1/0 gracefully"]);
+}
+
+#[test]
+fn each_shard_has_a_budget_and_a_waiting_time_of_its_own() {
+    let failed = |failures: u32, of_shard: u32| {
+        two().remembering(|ledger| {
+            ledger.failures = failures;
+            let gang = ledger.gangs.get_mut(&0).expect("a gang");
+            (gang.failures, gang.streak, gang.streak_step) = (of_shard, of_shard, 7);
+        })
+    };
+    for (failures, of_shard, phase) in [(900, 0, Phase::Running), (3, 2, Phase::Running), (3, 3, Phase::Failed)] {
+        let mut world = failed(failures, of_shard);
+        world.members[0].state = ended(162);
+        let ledger = world.decided(5).ledger.expect("the end is written down");
+        assert_eq!((ledger.phase, ledger.failures), (phase, failures + 1));
+        let Stage::Waiting { not_before } = ledger.gangs[&0].stage else { panic!("{:?}", ledger.gangs) };
+        let (wait, least) = (not_before.as_second() - at(5).as_second(), 10 << of_shard);
+        assert!((least..=least + least / 5).contains(&wait), "{wait} s after {of_shard} failures in a row");
+        assert_eq!(ledger.gangs[&1].streak, 0, "the other has not failed");
+    }
+    let mut last = failed(3, 3);
+    last.members[0].state = ended(162);
+    assert_eq!(
+        last.decided(5).ledger.expect("the end is written down").message,
+        "Storage of shard 0: exited with code 162 without a word; all 3 restarts of spec.runPolicy.backoffLimit are spent"
+    );
+}
+
+#[test]
+fn the_failures_of_a_shard_outlast_its_attempts() {
+    let mut world = two();
+    world.members[0].state = ended(162);
+    let world = world.clone().then(&world.decided(5));
+    let plan = world.decided(100);
+    assert_eq!(starts(&plan), ["2/0"]);
+    let again = &plan.ledger.expect("the start is written down").gangs[&0];
+    assert_eq!((again.attempt, again.failures, again.streak, again.mark), (2, 1, 1, None));
+}
+
+#[test]
+fn the_history_says_which_shard_it_was_and_those_that_are_done_push_out_none() {
+    let world = (0..40).fold(scoring(40, 40), |world, shard| {
+        let end = if shard == 17 { ended(162) } else { completed(1, 0.0) };
+        world.gang(shard, 1, Stage::Running).member(shard, end)
+    });
+    let plan = world.decided(0);
+    let ledger = plan.ledger.as_ref().expect("the ends are written down");
+    let told: Vec<_> = ledger.attempts.iter().map(|one| (one.number, one.shard, one.failure.cause)).collect();
+    assert_eq!(told, [(1, Some(17), Cause::Storage)]);
+    assert_eq!(ledger.message, "Attempt 1 of shard 17 ended by Storage: exited with code 162 without a word");
+    assert_eq!((ledger.done.len(), plan.ended.len()), (39, 40));
+    let restarting = plan.events.iter().find(|event| event.reason == "Restarting").expect("it is told");
+    assert!(restarting.note.starts_with("Attempt 1 of shard 17 ended by Storage"), "{}", restarting.note);
+}
