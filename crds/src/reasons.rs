@@ -40,6 +40,10 @@ pub mod reason {
     pub const PODS_REFUSED: &str = "PodsRefused";
     /// The disruption budget of a gang may not be made: a drain may take several of its pods at once.
     pub const UNPROTECTED: &str = "Unprotected";
+    /// The scheduler finds no node for a pod now.
+    pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// Something that the spec asks for has no effect.
+    pub const NO_EFFECT: &str = "NoEffect";
     /// A pod can't start.
     pub const POD_NOT_STARTING: &str = "PodNotStarting";
     /// A node was left out of the next attempts.

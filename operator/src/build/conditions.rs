@@ -34,6 +34,7 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     ];
     match &ledger.obstacle {
         Some(obstacle) => wanted.push((condition::SCHEDULABLE, false, obstacle.reason.clone())),
+        None if ledger.unplaced => wanted.push((condition::SCHEDULABLE, false, reason::UNSCHEDULABLE.to_owned())),
         None if ledger.placement.is_some() => {
             wanted.push((condition::SCHEDULABLE, true, reason::PODS_CREATED.to_owned()));
         }
@@ -48,7 +49,11 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     let known = |kind: &str| before.iter().any(|old| old.type_ == kind);
     let exceptional = [condition::SUSPENDED, condition::STALLED];
     wanted.retain(|(kind, holds, _)| *holds || !exceptional.contains(kind) || known(kind));
-    written(wanted, &ledger.message, ledger.observed_generation, before, now)
+    let mut all = written(wanted, &ledger.message, ledger.observed_generation, before, now);
+    for valid in all.iter_mut().filter(|it| it.type_ == condition::VALID && is_valid && !ledger.warnings.is_empty()) {
+        valid.message.clone_from(&ledger.warnings);
+    }
+    all
 }
 
 /// Why a job has failed for good, in a word.
@@ -138,6 +143,23 @@ mod tests {
             let ledger = Ledger { phase, obstacle, failure, ..Ledger::default() };
             assert_eq!(of(condition::RUNNING, &told(&ledger, &[])).as_deref(), Some(running), "{phase:?}");
         }
+    }
+
+    #[test]
+    fn a_job_whose_pod_finds_no_node_is_not_schedulable() {
+        let mut ledger = Ledger { placement: Some(Default::default()), ..Ledger::default() };
+        assert_eq!(of(condition::SCHEDULABLE, &told(&ledger, &[])).as_deref(), Some("True PodsCreated"));
+        ledger.unplaced = true;
+        assert_eq!(of(condition::SCHEDULABLE, &told(&ledger, &[])).as_deref(), Some("False Unschedulable"));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told_by_the_condition_valid() {
+        let now = "2026-07-01T12:00:00Z".parse().expect("a time");
+        let ledger = Ledger { message: "m".to_owned(), warnings: "w".to_owned(), ..Ledger::default() };
+        let told = conditions(&ledger, &[], now);
+        let said = |kind: &str| told.iter().find(|it| it.type_ == kind).map(|it| it.message.as_str());
+        assert_eq!((said(condition::VALID), said(condition::RUNNING)), (Some("w"), Some("m")));
     }
 
     #[test]

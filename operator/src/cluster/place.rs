@@ -93,3 +93,13 @@ pub(super) fn model_of<K: Kind>(job: &K, context: &Context, known: &Remembered) 
     let namespace = job.meta().namespace.clone().unwrap_or_default();
     Some(context.model_of(&namespace, name))
 }
+
+/// What a job asks for without effect. Once it has started that can't change.
+pub(super) fn warnings<K: Kind>(job: &K, known: &Remembered) -> String {
+    if known.ledger.attempt > 0 {
+        return known.ledger.warnings.clone();
+    }
+    let faults = job.faults();
+    let warnings = faults.iter().filter(|fault| !fault.is_error()).map(ToString::to_string).collect::<Vec<_>>();
+    crds::status::bounded(&warnings.join("; "))
+}

@@ -20,7 +20,7 @@ use kube::runtime::controller::Action;
 use super::act::{ActError, Actor};
 use super::context::{Context, Remembered};
 use super::kind::Kind;
-use super::place::{Place, find_place, model_of, pinned, refusal};
+use super::place::{Place, find_place, model_of, pinned, refusal, warnings};
 use super::pods::Owner;
 use crate::build::assignment;
 use crate::build::pod::{Claim, Template, job_labels, mounts};
@@ -124,6 +124,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         members,
         progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
         heard: context.polls.marks(&owner.uid),
+        warnings: warnings(job, known),
         model: model_of(job, context, known).and_then(Result::ok),
         place: refusal(known).map(Err),
         connected: known.connected,

@@ -92,6 +92,12 @@ impl Draft<'_> {
         if self.ledger.attempt > 0 && self.ledger.model.is_none() {
             self.ledger.model.clone_from(&self.world.model);
         }
+        let unplaced = self.world.members.iter().any(|member| member.unplaced && member.is_live());
+        self.ledger.unplaced = unplaced && !phase.is_terminal();
+        self.ledger.warnings.clone_from(&self.world.warnings);
+        if self.world.ledger.attempt == 0 && self.ledger.attempt > 0 && !self.ledger.warnings.is_empty() {
+            self.tell(true, reason::NO_EFFECT, self.ledger.warnings.clone());
+        }
         self.ledger.stalled = self.ledger.gangs.values().any(|gang| gang.stalled);
         self.ledger.observed_generation = job.generation;
         self.ledger.message = bounded(&self.message());

@@ -130,6 +130,8 @@ impl Runner<'_> {
                 members: self.children.members(),
                 progress: self.polls.newest(job.gangs, &self.memory.ledger.done),
                 heard: self.polls.marks(),
+                // People have read them when the manifest was.
+                warnings: String::new(),
                 model: None,
                 place: Some(Ok(self.place.status.clone())),
                 // Processes of one machine find one another without help: plans are not asked about it.

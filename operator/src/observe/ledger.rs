@@ -68,6 +68,10 @@ pub struct Ledger {
     /// Where the newest attempt was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Whether the scheduler finds no node for a pod now.
+    pub unplaced: bool,
+    /// What the spec asks for without effect, in sentences.
+    pub warnings: String,
     /// The model that the job started from, if it names a TrainingJob: whatever becomes of that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Origin>,

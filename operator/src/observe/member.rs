@@ -29,6 +29,8 @@ pub struct Member {
     pub started: Option<Timestamp>,
     /// Fingerprint of the spec that it was made for, where known.
     pub spec: Option<u64>,
+    /// Whether the scheduler finds no node for it now.
+    pub unplaced: bool,
     /// Why it does not run yet, as the platform says; empty where there is nothing to say.
     pub waiting: String,
 }
@@ -78,7 +80,8 @@ pub struct End {
 impl Member {
     /// A member of which no more is known.
     pub fn new(id: MemberId, uid: String, state: MemberState) -> Member {
-        Member { id, uid, state, stopping_since: None, node: None, started: None, spec: None, waiting: String::new() }
+        let (stopping_since, node, started, spec) = (None, None, None, None);
+        Member { id, uid, state, stopping_since, node, started, spec, unplaced: false, waiting: String::new() }
     }
 
     /// Whether its pod has to be deleted for its GPUs to be free, though it has ended.

@@ -36,6 +36,10 @@ struct Memory {
     excluded: BTreeMap<String, Option<Timestamp>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     obstacle: Option<Obstacle>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unplaced: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    warnings: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Origin>,
 }
@@ -53,6 +57,8 @@ impl Ledger {
             failure: self.failure.clone(),
             excluded: self.excluded.clone(),
             obstacle: self.obstacle.clone(),
+            unplaced: self.unplaced,
+            warnings: self.warnings.clone(),
             model: self.model.clone(),
         };
         // Plain data with text keys can always be written as JSON.
@@ -99,6 +105,8 @@ impl Ledger {
             excluded: memory.excluded,
             obstacle: memory.obstacle,
             placement: status.placement.clone(),
+            unplaced: memory.unplaced,
+            warnings: memory.warnings,
             model: memory.model,
         }
     }

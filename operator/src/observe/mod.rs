@@ -48,6 +48,8 @@ pub struct World {
     pub progress: Option<Progress>,
     /// How far each gang was by its own last word.
     pub heard: BTreeMap<u32, Mark>,
+    /// What the spec asks for without effect, in sentences; empty where all of it has one.
+    pub warnings: String,
     /// The model of the TrainingJob that the job names, if it names one that has left it.
     pub model: Option<Origin>,
     /// Where a new attempt would go, or why it can't start now. `None` before it was asked for: most worlds need no place.

@@ -163,6 +163,7 @@ impl PodFacts {
             node: self.node.clone(),
             started: self.started,
             spec: self.spec,
+            unplaced: self.node.is_none() && self.news.as_ref().is_some_and(|news| news.unplaced.is_some()),
             waiting,
         }
     }

@@ -129,3 +129,27 @@ fn an_attempt_starts_when_its_first_pod_does() {
     never.members.clear();
     assert_eq!(never.decided(10).ledger.expect("the end is written down").attempts[0].start, None);
 }
+
+#[test]
+fn what_has_no_effect_is_told_once_when_the_job_starts() {
+    let warned = |world: World| World { warnings: "gpusPerNode: has no effect".to_owned(), ..world };
+    let told = |world: &World| {
+        let events = world.decided(1).events;
+        events.iter().filter(|event| event.reason == "NoEffect").count()
+    };
+    let unplaced = World { place: None, ..warned(training(1)) };
+    assert_eq!((told(&unplaced), told(&warned(training(1)))), (0, 1));
+    let started = warned(training(1));
+    let started = started.clone().then(&started.decided(0));
+    assert_eq!((told(&started), started.ledger.warnings.as_str()), (0, "gpusPerNode: has no effect"));
+}
+
+#[test]
+fn that_a_pod_finds_no_node_is_written_down_until_it_does() {
+    let mut world = training(1).gang(0, 1, Stage::Starting).member(0, pending());
+    world.members[0].unplaced = true;
+    let mut known = world.clone().then(&world.decided(0));
+    assert!(known.ledger.unplaced && known.decided(9).is_empty());
+    known.members[0].unplaced = false;
+    assert!(!known.clone().then(&known.decided(9)).ledger.unplaced);
+}
