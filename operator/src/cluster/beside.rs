@@ -51,7 +51,7 @@ impl Actor<'_> {
     /// The Service of a gang of several pods. It comes after the burst of pods, once one of them has a node and may soon look for
     /// the others, and before the status that says that they run.
     pub(super) async fn connect(&self, job: &Job, owner: &OwnerReference, beside: &mut Beside) -> Result<(), ActError> {
-        beside.service = Some(self.make(&SERVICE, job, gang::service(job, owner)).await?);
+        beside.service = Some(self.make(&SERVICE, job, beside.service.take(), gang::service(job, owner)).await?);
         Ok(())
     }
 
@@ -65,7 +65,7 @@ impl Actor<'_> {
         owner: &OwnerReference,
         beside: &mut Beside,
     ) -> Result<Option<String>, ActError> {
-        match self.make(&BUDGET, job, gang::disruption_budget(job, owner)).await {
+        match self.make(&BUDGET, job, beside.budget.take(), gang::disruption_budget(job, owner)).await {
             Ok(uid) => beside.budget = Some(uid),
             Err(error @ ActError::Taken { holder: Holder::Stranger, .. }) => return Ok(Some(error.to_string())),
             Err(error) if error.is_code(403) => return Ok(Some(error.to_string())),
@@ -84,29 +84,42 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Makes an object of the job's. One that is there and is the job's is brought back to what it should be: it was made before a crash.
-    async fn make<K>(&self, verbs: &Verbs, job: &Job, mut object: K) -> Result<String, ActError>
+    /// Makes an object of the job's. One that is there and is the job's is brought back to what it should be: the one of this UID, where
+    /// it is known, or one that was made before a crash.
+    async fn make<K>(&self, verbs: &Verbs, job: &Job, known: Option<String>, object: K) -> Result<String, ActError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        let (name, kind) = (names::service(job), verbs.kind);
-        let uid = |made: Option<String>| made.unwrap_or_default();
-        let made = self.write(verbs.create, &format!("create the {kind}"), self.post(&job.namespace, &object)).await;
-        match made {
-            Err(error) if error.is_code(409) => {}
-            made => return made.map(|made| uid(made.metadata.uid)),
+        if let Some(known) = known {
+            match self.renew(verbs, job, known, object.clone()).await {
+                // It is gone, or another one has its name.
+                Err(error) if [404, 409, 422].iter().any(|code| error.is_code(*code)) => {}
+                renewed => return renewed,
+            }
         }
-        let own = match self.holds::<K>(verbs, job).await? {
-            Ok(own) => own,
-            Err(holder) => return Err(ActError::Taken { what: format!("{kind} {name}"), holder }),
-        };
-        // Another one that gets the name now is not written over.
-        object.meta_mut().uid = Some(own);
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let doing = format!("create the {}", verbs.kind);
+        match self.write(verbs.create, &doing, self.post(&job.namespace, &object)).await {
+            Err(error) if error.is_code(409) => {}
+            made => return made.map(|made| made.metadata.uid.unwrap_or_default()),
+        }
+        match self.holds::<K>(verbs, job).await? {
+            Ok(own) => self.renew(verbs, job, own, object).await,
+            Err(holder) => Err(ActError::Taken { what: format!("{} {}", verbs.kind, names::service(job)), holder }),
+        }
+    }
+
+    /// Brings the object of this UID back to what it should be.
+    async fn renew<K>(&self, verbs: &Verbs, job: &Job, uid: String, mut object: K) -> Result<String, ActError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        object.meta_mut().uid = Some(uid.clone());
         let api: Api<K> = Api::namespaced(self.client.clone(), &job.namespace);
-        let patch = Patch::Apply(&object);
-        let applied = api.patch_metadata(&name, &apply, &patch);
-        self.write(verbs.apply, &format!("apply the {kind}"), applied).await.map(|made| uid(made.metadata.uid))
+        let (name, apply, patch) =
+            (names::service(job), PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&object));
+        let doing = format!("apply the {}", verbs.kind);
+        let applied = self.write(verbs.apply, &doing, api.patch_metadata(&name, &apply, &patch)).await?;
+        Ok(applied.metadata.uid.unwrap_or(uid))
     }
 
     /// Deletes an object of the job's: the one of this UID, or whichever is the job's if it is not known.

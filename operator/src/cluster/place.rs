@@ -31,19 +31,19 @@ pub(super) fn pinned(asked: &Infrastructure, known: &Remembered, catalogue: &Cat
     infrastructure
 }
 
-fn obstacle(reason: &str, message: String, fails_by: Option<Cause>) -> Obstacle {
-    Obstacle { reason: reason.to_owned(), message: crds::status::bounded(&message), fails_by }
+fn obstacle(reason: &str, message: &str, fails_by: Option<Cause>) -> Obstacle {
+    Obstacle { reason: reason.to_owned(), message: crds::status::bounded(message), fails_by }
 }
 
 /// What the API server has against what a job needs, if it is to be told.
 pub(super) fn refusal(known: &Remembered) -> Option<Obstacle> {
     if let Some(rejected) = &known.rejected {
         let message = format!("the API server refuses the pods: {rejected}");
-        return Some(obstacle(reason::BAD_SPEC, message, Some(Cause::BadSpec)));
+        return Some(obstacle(reason::BAD_SPEC, &message, Some(Cause::BadSpec)));
     }
     let refused = known.refused.as_ref()?;
     let message = format!("the API server takes nothing more of it now: {refused}; it is tried again");
-    Some(obstacle(reason::PODS_REFUSED, message, None))
+    Some(obstacle(reason::PODS_REFUSED, &message, None))
 }
 
 /// Where a new attempt would go, or why it can't start now.
@@ -59,11 +59,11 @@ pub(super) fn find_place<K: Kind>(
     }
     let faults: Vec<String> = job.faults().iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
     if !faults.is_empty() {
-        return Err(obstacle(reason::BAD_SPEC, faults.join("; "), Some(Cause::BadSpec)));
+        return Err(obstacle(reason::BAD_SPEC, &faults.join("; "), Some(Cause::BadSpec)));
     }
     let model = model_of(job, context, known).transpose().map_err(|fault| match fault {
-        NoModel::Yet(why) => obstacle(reason::WAITING_FOR_MODEL, why, None),
-        NoModel::Ever(why) => obstacle(reason::MODEL_MISSING, why, Some(Cause::DataMissing)),
+        NoModel::Yet(why) => obstacle(reason::WAITING_FOR_MODEL, &why, None),
+        NoModel::Ever(why) => obstacle(reason::MODEL_MISSING, &why, Some(Cause::DataMissing)),
     })?;
     let models = model.map(|model| (model.training_job, model.uri)).into_iter().collect();
     let wished = job.wishes(Setting::anywhere(context.settings.backoff));
@@ -78,7 +78,7 @@ pub(super) fn find_place<K: Kind>(
     let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
     let placed = placed.map_err(|refusal| {
         let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);
-        obstacle(refusal.reason(), refusal.text(), fails_by)
+        obstacle(refusal.reason(), &refusal.text(), fails_by)
     })?;
     Ok(Place { placed, models })
 }
