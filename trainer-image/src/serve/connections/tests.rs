@@ -3,7 +3,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -78,9 +78,9 @@ fn is_open(socket: &TcpStream) -> bool {
 }
 
 async fn connect(
-    yard: &Yard,
+    address: SocketAddr,
 ) -> (SendRequest<Empty<Bytes>>, Connection<TokioIo<TcpStream>, Empty<Bytes>, TokioExecutor>) {
-    let socket = TokioIo::new(TcpStream::connect(yard.address).await.unwrap());
+    let socket = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(1 << 30).initial_connection_window_size(1 << 30);
     builder.handshake(socket).await.unwrap()
@@ -92,7 +92,7 @@ fn request(path: &str) -> Request<Empty<Bytes>> {
 
 async fn is_answered_by_http2(yard: &Yard) -> bool {
     let asked = async {
-        let (mut sender, connection) = connect(yard).await;
+        let (mut sender, connection) = connect(yard.address).await;
         tokio::spawn(connection);
         let answer = sender.send_request(request("/")).await.unwrap();
         answer.into_body().collect().await.unwrap().to_bytes() == "hello"
@@ -144,7 +144,7 @@ async fn who_waits_for_an_answer_never_makes_room_and_who_sends_a_request_is_the
 #[tokio::test]
 async fn an_idle_channel_makes_room_for_the_next_one() {
     let yard = yard(1, Protocol::Http2 { ages: AGES }, LONG * 100, LONG).await;
-    let (mut sender, connection) = connect(&yard).await;
+    let (mut sender, connection) = connect(yard.address).await;
     let connection = tokio::spawn(connection);
     assert_eq!(sender.send_request(request("/")).await.unwrap().status(), 200);
     assert!(is_answered_by_http2(&yard).await);
@@ -178,28 +178,36 @@ async fn who_takes_an_answer_little_by_little_gets_all_of_it() {
     assert!(taken > LARGE, "{taken}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_takes_nothing_over_http2_is_cut_off() {
     let yard = yard(1, Protocol::Http2 { ages: AGES }, SHORT, LONG).await;
-    let (mut sender, mut connection) = connect(&yard).await;
-    let answer = {
-        let asked = sender.send_request(request("/large"));
-        tokio::select! {
-            answer = asked => answer.unwrap(),
-            ended = &mut connection => panic!("{ended:?}"),
-        }
-    };
-    // Nobody reads from here on.
+    let address = yard.address;
+    let (begin, begun) = oneshot::channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let client = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_sender, answer) = runtime.block_on(async {
+            let (mut sender, connection) = connect(address).await;
+            tokio::spawn(connection);
+            let answer = sender.send_request(request("/large")).await.unwrap();
+            (sender, answer)
+        });
+        begin.send(()).unwrap();
+        // Nobody reads until the runtime goes on.
+        wait.recv().unwrap();
+        runtime.block_on(answer.into_body().collect()).map_or(0, |body| body.to_bytes().len())
+    });
+    begun.await.unwrap();
     assert!(is_answered_by_http2(&yard).await);
-    tokio::spawn(connection);
-    assert!(answer.into_body().collect().await.is_err());
+    go_on.send(()).unwrap();
+    assert!(client.join().unwrap() < LARGE);
 }
 
 #[tokio::test]
 async fn an_old_connection_ends_when_what_is_under_way_is_answered() {
     let ages = Duration::from_millis(100)..Duration::from_millis(200);
     let yard = yard(2, Protocol::Http2 { ages }, LONG, LONG).await;
-    let (mut sender, connection) = connect(&yard).await;
+    let (mut sender, connection) = connect(yard.address).await;
     let connection = tokio::spawn(connection);
     let slow = tokio::spawn(sender.send_request(request("/slow")));
     // The client is told to ask elsewhere.
@@ -210,7 +218,7 @@ async fn an_old_connection_ends_when_what_is_under_way_is_answered() {
     })
     .await
     .unwrap();
-    assert!(!connection.is_finished());
+    assert!(!slow.is_finished());
     yard.go_on.notify_one();
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     timeout(LONG, connection).await.unwrap().unwrap().unwrap();
@@ -220,7 +228,7 @@ async fn an_old_connection_ends_when_what_is_under_way_is_answered() {
 async fn an_old_connection_is_not_waited_for_for_ever() {
     let ages = Duration::from_millis(100)..Duration::from_millis(200);
     let yard = yard(2, Protocol::Http2 { ages }, LONG, SHORT).await;
-    let (mut sender, connection) = connect(&yard).await;
+    let (mut sender, connection) = connect(yard.address).await;
     tokio::spawn(connection);
     let slow = sender.send_request(request("/slow"));
     assert!(timeout(LONG, slow).await.unwrap().is_err());
@@ -241,7 +249,7 @@ async fn what_is_under_way_at_the_end_is_answered() {
                 })
             }
             Protocol::Http2 { .. } => {
-                let (mut sender, connection) = connect(&yard).await;
+                let (mut sender, connection) = connect(yard.address).await;
                 tokio::spawn(connection);
                 let asked = sender.send_request(request("/slow"));
                 tokio::spawn(async move { asked.await.unwrap().status() == 200 })
