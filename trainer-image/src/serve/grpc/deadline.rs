@@ -67,7 +67,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_ends_when_its_client_waits_no_longer_and_when_all_have_waited_long_enough() {
-        let never = get(|| std::future::pending::<()>());
+        let never = get(std::future::pending::<()>);
         for (most, given, told) in [(60_000, "20m", "20ms"), (30, "1H", "30ms")] {
             let layer = axum::middleware::from_fn_with_state(Duration::from_millis(most), keep);
             let mut router: Router = Router::new().route("/", never.clone()).layer(layer);
