@@ -49,7 +49,7 @@ impl Render for Numbers {
         if self.broken.contains(&sample) {
             return Err(DataError::image(self.path(sample), ImageFault::Truncated));
         }
-        Ok(Flips { horizontal: sample % 2 == 1, vertical: sample % 3 == 0 })
+        Ok(Flips { horizontal: sample % 2 == 1, vertical: sample.is_multiple_of(3) })
     }
 }
 
