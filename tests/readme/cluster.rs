@@ -49,7 +49,8 @@ fn volumes() -> String {
                      "claimRef": {"namespace": "default", "name": name}},
         })
     };
-    json!({"apiVersion": "v1", "kind": "List", "items": ["datasets", "models"].map(volume)}).to_string()
+    let items = ["datasets", "models"].map(volume);
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
 /// The values of the chart that the README has.

@@ -33,6 +33,11 @@ def of_wheel(name, folders):
     return [read(path) for path in sorted(paths)]
 
 
+def of_debian(package):
+    path = pathlib.Path("/usr/share/doc") / package / "copyright"
+    return [read(path)] if path.is_file() else []
+
+
 def parts(package, listed, folders):
     """What is in the image: name, version, licence and texts of each."""
     for crate in sbom.crates(package)[1]:
@@ -43,15 +48,13 @@ def parts(package, listed, folders):
     for source in sbom.sources(listed):
         library = source.rsplit("/", 1)[-1]
         if sbom.is_of_wheel(source) and library.startswith("libgomp"):
-            part = "libgomp (GCC), in torch's wheel", sbom.DEBIAN_LICENSES["libgcc-s1"], []
+            part = "libgomp (GCC), in torch's wheel", sbom.DEBIAN_LICENSES["libgcc-s1"], of_debian("libgcc-s1")
         elif sbom.is_of_wheel(source):
             name = sbom.wheel_of(library)
             part = f"{name} {versions[name]}", sbom.wheel_license(name), of_wheel(name, folders)
         elif source.startswith("/"):
             name, version = sbom.debian(source)
-            path = pathlib.Path("/usr/share/doc") / name / "copyright"
-            text = [read(path)] if path.is_file() else []
-            part = f"{name} {version} (Debian)", sbom.DEBIAN_LICENSES.get(name, "see its text"), text
+            part = f"{name} {version} (Debian)", sbom.DEBIAN_LICENSES.get(name, "see its text"), of_debian(name)
         else:
             continue
         if part[0] not in seen:
