@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn training(status: Value) -> Job {
+    fn training(status: &Value) -> Job {
         let job = json!({
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "flowers", "namespace": "a"},
             "spec": {"data": {"uri": "pvc://data/flowers"}, "output": {"uri": "pvc://models/flowers"}}, "status": status,
@@ -165,7 +165,7 @@ mod tests {
         serde_json::from_value::<TrainingJob>(job).expect("a job").into()
     }
 
-    fn scoring(name: &str, model: Value, status: Value) -> Job {
+    fn scoring(name: &str, model: &Value, status: &Value) -> Job {
         let job = json!({
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "ScoringJob", "metadata": {"name": name, "namespace": "a"},
             "spec": {
@@ -185,19 +185,19 @@ mod tests {
     }
 
     fn jobs() -> Vec<Job> {
-        let flowers = || json!({"trainingJob": "flowers"});
+        let flowers = json!({"trainingJob": "flowers"});
         vec![
-            scoring("later", flowers(), judged(2, 0.75)),
-            scoring("first", json!({"uri": "pvc://models/flowers/"}), judged(1, 0.9)),
-            scoring("other", json!({"trainingJob": "trees"}), judged(1, 0.1)),
-            scoring("runs", flowers(), json!({"phase": "Running"})),
-            training(json!({"phase": "Succeeded"})),
+            scoring("later", &flowers, &judged(2, 0.75)),
+            scoring("first", &json!({"uri": "pvc://models/flowers/"}), &judged(1, 0.9)),
+            scoring("other", &json!({"trainingJob": "trees"}), &judged(1, 0.1)),
+            scoring("runs", &flowers, &json!({"phase": "Running"})),
+            training(&json!({"phase": "Succeeded"})),
         ]
     }
 
     #[test]
     fn the_jobs_that_judged_a_model_are_those_that_name_it_or_its_training() {
-        let model = made(&training(json!({"phase": "Succeeded"}))).expect("a model");
+        let model = made(&training(&json!({"phase": "Succeeded"}))).expect("a model");
         let judges = judges(&model, jobs());
         let names: Vec<&str> = judges.iter().map(|job| job.name.as_str()).collect();
         assert_eq!(names, ["first", "later"]);
@@ -234,7 +234,7 @@ EVALUATED              JOB        IMAGES   FIGURE     VALUE
 
     #[test]
     fn a_training_that_has_no_model_yet_says_so() {
-        let fault = made(&training(json!({"phase": "Running"}))).expect_err("no model");
+        let fault = made(&training(&json!({"phase": "Running"}))).expect_err("no model");
         assert_eq!(fault.to_string(), "tj/flowers has no model yet (Running): it is there once the job has succeeded");
     }
 }
