@@ -76,5 +76,5 @@ async fn a_spec_that_is_changed_between_the_first_pods_and_the_first_status_leav
     yard.namespace.pods().running("a-t2-0").await;
     let status = yard.phase("a", Phase::Running).await;
     assert_eq!((status.attempt, status.failures), (2, 0));
-    assert_eq!(yard.pods().await, BTreeSet::from(["a-t2-0".to_owned()]));
+    yard.patiently(async || yard.pods().await == BTreeSet::from(["a-t2-0".to_owned()])).await;
 }
