@@ -54,6 +54,11 @@ impl Decoder {
         Self { jpeg: decompressor(), max_pixels, cmyk: Vec::new() }
     }
 
+    /// What it keeps from image to image.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.cmyk
+    }
+
     /// The whole image, upright: width, height, and 3 bytes for each pixel.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), ImageFault> {
         let opened = self.open(bytes)?;

@@ -56,6 +56,27 @@ impl Scratch {
             resizer: Resizer::new(),
         }
     }
+
+    /// Gives back each buffer that is larger than `most` bytes: one huge image would otherwise hold its memory for as long as the
+    /// thread lives. Buffers for usual images are kept.
+    pub fn give_back(&mut self, most: usize) {
+        for buffer in [&mut self.file, &mut self.source, &mut self.square, self.decoder.buffer()] {
+            if buffer.capacity() > most {
+                *buffer = Vec::new();
+            }
+        }
+        if self.resizer.size_of_internal_buffers() > most {
+            self.resizer.reset_internal_buffers();
+        }
+    }
+
+    /// Bytes of its largest buffer.
+    #[cfg(test)]
+    pub(crate) fn largest(&mut self) -> usize {
+        let buffers = [&self.file, &self.source, &self.square].map(Vec::capacity);
+        let others = [self.decoder.buffer().capacity(), self.resizer.size_of_internal_buffers()];
+        buffers.into_iter().chain(others).max().unwrap_or_default()
+    }
 }
 
 /// A whole image in memory, as stored.

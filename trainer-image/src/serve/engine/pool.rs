@@ -9,6 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use crate::data::Scratch;
 
+/// Bytes of a buffer that a thread keeps: those of a photograph of 5 million pixels.
+const KEPT: usize = 16 << 20;
+
 type Job = Box<dyn FnOnce(&mut Scratch) + Send>;
 
 /// The threads. Dropping it does what is left and ends them.
@@ -51,6 +54,7 @@ fn work(queue: &Mutex<Receiver<Job>>, max_pixels: u64) {
         if catch_unwind(AssertUnwindSafe(|| job(&mut scratch))).is_err() {
             scratch = Scratch::new(max_pixels);
         }
+        scratch.give_back(KEPT);
     }
 }
 
@@ -69,6 +73,34 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::data::{Preprocessing, View};
+
+    #[test]
+    fn a_thread_gives_back_the_memory_of_a_huge_image() {
+        let file = |side: u32| {
+            let mut bytes = io::Cursor::new(Vec::new());
+            image::RgbImage::new(side, side).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+            bytes.into_inner()
+        };
+        let pool = Pool::start(1, 100_000_000).unwrap();
+        // Bytes of the largest buffer that the next job finds after an image, and of the one that it left.
+        let kept = |file: Vec<u8>| {
+            let view = View::evaluation(Preprocessing::for_size(4));
+            let (reply, after) = oneshot::channel();
+            pool.run(move |scratch| {
+                view.draw(scratch, &file, 0, 0, &mut vec![0; view.preprocessing().image_bytes()]).unwrap();
+                let _ = reply.send(scratch.largest());
+            });
+            let drawn = after.blocking_recv().unwrap();
+            let (reply, next) = oneshot::channel();
+            pool.run(move |scratch| reply.send(scratch.largest()).unwrap());
+            (drawn, next.blocking_recv().unwrap())
+        };
+        let (huge, after) = kept(file(3000));
+        assert!(huge >= 27_000_000 && after <= KEPT, "{huge} {after}");
+        let (usual, after) = kept(file(200));
+        assert!(usual >= 120_000 && after == usual, "{usual} {after}");
+    }
 
     #[test]
     fn a_job_that_panics_takes_nobody_with_it() {
