@@ -30,7 +30,6 @@ fn compile_protocol() {
     tonic_prost_build::configure()
         .build_client(false)
         .bytes(".")
-        .codec_path("crate::serve::grpc::codec::Codec")
         .compile_fds(descriptors)
         .expect("the folder for generated code can be written");
 }

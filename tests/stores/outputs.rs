@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::checkpoint::{Checkpoint, commit, list, newest};
 use trainer::folder::{Folder, Owner, digest};
-use trainer::score::output::{Input, Layout, Output, Request, Row, Writer};
+use trainer::score::output::{Input, Layout, Listing, Output, Request, Row, Writer};
 
 use crate::bench::{Bench, check, has_checkpoint, s3, scoring, training, uri, wait_until};
 use crate::store::{Client, Store};
@@ -209,8 +209,8 @@ pub(crate) fn play_rows(scheme: &str) -> Result<(), Failed> {
     let client = Client::open(scheme, Vec::new())?;
     let folder = PathBuf::from(uri(scheme, "scores"));
     let owner = Owner { uid: "a".into(), name: "ScoringJob default/a".into(), attempt: 1 };
-    let inputs: Vec<Input> =
-        (0..INPUTS).map(|index| Input { path: format!("{index}.png").into(), label: None }).collect();
+    let input = |index| Input { path: format!("{index}.png").into(), label: None, stranger: None };
+    let listing = Listing { inputs: (0..INPUTS).map(input).collect(), ..Listing::default() };
     let request = Request {
         folder: &folder,
         job: &owner,
@@ -218,7 +218,7 @@ pub(crate) fn play_rows(scheme: &str) -> Result<(), Failed> {
         classes: &["left".into(), "right".into()],
         layout: Layout { all_classes: false, top_k: 0 },
         model_digest: "sha256:0",
-        inputs: &inputs,
+        listing: Some(&listing),
         shard: 0,
         shards: 1,
     };

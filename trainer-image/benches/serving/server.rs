@@ -89,10 +89,10 @@ impl Server {
     pub(crate) fn seconds_of_a_batch(&self, images: usize) -> Result<f64, Box<dyn Error>> {
         let text = ureq::get(format!("http://{}/metrics", self.address)).call()?.body_mut().read_to_string()?;
         let value = |name: &str| -> Result<f64, Box<dyn Error>> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such figure")?;
-            Ok(line.trim().parse()?)
+            let line = text.lines().find(|line| line.starts_with(name)).ok_or("no such figure")?;
+            Ok(line.rsplit(' ').next().ok_or("no value")?.parse()?)
         };
-        let seconds = value("trainyard_serving_inference_seconds_sum ")?;
+        let seconds = value("trainyard_serving_inference_seconds_sum{")?;
         Ok(seconds / value("trainyard_serving_batch_images_sum ")? * images as f64)
     }
 }

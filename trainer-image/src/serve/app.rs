@@ -13,7 +13,7 @@ use super::error::ServeError;
 use super::grpc;
 use super::metrics::Metrics;
 use super::models::{Served, Version};
-use super::protocol::Config;
+use super::protocol::{Config, Most};
 use super::room::Room;
 use super::settings::Settings;
 use super::token::Token;
@@ -153,6 +153,16 @@ impl App {
         }
     }
 
+    /// The name of a model as far as there is one of that name, so that strangers make no labels of metrics.
+    pub(super) fn known(&self, model: &str) -> &str {
+        self.models.iter().find(|served| served.name == model).map_or("", |served| &served.name)
+    }
+
+    /// How much a request may hold that asks a version.
+    pub(super) fn most(&self, version: &Version) -> Most {
+        Most { images: self.settings.batching.max_queue as usize, size: version.size() }
+    }
+
     /// How a model is served.
     pub(super) fn config<'a>(&'a self, served: &'a Served, version: &Version) -> Config<'a> {
         Config {
@@ -209,9 +219,10 @@ mod tests {
 
     use super::*;
     use crate::data::{Preprocessing, View};
-    use crate::serve::engine::{Admission, ONE_BY_ONE, Picture};
+    use crate::serve::engine::{Admission, ONE_BY_ONE, Picture, Taken};
     use crate::serve::rest;
     use crate::serve::settings::tests::read;
+    use crate::serve::statistics::Statistics;
 
     #[test]
     fn a_batch_may_take_several_times_as_long_as_a_request() {
@@ -238,7 +249,8 @@ mod tests {
         let app = Arc::new(App::new(settings, None, chosen, engine, Arc::default()));
         let (go_on, wait) = mpsc::channel::<()>();
         let view = Arc::new(View::evaluation(Preprocessing::for_size(4)));
-        let lane = app.engine.lane(view, Admission::new(1), ONE_BY_ONE, move |asked: Vec<(_, ())>| {
+        let taken = Taken { view, admission: Admission::new(1), statistics: Arc::new(Statistics::new("a")) };
+        let lane = app.engine.lane(taken, ONE_BY_ONE, move |asked: Vec<(_, ())>| {
             wait.recv().unwrap();
             Ok(asked)
         });

@@ -58,17 +58,12 @@ pub(super) async fn read<B: HttpBody<Data = Bytes> + Unpin>(
     bounds: Bounds,
     share: &mut Share,
 ) -> Result<Bytes, ServeError> {
-    let Bounds { bytes: most, silence, deadline } = bounds;
+    let most = bounds.bytes;
     let mut coding = Coding::of(headers)?;
-    let mut read = Reading { bytes: BytesMut::new(), share, deadline, most };
+    let mut read = Reading::new(bounds, share);
     let mut sent = 0_usize;
     let mut is_too_large = declared(headers).is_some_and(|declared| declared > most);
-    loop {
-        let frame = timeout_at(deadline.at, timeout(silence, body.frame())).await;
-        let frame = frame.map_err(|_| ServeError::Slow(deadline.seconds))?;
-        let Some(frame) = frame.map_err(|_| ServeError::Silent(silence.as_secs()))? else { break };
-        let frame = frame.map_err(|_| ServeError::Request("the body broke off".to_owned()))?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = data(&mut body, bounds).await? {
         sent = sent.saturating_add(data.len());
         for piece in coding.pieces(&data) {
             is_too_large = is_too_large || !read.add(&coding.decode(piece)?).await?;
@@ -83,13 +78,37 @@ pub(super) async fn read<B: HttpBody<Data = Bytes> + Unpin>(
         }
     }
     if is_too_large || !read.add(&coding.finish()?).await? {
-        return Err(ServeError::TooLarge(format!("the body has more than the {most} bytes allowed")));
+        return Err(read.too_large());
     }
-    Ok(read.bytes.freeze())
+    Ok(read.all())
+}
+
+/// What comes next of a body; none at its end.
+///
+/// # Errors
+/// It is too slow or silent, or its client left.
+pub(super) async fn data<B: HttpBody<Data = Bytes> + Unpin>(
+    body: &mut B,
+    bounds: Bounds,
+) -> Result<Option<Bytes>, ServeError> {
+    let Bounds { silence, deadline, .. } = bounds;
+    loop {
+        let frame = timeout_at(deadline.at, timeout(silence, body.frame())).await;
+        let frame = frame.map_err(|_| ServeError::Slow(deadline.seconds))?;
+        let Some(frame) = frame.map_err(|_| ServeError::Silent(silence.as_secs()))? else { return Ok(None) };
+        if let Ok(data) = frame.map_err(|_| broke_off())?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+/// What is said of a body whose client left.
+pub(super) fn broke_off() -> ServeError {
+    ServeError::Request("the body broke off".to_owned())
 }
 
 /// What has been read of a body. Memory is taken as bytes come, not as they are announced.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     bytes: BytesMut,
     share: &'a mut Share,
     deadline: Deadline,
@@ -97,8 +116,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    pub(super) fn new(bounds: Bounds, share: &mut Share) -> Reading<'_> {
+        Reading { bytes: BytesMut::new(), share, deadline: bounds.deadline, most: bounds.bytes }
+    }
+
     /// Adds bytes, unless they are too many: whether they are not.
-    async fn add(&mut self, more: &[u8]) -> Result<bool, ServeError> {
+    pub(super) async fn add(&mut self, more: &[u8]) -> Result<bool, ServeError> {
         let length = self.bytes.len() + more.len();
         if length > self.most {
             return Ok(false);
@@ -107,6 +130,16 @@ impl Reading<'_> {
         grown.map_err(|_| full(self.deadline.seconds))?;
         self.bytes.extend_from_slice(more);
         Ok(true)
+    }
+
+    /// What is said of too many bytes.
+    pub(super) fn too_large(&self) -> ServeError {
+        ServeError::TooLarge(format!("the body has more than the {} bytes allowed", self.most))
+    }
+
+    /// What was read.
+    pub(super) fn all(self) -> Bytes {
+        self.bytes.freeze()
     }
 }
 
@@ -172,7 +205,7 @@ mod tests {
             ("deflate", gzip(b"abc")),
         ] {
             let error = sent(encoding, body).unwrap_err();
-            assert!(error.starts_with(&format!("the body is not {encoding}, as its Content-Encoding says")), "{error}");
+            assert!(error.starts_with(&format!("the body is not {encoding}, as its headers say")), "{error}");
         }
     }
 

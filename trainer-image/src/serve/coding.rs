@@ -28,15 +28,20 @@ impl Coding {
     pub(super) fn of(headers: &HeaderMap) -> Result<Coding, ServeError> {
         let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
         let (Some(value), more) = (values.next(), values.next()) else { return Ok(Coding::Identity) };
-        match value.as_bytes().to_ascii_lowercase().as_slice() {
-            b"identity" if more.is_none() => Ok(Coding::Identity),
-            b"gzip" | b"x-gzip" if more.is_none() => Ok(Coding::Gzip(Box::new(GzDecoder::new(Vec::new())))),
-            b"deflate" if more.is_none() => Ok(Coding::Deflate(Box::new(ZlibDecoder::new(Vec::new())))),
-            _ => {
-                let text =
-                    format!("Content-Encoding {value:?} is not read: send the body as it is, or as gzip or deflate");
-                Err(ServeError::MediaType(text))
-            }
+        let coding = Coding::named(&value.as_bytes().to_ascii_lowercase()).filter(|_| more.is_none());
+        coding.ok_or_else(|| {
+            let text = format!("Content-Encoding {value:?} is not read: send the body as it is, or as gzip or deflate");
+            ServeError::MediaType(text)
+        })
+    }
+
+    /// By a name that headers have for it, in small letters.
+    pub(super) fn named(name: &[u8]) -> Option<Coding> {
+        match name {
+            b"identity" => Some(Coding::Identity),
+            b"gzip" | b"x-gzip" => Some(Coding::Gzip(Box::new(GzDecoder::new(Vec::new())))),
+            b"deflate" => Some(Coding::Deflate(Box::new(ZlibDecoder::new(Vec::new())))),
+            _ => None,
         }
     }
 
@@ -73,6 +78,6 @@ impl Coding {
 
     fn corrupt(&self, error: &io::Error) -> ServeError {
         let name = if matches!(self, Coding::Gzip(_)) { "gzip" } else { "deflate" };
-        ServeError::Request(format!("the body is not {name}, as its Content-Encoding says: {error}"))
+        ServeError::Request(format!("the body is not {name}, as its headers say: {error}"))
     }
 }

@@ -80,6 +80,12 @@ impl ServeError {
         }
     }
 
+    /// What is said of a request with more images than `most`, which may wait.
+    pub(super) fn too_many(most: usize) -> ServeError {
+        let text = format!("there are more images in the request than the {most} that may wait: send them in parts");
+        ServeError::TooLarge(text)
+    }
+
     /// The error of an image.
     pub(super) fn image(index: usize, fault: ImageFault) -> ServeError {
         match fault {

@@ -1,7 +1,8 @@
-//! Figures of the server for Prometheus, few and with few labels, and the two that an autoscaler looks at.
+//! Figures of the server for Prometheus, few and with few labels, and the two that an autoscaler looks at. A model in a label is one
+//! that the server was told to serve: what clients call it makes no series.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::contract::metrics as names;
@@ -18,15 +19,63 @@ pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0
 /// What an autoscaler sees is over the last half to whole of this.
 const WINDOW: Duration = Duration::from_secs(30);
 
+/// The status of a request whose client left before its answer, as other servers count them.
+const LEFT: u16 = 499;
+
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Ended {
+struct Ended {
     /// `rest` or `grpc`.
-    pub(super) protocol: &'static str,
+    protocol: &'static str,
     /// `infer` or `explain`.
-    pub(super) method: &'static str,
+    method: &'static str,
+    /// The model; empty if there is none of the name that was asked for, or none was read.
+    model: String,
     /// Status of HTTP, also for gRPC's errors of the same meaning.
-    pub(super) code: u16,
+    code: u16,
+}
+
+/// A request from its coming to its end. If it is dropped before, its client has left.
+#[must_use = "a request that is dropped counts as one whose client left"]
+#[derive(Debug)]
+pub(super) struct Coming {
+    metrics: Arc<Metrics>,
+    ended: Ended,
+    is_counted: bool,
+}
+
+impl Coming {
+    /// It was answered, with this status.
+    pub(super) fn ended(mut self, code: u16) {
+        self.ended.code = code;
+    }
+
+    /// It is counted by somebody else from now on.
+    pub(super) fn goes_on(mut self) {
+        self.is_counted = true;
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if !self.is_counted {
+            self.metrics.ended(&self.ended);
+        }
+    }
+}
+
+/// The label of what differs by model.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model: Arc<str>,
+}
+
+/// Times for each model.
+type Times = Family<Model, Histogram, fn() -> Histogram>;
+
+/// From 0.1 ms to 26 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(1e-4, 4.0, 10))
 }
 
 /// The figures.
@@ -34,9 +83,9 @@ pub(super) struct Ended {
 pub(super) struct Metrics {
     requests: Family<Ended, Counter>,
     images: Counter,
-    queue: Histogram,
+    queue: Times,
     preprocess: Histogram,
-    inference: Histogram,
+    inference: Times,
     batch: Histogram,
     swaps: Counter,
     failed_swaps: Counter,
@@ -45,14 +94,12 @@ pub(super) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        // From 0.1 ms to 26 s.
-        let seconds = || Histogram::new(exponential_buckets(1e-4, 4.0, 10));
         Metrics {
             requests: Family::default(),
             images: Counter::default(),
-            queue: seconds(),
+            queue: Family::new_with_constructor(seconds),
             preprocess: seconds(),
-            inference: seconds(),
+            inference: Family::new_with_constructor(seconds),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             swaps: Counter::default(),
             failed_swaps: Counter::default(),
@@ -62,15 +109,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A request has ended.
-    pub(super) fn ended(&self, ended: &Ended) {
+    /// Counts a request from now on. `model` is the name of one that there is, or empty.
+    pub(super) fn coming(self: &Arc<Metrics>, protocol: &'static str, method: &'static str, model: &str) -> Coming {
+        let ended = Ended { protocol, method, model: model.to_owned(), code: LEFT };
+        Coming { metrics: Arc::clone(self), ended, is_counted: false }
+    }
+
+    fn ended(&self, ended: &Ended) {
         self.requests.get_or_create(ended).inc();
         self.recent().add(Instant::now(), |sums| sums.requests += 1);
     }
 
     /// An image has waited for its batch.
-    pub(super) fn waited(&self, time: Duration) {
-        self.queue.observe(time.as_secs_f64());
+    pub(super) fn waited(&self, model: &Arc<str>, time: Duration) {
+        self.queue.get_or_create(&Model { model: Arc::clone(model) }).observe(time.as_secs_f64());
         self.recent().add(Instant::now(), |sums| {
             sums.waits += 1;
             sums.waited += time;
@@ -83,10 +135,10 @@ impl Metrics {
     }
 
     /// A batch went through the network.
-    pub(super) fn computed(&self, images: usize, time: Duration) {
+    pub(super) fn computed(&self, model: &Arc<str>, images: usize, time: Duration) {
         self.images.inc_by(images as u64);
         self.batch.observe(images as f64);
-        self.inference.observe(time.as_secs_f64());
+        self.inference.get_or_create(&Model { model: Arc::clone(model) }).observe(time.as_secs_f64());
     }
 
     /// A model was replaced by a newer version.
@@ -114,12 +166,13 @@ impl Metrics {
         serving.register("failed_model_swaps", help, self.failed_swaps.clone());
         let times = [
             ("queue", "Time that an image waits for its batch", &self.queue),
-            ("preprocess", "Time to decode an image and bring it to the network's size", &self.preprocess),
             ("inference", "Time of a batch in the network", &self.inference),
         ];
-        for (name, help, histogram) in times {
-            serving.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        for (name, help, histograms) in times {
+            serving.register_with_unit(name, help, Unit::Seconds, histograms.clone());
         }
+        let help = "Time to decode an image and bring it to the network's size";
+        serving.register_with_unit("preprocess", help, Unit::Seconds, self.preprocess.clone());
         serving.register("batch_images", "Images of a batch", self.batch.clone());
         let now = self.recent().figures(Instant::now());
         registry.register_collector(Box::new(Gauges([
@@ -227,15 +280,21 @@ mod tests {
 
     #[test]
     fn a_scrape_has_the_names_that_an_autoscaler_asks_for() {
-        let metrics = Metrics::default();
-        metrics.ended(&Ended { protocol: "rest", method: "infer", code: 200 });
-        metrics.waited(Duration::from_millis(3));
-        metrics.computed(4, Duration::from_millis(50));
+        let metrics = Arc::new(Metrics::default());
+        metrics.coming("rest", "infer", "a").ended(200);
+        drop(metrics.coming("rest", "infer", "a"));
+        metrics.coming("grpc", "infer", "").goes_on();
+        let model = Arc::from("a");
+        metrics.waited(&model, Duration::from_millis(3));
+        metrics.computed(&model, 4, Duration::from_millis(50));
         let text = metrics.encode(2).unwrap();
         for line in [
-            "trainyard_serving_requests_total{protocol=\"rest\",method=\"infer\",code=\"200\"} 1",
+            "trainyard_serving_requests_total{protocol=\"rest\",method=\"infer\",model=\"a\",code=\"200\"} 1",
+            // One whose client left.
+            "trainyard_serving_requests_total{protocol=\"rest\",method=\"infer\",model=\"a\",code=\"499\"} 1",
             "trainyard_serving_images_total 4",
-            "trainyard_serving_queue_seconds_count 1",
+            "trainyard_serving_queue_seconds_count{model=\"a\"} 1",
+            "trainyard_serving_inference_seconds_count{model=\"a\"} 1",
             "trainyard_serving_batch_images_sum 4.0",
             "trainyard_queue_milliseconds 3.0",
             "trainyard_serving_waiting_images 2.0",
@@ -243,5 +302,6 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(!text.contains("grpc"), "what somebody else counts is not counted twice: {text}");
     }
 }

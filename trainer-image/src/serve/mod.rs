@@ -10,6 +10,7 @@
 //! GPU if there is one that works ([`device`]). When it is told to stop it answers what it has taken in, and ends with 0.
 
 mod app;
+mod aside;
 mod body;
 mod coding;
 mod connections;
@@ -116,7 +117,8 @@ async fn serve(app: &Arc<App>, breaks: &mut mpsc::UnboundedReceiver<Fault>) -> R
         tokio::spawn(connections::serve(incoming, router, protocol, Patience { silence, end }))
     };
     let mut rest = answer(rest, rest::router(app), Protocol::Http1);
-    let mut grpc = answer(grpc, grpc::router(app, &health), Protocol::Http2 { ages: connections::AGES });
+    let mut grpc =
+        answer(grpc, grpc::router(app, &health, stopped.clone()), Protocol::Http2 { ages: connections::AGES });
 
     let loader = Arc::clone(app);
     let loading = tokio::task::spawn_blocking(move || loader.load());

@@ -2,16 +2,16 @@
 //! all new requests; what the old one has taken in, it still answers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crds::contract::Cause;
 use crds::model_endpoint::Batching;
 
 use super::device::Chosen;
-use super::engine::{Admission, Answer, Engine, Explained, Gathering, Lane, Network, ONE_BY_ONE, Picture, Row};
+use super::engine::{Admission, Answer, Engine, Explained, Gathering, Lane, Network, ONE_BY_ONE, Picture, Row, Taken};
 use super::error::ServeError;
 use super::settings::{Settings, Source};
-use super::statistics::Figures;
+use super::statistics::{Figures, Statistics};
 use crate::data::View;
 use crate::fault::Fault;
 use crate::inference::decide;
@@ -44,6 +44,7 @@ pub(super) struct Version {
     answers: Arc<Lane<(), Answer>>,
     /// Each image with the class that is to be shown, or the one that is decided for.
     explanations: Option<Arc<Lane<Option<usize>, Explained>>>,
+    statistics: Arc<Statistics>,
 }
 
 /// What a model says of an image.
@@ -105,7 +106,14 @@ impl Served {
         // One thread computes both: neither waits for the other's lock.
         let network = Arc::new(Mutex::new(network));
         let shared = Arc::clone(&network);
-        let answers = engine.lane(Arc::clone(&view), self.admission.clone(), Gathering { most, delay }, move |asked| {
+        // Heat maps are answers as well: both are counted together.
+        let statistics = Arc::new(Statistics::new(&self.name));
+        let taken = || Taken {
+            view: Arc::clone(&view),
+            admission: self.admission.clone(),
+            statistics: Arc::clone(&statistics),
+        };
+        let answers = engine.lane(taken(), Gathering { most, delay }, move |asked| {
             let rows: Vec<Row> = asked.into_iter().map(|(row, ())| row).collect();
             lock(&shared).answer(&rows)
         });
@@ -116,7 +124,7 @@ impl Served {
                 let explain = |(row, class)| network.explain(&row, class, |row| decide(row, threshold));
                 asked.into_iter().map(explain).collect()
             };
-            Arc::new(engine.lane(view, self.admission.clone(), ONE_BY_ONE, explain))
+            Arc::new(engine.lane(taken(), ONE_BY_ONE, explain))
         });
         let digits = saved.digest.trim_start_matches("sha256:");
         Ok(Arc::new(Version {
@@ -126,6 +134,7 @@ impl Served {
             chosen: chosen.clone(),
             answers: Arc::new(answers),
             explanations,
+            statistics,
         }))
     }
 
@@ -158,10 +167,9 @@ impl Served {
 impl Version {
     /// Judges images, in their order. Dropping the future takes back what has not begun.
     pub(super) async fn judge(&self, engine: &Engine, pictures: Vec<Picture>) -> Result<Vec<Judged>, ServeError> {
-        let start = Instant::now();
-        let answers = engine.compute(&self.answers, pictures, ()).await;
-        self.answers.statistics().ended(answers.is_ok(), start.elapsed());
-        let answers = answers?;
+        let asked = self.statistics.asked();
+        let answers = engine.compute(&self.answers, pictures, ()).await?;
+        asked.answered();
         let threshold = self.card.threshold.map(|threshold| threshold as f32);
         let judged = answers.into_iter().enumerate().map(|(index, answer)| {
             check_finite(index, &answer)?;
@@ -184,7 +192,9 @@ impl Version {
             ServeError::NotFound(text.to_owned())
         })?;
         let class = class.map(|class| self.class_of(class)).transpose()?;
+        let asked = self.statistics.asked();
         let mut explained = engine.compute(explanations, vec![picture], class).await?;
+        asked.answered();
         let explained = explained.swap_remove(0);
         check_finite(0, &explained.answer)?;
         Ok(explained)
@@ -198,9 +208,9 @@ impl Version {
         })
     }
 
-    /// What it has done so far; heat maps are not counted.
+    /// What it has done so far.
     pub(super) fn figures(&self) -> Figures {
-        self.answers.statistics().figures()
+        self.statistics.figures()
     }
 
     /// Name of a class.

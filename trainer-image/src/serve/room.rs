@@ -36,6 +36,12 @@ impl Room {
         Room { bytes, last: Arc::new(Semaphore::new(1)), largest }
     }
 
+    /// Bytes that are free.
+    #[cfg(test)]
+    pub(super) fn available(&self) -> usize {
+        self.bytes.available_permits()
+    }
+
     /// A part that has nothing yet.
     pub(super) fn share(&self) -> Share {
         Share { room: self.clone(), held: None, last: None }

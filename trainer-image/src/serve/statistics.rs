@@ -2,15 +2,39 @@
 //! counts by requests is counted by images where the two differ: a mean is then what an image takes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The figures of a version, which all its threads add to.
-#[derive(Debug, Default)]
-pub(super) struct Statistics(Mutex<Figures>);
+#[derive(Debug)]
+pub(super) struct Statistics {
+    /// The name of the model.
+    pub(super) model: Arc<str>,
+    figures: Mutex<Figures>,
+}
+
+/// A request that is being answered. What is dropped without an answer, also because its client left, was not answered.
+pub(super) struct Asked<'a> {
+    statistics: &'a Statistics,
+    start: Instant,
+    is_answered: bool,
+}
+
+impl Asked<'_> {
+    /// There is an answer.
+    pub(super) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.statistics.ended(self.is_answered, self.start.elapsed());
+    }
+}
 
 /// The figures at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,12 +68,21 @@ impl Spent {
 }
 
 impl Statistics {
-    fn change(&self, change: impl FnOnce(&mut Figures)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    /// None yet, of this model.
+    pub(super) fn new(model: &str) -> Statistics {
+        Statistics { model: model.into(), figures: Mutex::default() }
     }
 
-    /// A request has ended.
-    pub(super) fn ended(&self, is_answered: bool, time: Duration) {
+    fn change(&self, change: impl FnOnce(&mut Figures)) {
+        change(&mut self.figures.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A request has come.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { statistics: self, start: Instant::now(), is_answered: false }
+    }
+
+    fn ended(&self, is_answered: bool, time: Duration) {
         self.change(|figures| {
             let spent = if is_answered { &mut figures.success } else { &mut figures.fail };
             spent.add(time);
@@ -77,7 +110,7 @@ impl Statistics {
 
     /// As they are now.
     pub(super) fn figures(&self) -> Figures {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -123,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_was_done_is_added_up() {
-        let statistics = Statistics::default();
+        let statistics = Statistics::new("a");
         let ns = Duration::from_nanos;
         statistics.ended(true, ns(90));
         statistics.ended(false, ns(7));
@@ -145,5 +178,14 @@ mod tests {
             "batch_stats": [batch(1, spent(1, 10)), batch(2, spent(2, 34))],
         });
         assert_eq!(figures.to_json("a", "b"), expected);
+    }
+
+    #[test]
+    fn whoever_leaves_was_not_answered() {
+        let statistics = Statistics::new("a");
+        statistics.asked().answered();
+        drop(statistics.asked());
+        let figures = statistics.figures();
+        assert_eq!((figures.success.count, figures.fail.count), (1, 1));
     }
 }

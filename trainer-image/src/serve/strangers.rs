@@ -10,7 +10,7 @@ use serde_json::json;
 use super::engine::Picture;
 use super::error::ServeError;
 use super::grpc::strangers::{asked, message};
-use super::protocol::{self, Content, Request, Tensor, Wanted};
+use super::protocol::{self, Content, Most, Request, Tensor, Wanted};
 use super::settings::Settings;
 use crate::serve::Options;
 use crate::strangers::Seed;
@@ -19,6 +19,8 @@ use crate::strangers::Seed;
 const SIDE: usize = 2;
 /// Values of one.
 const VALUES: usize = 3 * SIDE * SIDE;
+/// As many images as an endpoint lets wait that says nothing else.
+const MOST: Most = Most { images: 256, size: SIDE };
 
 /// A request over REST: a line with the length of the JSON object, or an empty one where there is no such header, and the body.
 pub(crate) fn rest(bytes: &[u8]) -> bool {
@@ -27,11 +29,11 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
     let body = Bytes::copy_from_slice(bytes.get(line + 1..).unwrap_or_default());
     let asked = protocol::split(&body, header).and_then(|(json, binary)| {
         assert_eq!(json.len() + binary.len(), body.len());
-        protocol::read(&json, binary)
+        protocol::read(&json, binary, MOST)
     });
     match asked {
         Ok(request) => {
-            same_over_grpc(&request);
+            allocation_counter::opt_out(|| same_over_grpc(&request));
             pictures(request.inputs, body.len())
         }
         Err(error) => refused(&error),
@@ -40,9 +42,9 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
 
 /// A message over gRPC.
 pub(crate) fn grpc(bytes: &[u8]) -> bool {
-    match asked(bytes) {
+    match asked(bytes, MOST) {
         Ok(request) => {
-            same_over_grpc(&request);
+            allocation_counter::opt_out(|| same_over_grpc(&request));
             pictures(request.inputs, bytes.len())
         }
         Err(Some(error)) => refused(&error),
@@ -64,7 +66,7 @@ fn same_over_grpc(request: &Request) {
         (request.id.clone().unwrap_or_default(), inputs.collect::<Vec<_>>(), outputs.collect::<Vec<_>>())
     };
     for is_raw in [true, false] {
-        let again = asked(&message(request, is_raw));
+        let again = asked(&message(request, is_raw), MOST);
         let again = again.unwrap_or_else(|error| panic!("what was read is not read again: {error:?}"));
         assert_eq!(plain(&again), plain(request));
     }
@@ -98,7 +100,8 @@ fn pictures(inputs: Vec<Tensor>, size: usize) -> bool {
 
 /// That the error is the client's.
 fn refused(error: &ServeError) -> bool {
-    assert!(matches!(error, ServeError::Request(text) if !text.is_empty()), "{error:?}");
+    let is_told = matches!(error, ServeError::Request(text) | ServeError::TooLarge(text) if !text.is_empty());
+    assert!(is_told, "{error:?}");
     false
 }
 
@@ -160,6 +163,48 @@ pub(crate) fn rest_seeds() -> Vec<Seed> {
         Seed::new("images", plain(json!({"inputs": [image]}))),
         Seed::new("binary numbers", sized("input", "FP32", &[1, 3, 2, 2], &Content::Floats(values).raw())),
         Seed::new("binary images", sized("image", "BYTES", &[2], b"\x02\0\0\0ab\0\0\0\0")),
+    ]
+}
+
+/// Requests whose parts take far more than they are sent as, for each of these targets, with about `size` bytes.
+#[cfg(test)]
+pub(crate) fn swollen(size: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let json = |head: &str, part: &str, tail: &str| {
+        ("rest", format!("\n{head}{}{tail}", part.repeat(size / part.len())).into_bytes())
+    };
+    let tensor = r#"{"inputs":[{"name":"image","datatype":"BYTES","shape":["#;
+    let data = format!(r#"{tensor}1],"data":["#);
+    let outputs = format!(r#"{data}""]}}],"outputs":["#);
+    let binary = |part: &[u8]| {
+        let head = format!(r#"{tensor}1],"parameters":{{"binary_data_size":{size}}}}}]}}"#);
+        ("rest", [format!("{}\n{head}", head.len()).as_bytes(), &part.repeat(size / part.len())].concat())
+    };
+    // A field of so many bytes, whose length takes four.
+    let field = |tag: u8, content: &[u8]| {
+        let length =
+            [0, 7, 14, 21].map(|shift| (content.len() >> shift) as u8 & 0x7f | if shift < 21 { 0x80 } else { 0 });
+        [&[tag][..], &length, content].concat()
+    };
+    let input = |content: &[u8]| ("grpc", field(0x2a, content));
+    let contents = |tag: u8, content: &[u8]| input(&field(0x2a, &field(tag, content)));
+    let (zeros, empty) = (vec![0; size], |tag: u8| [tag, 0].repeat(size / 2));
+    vec![
+        json(&data, r#""","#, r#"""]}]}"#),
+        json(&data, "1,", "1]}]}"),
+        json(&data, r#""YQ","#, r#"""]}]}"#),
+        json(tensor, "1,", r#"1],"data":[""]}]}"#),
+        json(r#"{"inputs":["#, r#"{"name":"","datatype":"","shape":[]},"#, "{}]}"),
+        json(&outputs, r#"{"name":""},"#, "{}]}"),
+        binary(&[0; 4]),
+        ("grpc", empty(0x2a)),
+        ("grpc", empty(0x32)),
+        ("grpc", empty(0x3a)),
+        input(&empty(0x22)),
+        input(&field(0x1a, &zeros)),
+        input(&field(0x2a, &empty(0x42))),
+        contents(0x0a, &zeros),
+        contents(0x1a, &zeros),
+        contents(0x32, &zeros),
     ]
 }
 

@@ -53,8 +53,8 @@ const MIB: u64 = 1 << 20;
 pub const TARGETS: [Target; 12] = [
     // The library for TIFF reserves up to 256 MiB for a tag before it can be told of a limit; it fills no more than the file has.
     Target { name: "image", read: image::read, made: image::seeds, memory: Memory(264 * MIB, 64) },
-    Target { name: "rest", read: serve::rest, made: serve::rest_seeds, memory: Memory(MIB, 100) },
-    Target { name: "grpc", read: serve::grpc, made: serve::grpc_seeds, memory: Memory(MIB, 100) },
+    Target { name: "rest", read: serve::rest, made: serve::rest_seeds, memory: Memory(128 << 10, 8) },
+    Target { name: "grpc", read: serve::grpc, made: serve::grpc_seeds, memory: Memory(256 << 10, 8) },
     Target {
         name: "safetensors",
         read: weights::safetensors,

@@ -81,3 +81,12 @@ fn what_is_made_here_is_read_and_not_refused() {
         }
     }
 }
+
+#[test]
+fn what_is_sent_small_does_not_become_large() {
+    for size in [1 << 14, 1 << 20] {
+        for (index, (name, bytes)) in crate::serve::strangers::swollen(size).iter().enumerate() {
+            check(Target::named(name), &format!("request {index} of {size} bytes"), bytes);
+        }
+    }
+}

@@ -53,7 +53,10 @@ fn more_bytes_pixels_or_images_than_allowed_are_refused() {
     assert_eq!(refused, (413, "50 x 41 pixels are more than the 2000 allowed".to_owned()));
     let small = encoded(&image::RgbImage::new(1, 1), ImageFormat::Png);
     let refused = post(server.rest, INFER, &request_of(&vec![small; 4])).refusal();
-    let sentence = "4 images in a request are more than the 3 that may wait: send them in parts";
+    let nobody = post(server.rest, "/v2/models/nobody/infer", &request_of(&[])).status;
+    let unknown = r#"trainyard_serving_requests_total{protocol="rest",method="infer",model="",code="404"}"#;
+    assert_eq!((nobody, server.metric(unknown)), (404, 1.0));
+    let sentence = "there are more images in the request than the 3 that may wait: send them in parts";
     assert_eq!(refused, (413, sentence.to_owned()));
 }
 
@@ -74,6 +77,12 @@ fn what_comes_beyond_the_queue_is_refused_and_what_those_who_left_asked_is_not_c
     wait_until("empty queue", || server.metric("trainyard_serving_waiting_images") == 0.0);
     let computed = server.metric("trainyard_serving_images_total");
     assert!(computed < 1500.0, "{computed} images were computed for nobody");
+    let left = r#"trainyard_serving_requests_total{protocol="rest",method="infer",model="first",code="499"}"#;
+    assert_eq!(server.metric(left), 1.0);
+    let stats = get(server.rest, "/v2/models/first/stats").json();
+    // Who left, and those who were refused.
+    let failed = stats["model_stats"][0]["inference_stats"]["fail"]["count"].as_u64().unwrap();
+    assert_eq!(failed, 3, "{stats}");
     assert_eq!(post_image(server.rest, INFER, "image/png", &png(true, 1)).status, 200);
 }
 

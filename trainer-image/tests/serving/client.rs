@@ -70,6 +70,12 @@ impl Pending {
         Answer { status, headers, body }
     }
 
+    /// Sends more of the body.
+    pub(crate) fn more(mut self, body: &[u8]) -> Pending {
+        self.0.write_all(body).unwrap();
+        self
+    }
+
     /// Goes without waiting.
     pub(crate) fn leave(self) {
         drop(self.0);

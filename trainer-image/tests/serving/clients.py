@@ -3,6 +3,7 @@
 clients.py REST GRPC MODEL IMAGE LEFT RIGHT, where the image is of the class RIGHT.
 """
 
+import queue
 import sys
 
 import grpc as plain_grpc
@@ -37,6 +38,7 @@ def metadata(client):
 
 def ask(library, client, binary):
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(MODEL)
+    assert client.is_model_ready("nobody") is False and client.is_model_ready(MODEL, "none") is False
     about = client.get_server_metadata()
     assert (about["name"] if isinstance(about, dict) else about.name) == "trainyard"
     name, (version,), tensors = metadata(client)
@@ -88,13 +90,40 @@ def extensions(library, client):
     return config["name"], int(config["max_batch_size"]), shown, listed["version"]
 
 
-def compressed(files):
+def compressed():
+    """Requests that come compressed, over both protocols, mean what they mean plain."""
+    answers = []
     with tritonclient.http.InferenceServerClient(REST) as client:
-        answers = [
-            client.infer(MODEL, [files], request_compression_algorithm=coding).as_numpy("logits")
-            for coding in (None, "gzip", "deflate")
-        ]
+        files = inputs(tritonclient.http, True)[0]
+        for coding in (None, "gzip", "deflate"):
+            answers.append(client.infer(MODEL, [files], request_compression_algorithm=coding))
+    with tritonclient.grpc.InferenceServerClient(GRPC) as client:
+        files = inputs(tritonclient.grpc, True)[0]
+        for coding in (None, "gzip", "deflate"):
+            answers.append(client.infer(MODEL, [files], compression_algorithm=coding))
+    answers = [answer.as_numpy("logits") for answer in answers]
     assert all((answer == answers[0]).all() for answer in answers)
+
+
+def streamed():
+    """One stream: requests are answered in their order, and one that is refused does not end it."""
+    for coding in (None, "gzip"):
+        answers = queue.Queue()
+        with tritonclient.grpc.InferenceServerClient(GRPC) as client:
+            files, _ = inputs(tritonclient.grpc, True)
+            single = client.infer(MODEL, [files]).as_numpy("logits")
+            client.start_stream(lambda result, error: answers.put((result, error)), compression_algorithm=coding)
+            for number, (model, tensors) in enumerate([(MODEL, [files]), ("nobody", [files]), (MODEL, []), (MODEL, [files])]):
+                client.async_stream_infer(model, tensors, request_id=str(number))
+            client.stop_stream()
+        told = [answers.get_nowait() for _ in range(4)]
+        assert answers.empty()
+        for number in (0, 3):
+            result, error = told[number]
+            assert error is None and result.get_response().id == str(number), error
+            assert (result.as_numpy("logits") == single).all()
+            assert result.get_response().parameters["triton_final_response"].bool_param
+        assert 'there is no model "nobody"' in told[1][1].message() and "give one" in told[2][1].message(), told
 
 
 def healthy():
@@ -115,7 +144,8 @@ def main():
         answers.append(ask(tritonclient.grpc, client, True))
         told.append(extensions(tritonclient.grpc, client))
     assert told[0] == told[1] == told[2], told
-    compressed(inputs(tritonclient.http, True)[0])
+    compressed()
+    streamed()
     for logits, probabilities in answers[1:]:
         assert (logits == answers[0][0]).all() and (probabilities == answers[0][1]).all()
     assert healthy()

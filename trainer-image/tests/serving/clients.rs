@@ -1,7 +1,10 @@
 //! The public clients of the protocol, as their documentation says, and a fuzzer that reads the OpenAPI document.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
 
 use crate::model::{CLASSES, trained};
 use crate::server::Server;
@@ -45,6 +48,24 @@ fn grpc_asks_for_the_token_and_its_health_does_not() {
         Command::new(python()).arg(script).args([&server.grpc.to_string(), "first", "secret"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(said, "only those who bear it\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_stream_that_is_open_does_not_hold_up_the_end() {
+    let server = server();
+    let mut client = Command::new(python())
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serving/stream.py"))
+        .args([&server.grpc.to_string(), "first"])
+        .arg(trained("images").join("right/002.png"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "open");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(lines.next().unwrap().unwrap(), "StatusCode.UNAVAILABLE the server stops: open a stream anew");
+    assert_eq!(server.end(), Some(0));
+    assert!(client.wait().unwrap().success());
 }
 
 #[test]

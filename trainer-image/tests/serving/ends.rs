@@ -1,6 +1,7 @@
 //! How a server ends, and how a model takes the place of another one.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +30,36 @@ fn what_was_taken_in_is_answered_before_the_end() {
     let answer = long.answer();
     assert_eq!((answer.status, answer.json()["outputs"][1]["data"].as_array().unwrap().len()), (200, 200));
     assert_eq!(server.end(), Some(0));
+}
+
+/// Puts the second model in the place of one, as a training commits it: the card last.
+fn put_second(model: &Path) {
+    let staged = model.with_extension("staged");
+    for file in ["model.safetensors", "metrics.json", "model.json"] {
+        fs::copy(trained("second").join(file), &staged).unwrap();
+        fs::rename(&staged, model.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn a_request_that_was_let_in_is_answered_by_its_version_although_another_one_has_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("live");
+    copy_of("first", &model);
+    let server = Server::start(&[model.to_str().unwrap(), "--device", "Cpu", "--watch-seconds", "1"]);
+    let version = || get(server.rest, "/v2/models/live").json()["versions"][0].as_str().unwrap().to_owned();
+    let (old, image) = (version(), png(true, 1));
+    let line = format!("POST /v2/models/live/versions/{old}/infer");
+    let headers = [("Content-Type", "image/png"), ("Content-Length", &image.len().to_string())];
+    let (begin, rest) = image.split_at(10);
+    let slow = send(server.rest, &line, &headers, begin);
+    // The server looks for it once a second, and loads it: by then the head of the request has been read.
+    put_second(&model);
+    wait_until("new version", || version() != old);
+    let answer = slow.more(rest).answer();
+    assert_eq!((answer.status, answer.json()["model_version"].as_str().unwrap()), (200, old.as_str()));
+    // From now on it is gone.
+    assert_eq!(send(server.rest, &line, &headers, &image).answer().status, 404);
 }
 
 #[test]
@@ -95,11 +126,7 @@ fn a_new_version_takes_the_place_of_the_old_one_without_a_failed_request() {
             })
         })
         .collect();
-    // As a training commits: the card last.
-    for file in ["model.safetensors", "metrics.json", "model.json"] {
-        fs::copy(trained("second").join(file), folder.path().join("staged")).unwrap();
-        fs::rename(folder.path().join("staged"), model.join(file)).unwrap();
-    }
+    put_second(&model);
     wait_until("new version", || version() != old);
     let new = version();
     // One that is broken stays outside, and the server stays ready.

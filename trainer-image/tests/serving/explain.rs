@@ -20,6 +20,14 @@ fn an_image_is_explained_by_a_picture_or_a_tensor() {
     let picture = image::load_from_memory(&picture.body).unwrap();
     assert_eq!((picture.width(), picture.height()), (224, 224));
 
+    let stats = get(server.rest, "/v2/models/first/stats").json();
+    let figures = &stats["model_stats"][0];
+    assert_eq!(
+        (&figures["inference_stats"]["success"]["count"], &figures["inference_count"]),
+        (&json!(1), &json!(1)),
+        "heat maps are counted: {stats}"
+    );
+
     let decided = post(server.rest, EXPLAIN, &request_of(&[png(true, 4)])).json();
     let judged = post_image(server.rest, "/v2/models/first/infer", "image/png", &png(true, 4)).json();
     assert_eq!(decided["label"], judged["label"]);

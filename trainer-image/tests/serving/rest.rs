@@ -154,7 +154,7 @@ fn what_can_not_be_answered_is_refused_with_a_sentence() {
             vec![("Content-Encoding", "gzip"), json],
             b"{\"inputs\"",
             400,
-            "the body is not gzip, as its Content-Enc",
+            "the body is not gzip, as its headers say",
         ),
         (infer, vec![json], b"", 400, "the body is no inference request: EOF while parsing"),
         (infer, vec![json], b"{\"inputs\": []}", 400, "there are 0 inputs: give one, image (BYTES) or input (FP32)"),

@@ -69,8 +69,6 @@ pub(in crate::serve) struct Executor {
 pub(in crate::serve) struct Lane<I, O> {
     track: Shared<Track<I, O>>,
     state: Arc<State>,
-    /// What was done for it.
-    pub(super) statistics: Arc<Statistics>,
 }
 
 /// A panic elsewhere leaves what waits as it is: each step on it is whole.
@@ -108,23 +106,19 @@ impl Executor {
         lock(&self.state.busy).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// A lane of its own.
+    /// A lane of its own, whose images are counted in `statistics`.
     pub(in crate::serve) fn lane<I: Send + 'static, O: Send + 'static>(
         &self,
         gathering: Gathering,
+        statistics: Arc<Statistics>,
         compute: Compute<I, O>,
     ) -> Lane<I, O> {
-        let statistics = Arc::new(Statistics::default());
-        let track = Track {
-            queue: Queue::new(gathering),
-            compute: Arc::new(Mutex::new(compute)),
-            statistics: Arc::clone(&statistics),
-            retired: false,
-        };
+        let track =
+            Track { queue: Queue::new(gathering), compute: Arc::new(Mutex::new(compute)), statistics, retired: false };
         let track = Arc::new(Mutex::new(track));
         let line: Shared<dyn Line> = track.clone();
         lock(&self.state.lines).lines.push(line);
-        Lane { track, state: Arc::clone(&self.state), statistics }
+        Lane { track, state: Arc::clone(&self.state) }
     }
 }
 
@@ -247,7 +241,7 @@ fn run<I, O>(
     let (mut inputs, mut replies) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for (since, Item { input, reply, slot }) in batch {
         let waited = start.saturating_duration_since(since);
-        metrics.waited(waited);
+        metrics.waited(&statistics.model, waited);
         statistics.waited(waited);
         drop(slot);
         inputs.push(input);
@@ -256,7 +250,7 @@ fn run<I, O>(
     let computed = catch_unwind(AssertUnwindSafe(|| lock(compute)(inputs)))
         .unwrap_or_else(|payload| Err(Fault::from_panic(payload.as_ref())));
     let took = start.elapsed();
-    metrics.computed(count, took);
+    metrics.computed(&statistics.model, count, took);
     statistics.computed(count, took);
     match computed {
         Ok(outputs) => {
@@ -292,7 +286,7 @@ mod tests {
             wait.recv().unwrap();
             Ok(inputs)
         };
-        let lane = executor.lane(ONE_BY_ONE, Box::new(compute));
+        let lane = executor.lane(ONE_BY_ONE, Arc::new(Statistics::new("a")), Box::new(compute));
         assert_eq!(executor.busy(), Duration::ZERO);
         let (reply, answer) = oneshot::channel();
         let slot = Admission::new(1).admit(1).unwrap().swap_remove(0);

@@ -52,15 +52,17 @@ pub(super) struct Engine {
 /// Where images of one version of a model are handed in, each with an `A` that says what is asked of it.
 pub(super) struct Lane<A, O> {
     lane: executor::Lane<(Row, A), O>,
-    view: Arc<View>,
-    admission: Admission,
+    taken: Taken,
 }
 
-impl<A, O> Lane<A, O> {
-    /// What was done for it.
-    pub(super) fn statistics(&self) -> &Arc<Statistics> {
-        &self.lane.statistics
-    }
+/// How images are taken in.
+pub(super) struct Taken {
+    /// How they are drawn.
+    pub(super) view: Arc<View>,
+    /// How many may wait.
+    pub(super) admission: Admission,
+    /// Where they are counted.
+    pub(super) statistics: Arc<Statistics>,
 }
 
 impl Engine {
@@ -86,15 +88,15 @@ impl Engine {
         self.executor.busy()
     }
 
-    /// A lane for what `compute` does with images that are drawn by `view`.
+    /// A lane for what `compute` does with images.
     pub(super) fn lane<A: Send + 'static, O: Send + 'static>(
         &self,
-        view: Arc<View>,
-        admission: Admission,
+        taken: Taken,
         gathering: Gathering,
         compute: impl FnMut(Vec<(Row, A)>) -> Result<Vec<O>, Fault> + Send + 'static,
     ) -> Lane<A, O> {
-        Lane { lane: self.executor.lane(gathering, Box::new(compute)), view, admission }
+        let lane = self.executor.lane(gathering, Arc::clone(&taken.statistics), Box::new(compute));
+        Lane { lane, taken }
     }
 
     /// Draws images and has them computed. Dropping the future takes back what has not begun.
@@ -105,18 +107,16 @@ impl Engine {
         asked: A,
     ) -> Result<Vec<O>, ServeError> {
         let count = pictures.len();
-        let most = lane.admission.most();
+        let most = lane.taken.admission.most();
         if count > most {
-            let text =
-                format!("{count} images in a request are more than the {most} that may wait: send them in parts");
-            return Err(ServeError::TooLarge(text));
+            return Err(ServeError::too_many(most));
         }
-        let slots = lane.admission.admit(count).or_else(|| {
+        let slots = lane.taken.admission.admit(count).or_else(|| {
             // Room that is held by clients who have left.
             lane.lane.purge();
-            lane.admission.admit(count)
+            lane.taken.admission.admit(count)
         });
-        let slots = slots.ok_or_else(|| ServeError::QueueFull { waiting: lane.admission.waiting(), most })?;
+        let slots = slots.ok_or_else(|| ServeError::QueueFull { waiting: lane.taken.admission.waiting(), most })?;
         let drawing: Vec<_> = pictures.into_iter().map(|picture| self.draw(lane, picture)).collect();
         let (mut items, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, (drawn, slot)) in drawing.into_iter().zip(slots).enumerate() {
@@ -147,8 +147,8 @@ impl Engine {
             Picture::Encoded(bytes) => bytes,
         };
         let (reply, row) = oneshot::channel();
-        let (view, metrics) = (Arc::clone(&lane.view), Arc::clone(&self.metrics));
-        let statistics = Arc::clone(lane.statistics());
+        let (view, metrics) = (Arc::clone(&lane.taken.view), Arc::clone(&self.metrics));
+        let statistics = Arc::clone(&lane.taken.statistics);
         let held = Held(Arc::new(Mutex::new(Some(bytes))));
         let file = Arc::clone(&held.0);
         self.pool.run(move |scratch| {
@@ -210,13 +210,20 @@ mod tests {
         Picture::Values(vec![value])
     }
 
+    fn taken(waiting: usize) -> Taken {
+        Taken {
+            view: Arc::new(View::evaluation(Preprocessing::for_size(4))),
+            admission: Admission::new(waiting),
+            statistics: Arc::new(Statistics::new("a")),
+        }
+    }
+
     /// A lane that tells the size of each image's batch, and keeps what it has computed.
     fn lane(engine: &Engine, waiting: usize) -> (Arc<Lane<(), usize>>, Arc<Mutex<Vec<Row>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&seen);
         let gathering = Gathering { most: MOST, delay: Duration::ZERO };
-        let view = Arc::new(View::evaluation(Preprocessing::for_size(4)));
-        let lane = engine.lane(view, Admission::new(waiting), gathering, move |asked: Vec<(Row, ())>| {
+        let lane = engine.lane(taken(waiting), gathering, move |asked: Vec<(Row, ())>| {
             let count = asked.len();
             keep.lock().unwrap().extend(asked.into_iter().map(|(row, ())| row));
             Ok(vec![count; count])
@@ -248,7 +255,7 @@ mod tests {
         let error = block_on(engine.compute(&lane, request, ())).unwrap_err();
         assert_eq!(error, ServeError::Image { index: 1, fault: ImageFault::Unknown });
         assert!(seen.lock().unwrap().is_empty());
-        assert_eq!(lane.admission.waiting(), 0);
+        assert_eq!(lane.taken.admission.waiting(), 0);
     }
 
     #[test]
@@ -268,16 +275,15 @@ mod tests {
         let pictures = [0, 1].map(|_| Picture::Encoded(Bytes::from_owner(File(Arc::clone(&memory)))));
         let mut asking = Box::pin(engine.compute(&lane, pictures.into(), ()));
         block_on(async { assert!(futures::poll!(&mut asking).is_pending()) });
-        assert_eq!((Arc::strong_count(&memory), lane.admission.waiting()), (3, 2));
+        assert_eq!((Arc::strong_count(&memory), lane.taken.admission.waiting()), (3, 2));
         drop(asking);
-        assert_eq!((Arc::strong_count(&memory), lane.admission.waiting()), (1, 0));
+        assert_eq!((Arc::strong_count(&memory), lane.taken.admission.waiting()), (1, 0));
         drop(go_on);
     }
 
     #[test]
     fn a_network_that_panics_answers_with_an_error_and_goes_on() {
         let engine = engine();
-        let view = Arc::new(View::evaluation(Preprocessing::for_size(4)));
         let mut calls = 0;
         let compute = move |asked: Vec<(Row, ())>| {
             calls += 1;
@@ -285,7 +291,7 @@ mod tests {
             Ok(asked)
         };
         let gathering = Gathering { most: 1, delay: Duration::ZERO };
-        let lane = Arc::new(engine.lane(view, Admission::new(4), gathering, compute));
+        let lane = Arc::new(engine.lane(taken(4), gathering, compute));
         let answers = [0, 1].map(|_| block_on(engine.compute(&lane, vec![values(1.0)], ())));
         assert!(matches!(&answers[0], Err(ServeError::Internal(_))), "{answers:?}");
         assert_eq!(answers[1], Ok(vec![(Row::Values(vec![1.0]), ())]));

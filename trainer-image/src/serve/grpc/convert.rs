@@ -7,28 +7,35 @@ use bytes::Bytes;
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_infer_request::InferInputTensor;
 use super::proto::model_infer_response::InferOutputTensor;
-use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use super::proto::{
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+};
 use crate::serve::error::ServeError;
-use crate::serve::protocol::{self, Content, Data, Output, Request, Tensor, Wanted};
+use crate::serve::protocol::{self, Content, Data, Most, Output, Request, Tensor, Wanted};
 
 /// What a message asks.
 ///
 /// # Errors
 /// A sentence on what can't be read.
-pub(super) fn request(message: ModelInferRequest) -> Result<Request, ServeError> {
+pub(super) fn request(message: ModelInferRequest, most: Most) -> Result<Request, ServeError> {
     let (raw, count) = (message.raw_input_contents, message.inputs.len());
     if !raw.is_empty() && raw.len() != count {
         let text = format!("there are {count} inputs and {} raw_input_contents: give one for each", raw.len());
         return Err(ServeError::Request(text));
     }
     let mut raw = raw.into_iter();
-    let inputs = message.inputs.into_iter().map(|input| tensor(input, raw.next())).collect::<Result<_, _>>()?;
+    let inputs = message.inputs.into_iter().map(|input| tensor(input, raw.next(), most)).collect::<Result<_, _>>()?;
     let outputs = message.outputs.into_iter().map(|output| Wanted {
         classification: number(&output.parameters, "classification"),
         name: output.name,
         binary: None,
     });
-    Ok(Request { id: Some(message.id), inputs, outputs: protocol::wanted(outputs)?, binary_output: false })
+    Ok(Request {
+        id: Some(message.id),
+        inputs,
+        outputs: protocol::wanted(outputs.len(), outputs)?,
+        binary_output: false,
+    })
 }
 
 /// A parameter that is a count; clients differ in the type they send.
@@ -40,12 +47,13 @@ fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Option<us
     }
 }
 
-fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ServeError> {
+fn tensor(input: InferInputTensor, raw: Option<Bytes>, most: Most) -> Result<Tensor, ServeError> {
     let InferInputTensor { name, datatype, shape, contents, .. } = input;
+    protocol::check_dimensions(&name, shape.len())?;
     let contents = contents.unwrap_or_default();
     let content = match (datatype.as_str(), raw) {
         ("FP32", Some(raw)) => Content::Floats(protocol::floats(&name, &raw)?),
-        ("BYTES", Some(raw)) => Content::Bytes(protocol::byte_elements(&name, &raw)?),
+        ("BYTES", Some(raw)) => Content::Bytes(protocol::byte_elements(&name, &raw, most.images)?),
         ("FP32", None) => Content::Floats(contents.fp32_contents),
         ("BYTES", None) => Content::Bytes(contents.bytes_contents),
         _ => {
@@ -77,6 +85,20 @@ pub(super) fn response(model: &str, version: &str, id: String, outputs: Vec<Outp
     response
 }
 
+/// What says in a stream that no more comes of a request, as it does of models that answer it in parts.
+const FINAL: &str = "triton_final_response";
+
+/// An answer in a stream, or why there is none: with the request's id, by which a client knows what it is about.
+pub(super) fn of_stream(id: String, answer: Result<ModelInferResponse, ServeError>) -> ModelStreamInferResponse {
+    let (mut response, error_message) = match answer {
+        Ok(response) => (response, String::new()),
+        Err(error) => (ModelInferResponse { id, ..ModelInferResponse::default() }, error.to_string()),
+    };
+    let is_final = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    response.parameters.insert(FINAL.to_owned(), is_final);
+    ModelStreamInferResponse { error_message, infer_response: Some(response) }
+}
+
 fn contents(data: Data) -> InferTensorContents {
     let empty = InferTensorContents::default();
     match data {
@@ -94,6 +116,8 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+
+    const MOST: Most = Most { images: 8, size: 2 };
 
     fn input(name: &str, datatype: &str, contents: Option<InferTensorContents>) -> InferInputTensor {
         InferInputTensor {
@@ -121,14 +145,14 @@ mod tests {
         let raw = vec![Bytes::from_static(b"\0\0\xc0\x3f"), Bytes::from_static(b"\x02\0\0\0ab")];
         let expected: Vec<Content> = vec![Content::Floats(vec![1.5]), Content::Bytes(vec![Bytes::from_static(b"ab")])];
         for raw in [vec![], raw] {
-            let request = request(message(raw)).unwrap();
+            let request = request(message(raw), MOST).unwrap();
             assert_eq!(request.inputs.into_iter().map(|tensor| tensor.content).collect::<Vec<_>>(), expected);
             assert_eq!(request.id.as_deref(), Some("7"));
         }
-        let error = request(message(vec![Bytes::new()])).unwrap_err().to_string();
+        let error = request(message(vec![Bytes::new()]), MOST).unwrap_err().to_string();
         assert_eq!(error, "there are 2 inputs and 1 raw_input_contents: give one for each");
         let message = ModelInferRequest { inputs: vec![input("a", "INT8", None)], ..ModelInferRequest::default() };
-        let error = request(message).unwrap_err().to_string();
+        let error = request(message, MOST).unwrap_err().to_string();
         assert_eq!(error, "tensor a: the datatype INT8 is not taken: give FP32 or BYTES");
     }
 
@@ -141,7 +165,7 @@ mod tests {
             shape in prop::collection::vec(any::<i64>(), 0..4),
             (is_image, is_bytes) in any::<(bool, bool)>(),
         ) {
-            let read = |message| request(message).and_then(|request| protocol::pictures(request.inputs, 2));
+            let read = |message| request(message, MOST).and_then(|request| protocol::pictures(request.inputs, 2));
             if let Ok(message) = ModelInferRequest::decode(&bytes[..]) {
                 let _ = read(message);
             }
@@ -151,6 +175,17 @@ mod tests {
             let raw_input_contents = raw.into_iter().map(Bytes::from).collect();
             let _ = read(ModelInferRequest { inputs, raw_input_contents, ..ModelInferRequest::default() });
         }
+    }
+
+    #[test]
+    fn an_answer_in_a_stream_says_what_it_is_about() {
+        let refused = of_stream("7".into(), Err(ServeError::Timeout(3)));
+        let about = refused.infer_response.unwrap();
+        assert_eq!((refused.error_message.as_str(), about.id.as_str()), ("there was no answer within 3 seconds", "7"));
+        let answer = of_stream("7".into(), Ok(response("m", "v", "8".into(), vec![], false)));
+        let response = answer.infer_response.unwrap();
+        assert_eq!((answer.error_message.as_str(), response.id.as_str()), ("", "8"));
+        assert_eq!(response.parameters[FINAL].parameter_choice, Some(ParameterChoice::BoolParam(true)));
     }
 
     #[test]

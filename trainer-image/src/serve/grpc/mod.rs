@@ -1,10 +1,11 @@
 //! gRPC: the Open Inference Protocol's service, and the standard one for health.
 
 mod about;
-mod codec;
 mod convert;
 mod deadline;
 mod guard;
+mod messages;
+mod parts;
 #[cfg(any(test, fuzzing))]
 pub(super) mod strangers;
 
@@ -12,10 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Router, middleware};
-use tokio::time::{sleep, timeout};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use futures::stream::{BoxStream, StreamExt, try_unfold};
+use prost::Message;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -25,12 +32,14 @@ use self::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInfer
 use self::proto::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use super::app::App;
+use super::aside::aside;
+use super::body::Deadline;
+use super::connections;
 use super::error::ServeError;
-use super::metrics::Ended;
 use super::protocol;
 
 /// What the build makes of `open_inference.proto`.
@@ -48,6 +57,8 @@ pub(super) mod proto {
 
 /// What a message may have besides the images.
 pub(super) const FRAME: usize = 64 << 10;
+/// Bytes of a message from which on it is read on another thread, for the others' sake.
+const LARGE: usize = 1 << 20;
 
 /// What the standard health service is asked about: the whole server, and its service.
 const NAMES: [&str; 2] = ["", <GrpcInferenceServiceServer<Service> as NamedService>::NAME];
@@ -99,14 +110,17 @@ impl Health {
     }
 }
 
-/// The services.
-pub(super) fn router(app: &Arc<App>, health: &Health) -> Router {
+/// The services. Streams of requests end once `stop` becomes true.
+pub(super) fn router(app: &Arc<App>, health: &Health, mut stop: watch::Receiver<bool>) -> Router {
     let limits = &app.settings.limits;
     // Those who are slow to send; who is slow to be answered is told by the service itself.
     let slowest = Duration::from_secs(u64::from(limits.timeout_seconds) + 1);
     let most = limits.max_request_bytes as usize + FRAME;
     let health = HealthServer::new(HealthService::from_health_reporter(health.0.clone()));
-    let service = GrpcInferenceServiceServer::new(Service(Arc::clone(app)))
+    let stop = async move { connections::stopped(&mut stop).await }.boxed().shared();
+    let service = GrpcInferenceServiceServer::new(Service { app: Arc::clone(app), stop })
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(most)
         .max_encoding_message_size(usize::MAX);
     Routes::new(Guard::new(health, Arc::clone(app)))
@@ -116,7 +130,18 @@ pub(super) fn router(app: &Arc<App>, health: &Health) -> Router {
         .layer(middleware::from_fn_with_state(slowest, deadline::keep))
 }
 
-struct Service(Arc<App>);
+#[derive(Clone)]
+struct Service {
+    app: Arc<App>,
+    /// Ends when the server is to finish what is being answered.
+    stop: Shared<BoxFuture<'static, ()>>,
+}
+
+/// A message in answer, and whether it is a large one, which is not compressed: everyone would wait for that.
+struct Answer {
+    message: ModelInferResponse,
+    is_large: bool,
+}
 
 impl From<ServeError> for Status {
     fn from(error: ServeError) -> Status {
@@ -141,36 +166,51 @@ fn given(version: &str) -> Option<&str> {
 }
 
 impl Service {
-    async fn infer(&self, request: ModelInferRequest) -> Result<ModelInferResponse, ServeError> {
-        let app = &self.0;
+    /// Answers a request in its time, and counts it.
+    async fn infer(&self, request: ModelInferRequest) -> Result<Answer, ServeError> {
+        let coming = self.app.metrics.coming("grpc", "infer", self.app.known(&request.model_name));
+        let deadline = Deadline::after(self.app.settings.limits.timeout_seconds);
+        let answered = deadline.within(self.answer(request)).await;
+        coming.ended(answered.as_ref().err().map_or(200, |error| error.status().as_u16()));
+        answered
+    }
+
+    async fn answer(&self, request: ModelInferRequest) -> Result<Answer, ServeError> {
+        let app = &self.app;
         let (served, version) = app.version(&request.model_name, given(&request.model_version))?;
         let is_raw = !request.raw_input_contents.is_empty();
-        let mut asked = convert::request(request)?;
-        let pictures = protocol::pictures(std::mem::take(&mut asked.inputs), version.size())?;
-        let seconds = u64::from(app.settings.limits.timeout_seconds);
-        let judged = timeout(Duration::from_secs(seconds), version.judge(&app.engine, pictures));
-        let judged = judged.await.unwrap_or(Err(ServeError::Timeout(seconds)))?;
-        let outputs = protocol::outputs(&asked, &version, &judged)?;
-        Ok(convert::response(&served.name, &version.name, asked.id.unwrap_or_default(), outputs, is_raw))
+        let (most, size, takes_long) = (app.most(&version), version.size(), request.encoded_len() >= LARGE);
+        let read = move || {
+            let mut asked = convert::request(request, most)?;
+            let pictures = protocol::pictures(std::mem::take(&mut asked.inputs), size)?;
+            Ok((asked, pictures))
+        };
+        let (asked, pictures) = aside(takes_long, read).await?;
+        let is_large = protocol::is_large(&asked, version.card.classes.len(), pictures.len())?;
+        let judged = version.judge(&app.engine, pictures).await?;
+        let name = served.name.clone();
+        let written = move || {
+            let outputs = protocol::outputs(&asked, &version, &judged)?;
+            Ok(convert::response(&name, &version.name, asked.id.unwrap_or_default(), outputs, is_raw))
+        };
+        Ok(Answer { message: aside(is_large, written).await?, is_large })
     }
 }
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
-        Ok(Response::new(ServerLiveResponse { live: self.0.is_live() }))
+        Ok(Response::new(ServerLiveResponse { live: self.app.is_live() }))
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: self.0.is_ready() }))
+        Ok(Response::new(ServerReadyResponse { ready: self.app.is_ready() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match self.0.version(&name, given(&version)) {
-            Err(ServeError::Unavailable(_)) => false,
-            other => other.map(|_| true)?,
-        };
+        // One that there isn't is not ready: clients that wait for a model ask until it is, as Triton lets them.
+        let ready = self.app.version(&name, given(&version)).is_ok();
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 
@@ -190,7 +230,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let (served, version) = self.0.version(&name, given(&version))?;
+        let (served, version) = self.app.version(&name, given(&version))?;
         Ok(Response::new(about::metadata(&served.name, &version)))
     }
 
@@ -199,8 +239,8 @@ impl GrpcInferenceService for Service {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let (served, version) = self.0.version(&name, given(&version))?;
-        let config = about::config(&self.0.config(served, &version));
+        let (served, version) = self.app.version(&name, given(&version))?;
+        let config = about::config(&self.app.config(served, &version));
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
@@ -210,9 +250,9 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let versions = if name.is_empty() {
-            self.0.models().iter().filter_map(|served| Some((served, served.current()?))).collect()
+            self.app.models().iter().filter_map(|served| Some((served, served.current()?))).collect()
         } else {
-            vec![self.0.version(&name, given(&version))?]
+            vec![self.app.version(&name, given(&version))?]
         };
         let figures =
             versions.iter().map(|(served, version)| about::statistics(&served.name, &version.name, &version.figures()));
@@ -223,14 +263,40 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        let models = self.0.index(request.into_inner().ready).into_iter().map(about::indexed);
+        let models = self.app.index(request.into_inner().ready).into_iter().map(about::indexed);
         Ok(Response::new(RepositoryIndexResponse { models: models.collect() }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let answered = self.infer(request.into_inner()).await;
-        let code = answered.as_ref().err().map_or(200, |error| error.status().as_u16());
-        self.0.metrics.ended(&Ended { protocol: "grpc", method: "infer", code });
-        Ok(Response::new(answered?))
+        let Answer { message, is_large } = self.infer(request.into_inner()).await?;
+        let mut response = Response::new(message);
+        if is_large {
+            response.disable_compression();
+        }
+        Ok(response)
+    }
+
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    /// Answers one request after the other, in their order. One that is refused does not end the stream.
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let answers = try_unfold((self.clone(), request.into_inner()), |(service, mut requests)| async move {
+            let next = tokio::select! {
+                biased;
+                () = service.stop.clone() => return Err(Status::unavailable("the server stops: open a stream anew")),
+                next = requests.message() => next?,
+            };
+            let Some(request) = next else { return Ok(None) };
+            let id = request.id.clone();
+            let answer = convert::of_stream(id, service.infer(request).await.map(|answer| answer.message));
+            Ok(Some((answer, (service, requests))))
+        });
+        let mut response = Response::new(answers.boxed());
+        // Large ones would be compressed as well.
+        response.disable_compression();
+        Ok(response)
     }
 }

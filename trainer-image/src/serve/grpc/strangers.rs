@@ -8,15 +8,15 @@ use prost::Message as _;
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use super::proto::{InferParameter, InferTensorContents, ModelInferRequest};
-use super::{codec, convert};
+use super::{convert, parts};
 use crate::serve::error::ServeError;
-use crate::serve::protocol::{Content, Request};
+use crate::serve::protocol::{Content, Most, Request};
 
 /// What the bytes of a message ask; no error where they are no message.
-pub(in crate::serve) fn asked(bytes: &[u8]) -> Result<Request, Option<ServeError>> {
-    codec::check_parts(bytes).map_err(|_| None)?;
+pub(in crate::serve) fn asked(bytes: &[u8], most: Most) -> Result<Request, Option<ServeError>> {
+    parts::check(bytes, most.images).map_err(Some)?;
     let message = ModelInferRequest::decode(Bytes::copy_from_slice(bytes)).map_err(|_| None)?;
-    convert::request(message).map_err(Some)
+    convert::request(message, most).map_err(Some)
 }
 
 /// The request as a message: with raw contents, or with those of a field for each type.

@@ -1,31 +1,36 @@
 //! Reads a request in JSON, with or without binary data behind it.
 
+use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 
-use base64::Engine as _;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::binary::Remaining;
-use super::tensor::{Content, Tensor, byte_elements, floats};
-use super::{Request, Wanted, wanted};
+use super::elements::{Elements, ElementsOf, Limit};
+use super::few::{FEW, Few, FewOf};
+use super::tensor::{Content, Tensor, byte_elements, check_dimensions, floats, not_one};
+use super::{Most, Request, Wanted, wanted};
 use crate::serve::error::ServeError;
 
-/// Base64 with padding or without.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-#[derive(Deserialize)]
 struct Body {
     id: Option<String>,
-    #[serde(default)]
     parameters: RequestParameters,
-    inputs: Vec<InputTensor>,
-    outputs: Option<Vec<OutputTensor>>,
+    inputs: Few<InputTensor>,
+    outputs: Few<OutputTensor>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum BodyField {
+    Id,
+    Parameters,
+    Inputs,
+    Outputs,
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Default, Deserialize)]
@@ -33,14 +38,24 @@ struct RequestParameters {
     binary_data_output: Option<bool>,
 }
 
-#[derive(Deserialize)]
 struct InputTensor {
     name: String,
     datatype: String,
-    shape: Vec<i64>,
-    #[serde(default)]
+    shape: Few<i64>,
     parameters: InputParameters,
-    data: Option<Flat>,
+    data: Option<Elements>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum InputField {
+    Name,
+    Datatype,
+    Shape,
+    Parameters,
+    Data,
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Default, Deserialize)]
@@ -61,17 +76,103 @@ struct OutputParameters {
     classification: Option<usize>,
 }
 
+/// Reads the object of a request.
+struct BodyOf<'a>(Limit<'a>);
+
+impl<'de> DeserializeSeed<'de> for BodyOf<'_> {
+    type Value = Body;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Body, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BodyOf<'_> {
+    type Value = Body;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object with inputs")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+        let (mut id, mut parameters, mut inputs, mut outputs) = (None, None, None, Few::default());
+        while let Some(field) = map.next_key()? {
+            match field {
+                BodyField::Id => id = map.next_value()?,
+                BodyField::Parameters => parameters = Some(map.next_value()?),
+                BodyField::Inputs => inputs = Some(map.next_value_seed(FewOf(InputOf(self.0)))?),
+                BodyField::Outputs => outputs = map.next_value_seed(FewOf(PhantomData))?,
+                BodyField::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        let inputs = inputs.ok_or_else(|| Error::missing_field("inputs"))?;
+        Ok(Body { id, parameters: parameters.unwrap_or_default(), inputs, outputs })
+    }
+}
+
+/// Reads a tensor.
+#[derive(Clone, Copy)]
+struct InputOf<'a>(Limit<'a>);
+
+impl<'de> DeserializeSeed<'de> for InputOf<'_> {
+    type Value = InputTensor;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<InputTensor, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InputOf<'_> {
+    type Value = InputTensor;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a tensor with name, datatype and shape")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InputTensor, A::Error> {
+        let (mut name, mut datatype, mut shape, mut parameters, mut data) = (None, None, None, None, None);
+        while let Some(field) = map.next_key()? {
+            match field {
+                InputField::Name => name = Some(map.next_value()?),
+                InputField::Datatype => datatype = Some(map.next_value()?),
+                InputField::Shape => shape = Some(map.next_value_seed(FewOf(PhantomData))?),
+                InputField::Parameters => parameters = Some(map.next_value()?),
+                InputField::Data => data = map.next_value_seed(ElementsOf(self.0))?,
+                InputField::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(InputTensor {
+            name: name.ok_or_else(|| Error::missing_field("name"))?,
+            datatype: datatype.ok_or_else(|| Error::missing_field("datatype"))?,
+            shape: shape.ok_or_else(|| Error::missing_field("shape"))?,
+            parameters: parameters.unwrap_or_default(),
+            data,
+        })
+    }
+}
+
 /// Reads a request: the JSON object, and the binary data behind it.
 ///
 /// # Errors
-/// A sentence on what can't be read.
-pub(in crate::serve) fn read(json: &[u8], binary: Bytes) -> Result<Request, ServeError> {
-    let body: Body = serde_json::from_slice(json)
-        .map_err(|error| ServeError::Request(format!("the body is no inference request: {error}")))?;
+/// A sentence on what can't be read, or that there is more of it than `most`.
+pub(in crate::serve) fn read(json: &[u8], binary: Bytes, most: Most) -> Result<Request, ServeError> {
+    let is_exceeded = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let body = BodyOf(Limit { most, is_exceeded: &is_exceeded }).deserialize(&mut reader);
+    let body = body.and_then(|body| reader.end().map(|()| body)).map_err(|error| {
+        if is_exceeded.get() {
+            return ServeError::too_many(most.images);
+        }
+        ServeError::Request(format!("the body is no inference request: {error}"))
+    })?;
+    if body.inputs.count > FEW {
+        return Err(not_one(body.inputs.count));
+    }
     let mut binary = Remaining::new(binary);
-    let inputs = body.inputs.into_iter().map(|input| tensor(input, &mut binary)).collect::<Result<_, _>>()?;
+    let input = |input| tensor(input, &mut binary, most);
+    let inputs = body.inputs.items.into_iter().map(input).collect::<Result<_, _>>()?;
     binary.end()?;
-    let outputs = body.outputs.unwrap_or_default().into_iter().map(|output| Wanted {
+    let outputs = body.outputs.items.into_iter().map(|output| Wanted {
         name: output.name,
         binary: output.parameters.binary_data,
         classification: output.parameters.classification,
@@ -79,90 +180,32 @@ pub(in crate::serve) fn read(json: &[u8], binary: Bytes) -> Result<Request, Serv
     Ok(Request {
         id: body.id,
         inputs,
-        outputs: wanted(outputs)?,
+        outputs: wanted(body.outputs.count, outputs)?,
         binary_output: body.parameters.binary_data_output.unwrap_or(false),
     })
 }
 
-fn tensor(input: InputTensor, binary: &mut Remaining) -> Result<Tensor, ServeError> {
+fn tensor(input: InputTensor, binary: &mut Remaining, most: Most) -> Result<Tensor, ServeError> {
     let InputTensor { name, datatype, shape, parameters, data } = input;
+    check_dimensions(&name, shape.count)?;
     let request = |text: String| Err(ServeError::Request(text));
     let content = match (datatype.as_str(), parameters.binary_data_size, data) {
         (_, Some(_), Some(_)) => return request(format!("tensor {name} has both data and binary_data_size: give one")),
         (_, None, None) => return request(format!("tensor {name} has no data")),
         ("FP32", Some(size), None) => Content::Floats(floats(&name, &binary.take(&name, size)?)?),
-        ("BYTES", Some(size), None) => Content::Bytes(byte_elements(&name, &binary.take(&name, size)?)?),
-        ("FP32", None, Some(Flat { numbers, texts })) if texts.is_empty() => Content::Floats(numbers),
-        ("BYTES", None, Some(Flat { numbers, texts })) if numbers.is_empty() => {
-            let decode = |(place, text): (usize, String)| {
-                BASE64.decode(&text).map(Bytes::from).map_err(|error| {
-                    ServeError::Request(format!("tensor {name}: its element {place} is not base64: {error}"))
-                })
-            };
-            Content::Bytes(texts.into_iter().enumerate().map(decode).collect::<Result<_, _>>()?)
-        }
+        ("BYTES", Some(size), None) => Content::Bytes(byte_elements(&name, &binary.take(&name, size)?, most.images)?),
+        ("FP32", None, Some(Elements { numbers, files, broken: None })) if files.is_empty() => Content::Floats(numbers),
+        ("BYTES", None, Some(Elements { numbers, files, broken })) if numbers.is_empty() => match broken {
+            None => Content::Bytes(files),
+            Some((place, error)) => {
+                return request(format!("tensor {name}: its element {place} is not base64: {error}"));
+            }
+        },
         ("FP32", ..) => return request(format!("tensor {name} is of datatype FP32: its data are numbers")),
         ("BYTES", ..) => return request(format!("tensor {name} is of datatype BYTES: its data are strings")),
         _ => return request(format!("tensor {name}: the datatype {datatype} is not taken: give FP32 or BYTES")),
     };
-    Ok(Tensor { name, datatype, shape, content })
-}
-
-/// The elements of an array, nested or not, in their order. Numbers are read as they come: an array of a million of them
-/// takes four million bytes.
-#[derive(Default)]
-struct Flat {
-    numbers: Vec<f32>,
-    texts: Vec<String>,
-}
-
-impl<'de> Deserialize<'de> for Flat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Flat, D::Error> {
-        let mut flat = Flat::default();
-        deserializer.deserialize_seq(Collect(&mut flat))?;
-        Ok(flat)
-    }
-}
-
-struct Collect<'a>(&'a mut Flat);
-
-impl<'de> DeserializeSeed<'de> for Collect<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Collect<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a number, a string or an array of them")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while elements.next_element_seed(Collect(self.0))?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.0.numbers.push(value as f32);
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.0.texts.push(value.to_owned());
-        Ok(())
-    }
+    Ok(Tensor { name, datatype, shape: shape.items, content })
 }
 
 #[cfg(test)]
@@ -172,8 +215,10 @@ mod tests {
 
     use super::*;
 
+    const MOST: Most = Most { images: 4, size: 2 };
+
     fn from(json: &serde_json::Value, binary: &'static [u8]) -> Result<Request, String> {
-        read(&serde_json::to_vec(json).unwrap(), Bytes::from_static(binary)).map_err(|error| error.to_string())
+        read(&serde_json::to_vec(json).unwrap(), Bytes::from_static(binary), MOST).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -254,24 +299,48 @@ mod tests {
         assert_eq!(from(&asking(17), b""), Err("17 outputs are asked for, and no more than 16 may be".to_owned()));
         assert_eq!(from(&asking(16), b"").map(|request| request.outputs.len()), Ok(16));
         for text in ["", "[]", "{", "{\"inputs\": 3}", "{\"inputs\": [{}]}"] {
-            let error = read(text.as_bytes(), Bytes::new()).unwrap_err().to_string();
+            let error = read(text.as_bytes(), Bytes::new(), MOST).unwrap_err().to_string();
             assert!(error.starts_with("the body is no inference request: "), "{text}: {error}");
         }
         let deep = format!(
             "{{\"inputs\":[{{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":{}",
             "[".repeat(100_000)
         );
-        assert!(read(deep.as_bytes(), Bytes::new()).unwrap_err().to_string().contains("recursion limit"));
+        assert!(read(deep.as_bytes(), Bytes::new(), MOST).unwrap_err().to_string().contains("recursion limit"));
+    }
+
+    #[test]
+    fn more_than_a_request_may_have_is_refused_where_it_is_read() {
+        let sentence = "there are more images in the request than the 4 that may wait: send them in parts";
+        let input = |datatype: &str, data: serde_json::Value| json!({"inputs": [{"name": "a", "shape": [1], "datatype": datatype, "data": data}]});
+        for (datatype, element, most) in [("BYTES", json!(""), 4), ("FP32", json!(1), 48)] {
+            let data = |count: usize| json!([vec![element.clone(); count]]);
+            assert!(from(&input(datatype, data(most)), b"").is_ok(), "{datatype}");
+            // What comes after the element that is too many is not even read.
+            let text = input(datatype, data(most + 1)).to_string().replace("]]", ", nonsense");
+            let refused = read(text.as_bytes(), Bytes::new(), MOST).unwrap_err();
+            assert_eq!(refused, ServeError::TooLarge(sentence.to_owned()), "{datatype}");
+        }
+        let binary = json!({"inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 20}}]});
+        assert_eq!(from(&binary, &[0; 20]), Err(sentence.to_owned()));
+        let inputs = vec![json!({"name": "a", "shape": [1], "datatype": "FP32"}); 99];
+        let refused = from(&json!({"inputs": inputs}), b"");
+        assert_eq!(refused, Err("there are 99 inputs: give one, image (BYTES) or input (FP32)".to_owned()));
+        let shape = json!({"inputs": [{"name": "a", "shape": vec![1; 99], "datatype": "FP32", "data": [1]}]});
+        assert_eq!(
+            from(&shape, b""),
+            Err("tensor a has a shape of 99 dimensions: no input of a model has more than 4".to_owned())
+        );
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,60}", data in "[\\[\\]0-9,.\"e-]{0,40}", binary in prop::collection::vec(any::<u8>(), 0..16), size in 0_usize..20) {
-            let _ = read(text.as_bytes(), Bytes::from(binary.clone()));
+            let _ = read(text.as_bytes(), Bytes::from(binary.clone()), MOST);
             let body = format!("{{\"inputs\":[{{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":{data}}}]}}");
-            let _ = read(body.as_bytes(), Bytes::new());
+            let _ = read(body.as_bytes(), Bytes::new(), MOST);
             let body = format!("{{\"inputs\":[{{\"name\":\"a\",\"datatype\":\"BYTES\",\"shape\":[1],\"parameters\":{{\"binary_data_size\":{size}}}}}]}}");
-            let _ = read(body.as_bytes(), Bytes::from(binary));
+            let _ = read(body.as_bytes(), Bytes::from(binary), MOST);
         }
 
         #[test]

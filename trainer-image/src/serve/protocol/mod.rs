@@ -6,6 +6,8 @@
 
 mod binary;
 mod config;
+mod elements;
+mod few;
 mod json;
 mod output;
 mod tensor;
@@ -13,8 +15,8 @@ mod tensor;
 pub(super) use binary::{HEADER_LENGTH, split};
 pub(super) use config::Config;
 pub(super) use json::read;
-pub(super) use output::{Data, Output, Written, most_first, outputs};
-pub(super) use tensor::{Content, Tensor, byte_elements, floats, pictures};
+pub(super) use output::{Data, Output, Written, is_large, most_first, outputs};
+pub(super) use tensor::{Content, Tensor, byte_elements, check_dimensions, floats, pictures};
 
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ pub(super) const IMAGE: &str = "image";
 pub(super) const INPUT: &str = "input";
 /// Most outputs that a request may ask for: each may be wanted in several forms. An answer holds one as often as it is asked for,
 /// for each image and class.
-const MOST_OUTPUTS: usize = 16;
+const MOST_OUTPUTS: usize = few::FEW;
 /// What the server calls itself.
 pub(super) const SERVER: &str = "trainyard";
 /// The platform of its models.
@@ -80,17 +82,32 @@ pub(super) struct Request {
     pub(super) binary_output: bool,
 }
 
-/// The outputs that a client asks for, if they are not too many.
+/// How much a request may hold. What has more is refused where it is read, before memory is taken for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// Images that may wait for the network.
+    pub(super) images: usize,
+    /// Width and height of the network's images, in pixels.
+    pub(super) size: usize,
+}
+
+impl Most {
+    /// Values of preprocessed images.
+    fn values(self) -> usize {
+        self.images.saturating_mul(3 * self.size * self.size)
+    }
+}
+
+/// The outputs that a client asks for, if the `count` of them is not too large.
 ///
 /// # Errors
 /// A sentence with their number.
-pub(super) fn wanted(outputs: impl ExactSizeIterator<Item = Wanted>) -> Result<Vec<Wanted>, ServeError> {
-    match outputs.len() {
-        0..=MOST_OUTPUTS => Ok(outputs.collect()),
-        count => {
-            Err(ServeError::Request(format!("{count} outputs are asked for, and no more than {MOST_OUTPUTS} may be")))
-        }
+pub(super) fn wanted(count: usize, outputs: impl Iterator<Item = Wanted>) -> Result<Vec<Wanted>, ServeError> {
+    if count > MOST_OUTPUTS {
+        let text = format!("{count} outputs are asked for, and no more than {MOST_OUTPUTS} may be");
+        return Err(ServeError::Request(text));
     }
+    Ok(outputs.collect())
 }
 
 /// An output that a client asks for.

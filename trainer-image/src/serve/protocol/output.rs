@@ -90,6 +90,45 @@ impl Output {
     }
 }
 
+/// Values of an answer from which on it is made on another thread.
+const LARGE: usize = 1 << 14;
+/// Most values of an answer: of a thousand classes for all images that may wait, several times over.
+const MOST: usize = 1 << 23;
+/// As many values as take the time and the memory of a text of the classification extension.
+const TEXT: usize = 8;
+
+impl Wanted {
+    /// Values for each image.
+    fn values(&self, classes: usize) -> usize {
+        match (self.name.as_str(), self.classification) {
+            (PROBABILITIES | LOGITS, Some(most)) => TEXT * most.min(classes),
+            (PROBABILITIES | LOGITS, None) => classes,
+            _ => 1,
+        }
+    }
+}
+
+/// Whether the answer about so many images takes a while to make.
+///
+/// # Errors
+/// It would be larger than answers may be.
+pub(in crate::serve) fn is_large(request: &Request, classes: usize, images: usize) -> Result<bool, ServeError> {
+    let each = match request.outputs.as_slice() {
+        // Label, class, probabilities and logits.
+        [] => 2 + 2 * classes,
+        outputs => outputs.iter().map(|wanted| wanted.values(classes)).sum(),
+    };
+    let values = images.saturating_mul(each);
+    if values > MOST {
+        let text = format!(
+            "the answer would have {values} values ({images} images of {each}; a text of classification counts {TEXT}), more than the \
+             {MOST} allowed: send the images in parts, or ask for fewer outputs"
+        );
+        return Err(ServeError::TooLarge(text));
+    }
+    Ok(values > LARGE)
+}
+
 /// The outputs that a request asks for, or all.
 ///
 /// # Errors
@@ -146,14 +185,19 @@ pub(in crate::serve) fn outputs(
 
 /// The largest values as the classification extension writes them: `value:index:name`.
 fn best<'a>(version: &'a Version, values: &'a [f32], most: usize) -> impl Iterator<Item = String> + use<'a> {
-    let order = most_first(values);
-    order.into_iter().take(most).map(|index| format!("{:.6}:{index}:{}", values[index], version.class(index)))
+    let order = most_first(values, most);
+    order.into_iter().map(|index| format!("{:.6}:{index}:{}", values[index], version.class(index)))
 }
 
-/// The places of values, the largest first, the first of equals first.
-pub(in crate::serve) fn most_first(values: &[f32]) -> Vec<usize> {
+/// The places of the largest values, at most so many, the largest first, the first of equals first.
+pub(in crate::serve) fn most_first(values: &[f32], most: usize) -> Vec<usize> {
+    let larger = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
     let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+    if most < order.len() {
+        order.select_nth_unstable_by(most, larger);
+        order.truncate(most);
+    }
+    order.sort_unstable_by(larger);
     order
 }
 
@@ -184,6 +228,44 @@ mod tests {
 
     #[test]
     fn the_largest_values_come_first_and_the_first_of_equals_before_the_others() {
-        assert_eq!(most_first(&[0.1, 0.4, 0.1, 0.4]), [1, 3, 0, 2]);
+        let values = [0.1, 0.4, 0.1, 0.4, -0.0];
+        for most in 0..7 {
+            assert_eq!(most_first(&values, most), [1, 3, 0, 2, 4][..most.min(5)], "{most}");
+        }
+        assert!(most_first(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn an_answer_is_bounded_before_anything_is_computed_for_it() {
+        let asking = |outputs: &[(&str, Option<usize>)]| Request {
+            outputs: outputs
+                .iter()
+                .map(|(name, classification)| Wanted {
+                    name: (*name).to_owned(),
+                    binary: None,
+                    classification: *classification,
+                })
+                .collect(),
+            ..Request::default()
+        };
+        let all = asking(&[]);
+        let best = asking(&[(PROBABILITIES, Some(5)); 16]);
+        let every = asking(&[(LOGITS, Some(usize::MAX)); 16]);
+        let named = asking(&[(LABEL, Some(9)), (CLASS, None)]);
+        for (request, classes, images, expected) in [
+            (&all, 1000, 1, Ok(false)),
+            (&all, 1000, 256, Ok(true)),
+            (&named, 1000, 256, Ok(false)),
+            (&best, 1000, 256, Ok(true)),
+            (&every, 2, 256, Ok(true)),
+            (&every, 1000, 1, Ok(true)),
+        ] {
+            assert_eq!(is_large(request, classes, images), expected, "{classes} classes, {images} images");
+        }
+        let refused = is_large(&every, 1000, 256).unwrap_err();
+        let sentence = "the answer would have 32768000 values (256 images of 128000; a text of classification counts 8), more than the \
+                        8388608 allowed: send the images in parts, or ask for fewer outputs";
+        assert_eq!(refused, ServeError::TooLarge(sentence.to_owned()));
+        assert!(is_large(&all, 1 << 40, usize::MAX).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::few::FEW;
 use super::{IMAGE, INPUT};
 use crate::serve::engine::Picture;
 use crate::serve::error::ServeError;
@@ -42,11 +43,14 @@ pub(in crate::serve) fn floats(name: &str, data: &[u8]) -> Result<Vec<f32>, Serv
     Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
 
-/// The elements of a BYTES tensor as binary data: each has its length before it, in 4 bytes, little-endian.
-pub(in crate::serve) fn byte_elements(name: &str, data: &Bytes) -> Result<Vec<Bytes>, ServeError> {
+/// The elements of a BYTES tensor as binary data, at most so many: each has its length before it, in 4 bytes, little-endian.
+pub(in crate::serve) fn byte_elements(name: &str, data: &Bytes, most: usize) -> Result<Vec<Bytes>, ServeError> {
     let cut_off = || ServeError::Request(format!("tensor {name}: its last element is cut off"));
     let (mut elements, mut at) = (Vec::new(), 0);
     while at < data.len() {
+        if elements.len() == most {
+            return Err(ServeError::too_many(most));
+        }
         let length: [u8; 4] = data.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).ok_or_else(cut_off)?;
         let (start, length) = (at + 4, u32::from_le_bytes(length) as usize);
         let end = start.checked_add(length).filter(|end| *end <= data.len()).ok_or_else(cut_off)?;
@@ -56,16 +60,27 @@ pub(in crate::serve) fn byte_elements(name: &str, data: &Bytes) -> Result<Vec<By
     Ok(elements)
 }
 
+/// That a tensor's shape has no more dimensions than are looked at.
+pub(in crate::serve) fn check_dimensions(name: &str, count: usize) -> Result<(), ServeError> {
+    if count <= FEW {
+        return Ok(());
+    }
+    let text = format!("tensor {name} has a shape of {count} dimensions: no input of a model has more than 4");
+    Err(ServeError::Request(text))
+}
+
+/// What is said of a request with so many inputs.
+pub(super) fn not_one(count: usize) -> ServeError {
+    ServeError::Request(format!("there are {count} inputs: give one, {IMAGE} (BYTES) or {INPUT} (FP32)"))
+}
+
 /// The images of a request, for a network that takes `size` by `size` pixels.
 ///
 /// # Errors
 /// A sentence on what is not as the model's metadata says.
 pub(in crate::serve) fn pictures(tensors: Vec<Tensor>, size: usize) -> Result<Vec<Picture>, ServeError> {
     let request = ServeError::Request;
-    let [tensor] = <[Tensor; 1]>::try_from(tensors).map_err(|tensors| {
-        let text = format!("there are {} inputs: give one, {IMAGE} (BYTES) or {INPUT} (FP32)", tensors.len());
-        request(text)
-    })?;
+    let [tensor] = <[Tensor; 1]>::try_from(tensors).map_err(|tensors| not_one(tensors.len()))?;
     let Tensor { name, datatype, shape, content } = tensor;
     let misshapen = |expected: String| request(format!("tensor {name} has the shape {shape:?}, not {expected}"));
     let count = |dimensions: &[i64]| -> Option<usize> {
@@ -106,6 +121,9 @@ pub(in crate::serve) fn pictures(tensors: Vec<Tensor>, size: usize) -> Result<Ve
                     "tensor {name}: its value {place} is {value:?}; an image's are of the order of 1, and beyond ±{LARGEST:e} a \
                      network's sums overflow"
                 )));
+            }
+            if images == 1 {
+                return Ok(vec![Picture::Values(values)]);
             }
             Ok(values.chunks_exact(values_of_image).map(|row| Picture::Values(row.to_vec())).collect())
         }
@@ -187,16 +205,16 @@ mod tests {
                 data.extend((element.len() as u32).to_le_bytes());
                 data.extend(element);
             }
-            let read = byte_elements("a", &data.clone().into()).unwrap();
+            let read = byte_elements("a", &data.clone().into(), 6).unwrap();
             prop_assert_eq!(&read, &elements.iter().cloned().map(Bytes::from).collect::<Vec<_>>());
             data.push(1);
-            prop_assert!(byte_elements("a", &data.into()).is_err());
+            prop_assert!(byte_elements("a", &data.into(), 7).is_err());
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(data in prop::collection::vec(any::<u8>(), 0..64), shape in prop::collection::vec(any::<i64>(), 0..5)) {
             let data = Bytes::from(data);
-            if let Ok(elements) = byte_elements("a", &data) {
+            if let Ok(elements) = byte_elements("a", &data, 16) {
                 let _ = pictures(vec![tensor(IMAGE, &shape, Content::Bytes(elements))], 2);
             }
             if let Ok(values) = floats("a", &data) {

@@ -6,17 +6,20 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 
-use super::{Named, NamedPath, named};
+use super::{NamedPath, named};
 use crate::serve::app::App;
 use crate::serve::body::{self, Bounds, Deadline};
 use crate::serve::error::ServeError;
+use crate::serve::models::{Served, Version};
 use crate::serve::protocol::HEADER_LENGTH;
 use crate::serve::room::Share;
 
 /// A request that has arrived whole.
 pub(super) struct Asked<'a> {
     pub(super) app: &'a App,
-    pub(super) named: Named,
+    pub(super) served: &'a Served,
+    /// The version that was there when the request began, which answers it whatever takes its place meanwhile.
+    pub(super) version: Arc<Version>,
     pub(super) headers: HeaderMap,
     pub(super) content: Content,
     pub(super) body: Bytes,
@@ -42,7 +45,7 @@ impl<'a> Asked<'a> {
         let named = named(path)?;
         let (head, body) = request.into_parts();
         let content = Content::of(&head.headers)?;
-        app.version(&named.model, named.version.as_deref())?;
+        let (served, version) = app.version(&named.model, named.version.as_deref())?;
         let silence = app.settings.header_timeout;
         let bounds = Bounds { bytes: limits.max_request_bytes as usize, silence, deadline };
         let mut share = app.room.share();
@@ -53,7 +56,7 @@ impl<'a> Asked<'a> {
                  --data-binary @FILE -H 'Content-Type: {kind}')"
             )));
         }
-        Ok(Asked { app, named, headers: head.headers, content, body, deadline, share: Arc::new(share) })
+        Ok(Asked { app, served, version, headers: head.headers, content, body, deadline, share: Arc::new(share) })
     }
 }
 

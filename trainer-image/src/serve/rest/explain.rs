@@ -13,8 +13,6 @@ use super::{NamedPath, infer, overlay};
 use crate::serve::app::App;
 use crate::serve::engine::{Explained, Picture};
 use crate::serve::error::ServeError;
-use crate::serve::metrics::Ended;
-use crate::serve::models::{Served, Version};
 use crate::serve::protocol::{self, Data, Output, Written};
 
 /// Name of the tensor.
@@ -46,29 +44,23 @@ pub(super) async fn explain(
     query: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Response {
+    let coming = infer::coming(&app, "explain", &path);
     let answer = async {
         let Query(options) = query.map_err(|rejection| ServeError::Request(rejection.body_text()))?;
         let asked = Asked::read(&app, path, request).await?;
-        let (served, version) = app.version(&asked.named.model, asked.named.version.as_deref())?;
-        asked.deadline.within(answer(&app, served, &version, &options, &asked)).await
+        asked.deadline.within(answer(&options, &asked)).await
     };
     let response = answer.await.unwrap_or_else(IntoResponse::into_response);
-    app.metrics.ended(&Ended { protocol: "rest", method: "explain", code: response.status().as_u16() });
+    coming.ended(response.status().as_u16());
     response
 }
 
-async fn answer(
-    app: &App,
-    served: &Served,
-    version: &Version,
-    options: &Options,
-    asked: &Asked<'_>,
-) -> Result<Response, ServeError> {
+async fn answer(options: &Options, asked: &Asked<'_>) -> Result<Response, ServeError> {
+    let Asked { app, served, version, .. } = asked;
     let (picture, request) = match asked.content {
         Content::Image => (Picture::Encoded(asked.body.clone()), protocol::Request::default()),
         Content::Protocol => {
-            let mut request = infer::read(asked).await?;
-            let pictures = protocol::pictures(std::mem::take(&mut request.inputs), version.size())?;
+            let (request, pictures) = infer::read(asked).await?;
             let [picture] = <[Picture; 1]>::try_from(pictures).map_err(|pictures| {
                 ServeError::Request(format!("one image is explained at a time, not {}", pictures.len()))
             })?;

@@ -7,16 +7,16 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::NamedPath;
 use super::asked::{Asked, Content};
 use crate::serve::app::App;
+use crate::serve::aside::aside;
 use crate::serve::engine::Picture;
 use crate::serve::error::ServeError;
-use crate::serve::metrics::Ended;
-use crate::serve::models::{Judged, Served, Version};
+use crate::serve::metrics::Coming;
+use crate::serve::models::Judged;
 use crate::serve::protocol::{self, HEADER_LENGTH, Written};
 
 /// Bytes of a body from which on it is read on another thread, for the others' sake.
@@ -70,37 +70,38 @@ pub(super) async fn infer(
     query: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Response {
+    let coming = coming(&app, "infer", &path);
     let answer = async {
         let Query(options) = query.map_err(|rejection| ServeError::Request(rejection.body_text()))?;
         let asked = Asked::read(&app, path, request).await?;
-        let (served, version) = app.version(&asked.named.model, asked.named.version.as_deref())?;
         let answer = async {
             match asked.content {
-                Content::Image => image(&app, served, &version, &options, asked.body.clone()).await,
-                Content::Protocol => tensors(served, &version, &asked).await,
+                Content::Image => image(&asked, &options).await,
+                Content::Protocol => tensors(&asked).await,
             }
         };
         asked.deadline.within(answer).await
     };
     let response = answer.await.unwrap_or_else(IntoResponse::into_response);
-    app.metrics.ended(&Ended { protocol: "rest", method: "infer", code: response.status().as_u16() });
+    coming.ended(response.status().as_u16());
     response
 }
 
-async fn image(
-    app: &App,
-    served: &Served,
-    version: &Version,
-    options: &Options,
-    body: Bytes,
-) -> Result<Response, ServeError> {
-    let judged = version.judge(&app.engine, vec![Picture::Encoded(body)]).await?;
+/// Counts a request from now on.
+pub(super) fn coming(app: &App, method: &'static str, path: &NamedPath) -> Coming {
+    let model = path.as_ref().map_or("", |named| app.known(&named.model));
+    app.metrics.coming("rest", method, model)
+}
+
+async fn image(asked: &Asked<'_>, options: &Options) -> Result<Response, ServeError> {
+    let Asked { app, served, version, body, .. } = asked;
+    let judged = version.judge(&app.engine, vec![Picture::Encoded(body.clone())]).await?;
     let [Judged { answer, class }] = judged.as_slice() else {
         return Err(ServeError::Internal("one image has more answers than one".to_owned()));
     };
     let told =
         |class: usize| ClassAnswer { label: version.class(class), class, probability: answer.probabilities[class] };
-    let order = protocol::most_first(&answer.probabilities);
+    let order = protocol::most_first(&answer.probabilities, options.top.unwrap_or(CLASSES));
     let answer = ImageAnswer {
         model_name: &served.name,
         model_version: &version.name,
@@ -108,41 +109,44 @@ async fn image(
         class: *class,
         probability: answer.probabilities[*class],
         threshold: version.card.threshold,
-        classes: order.into_iter().take(options.top.unwrap_or(CLASSES)).map(told).collect(),
+        classes: order.into_iter().map(told).collect(),
     };
     Ok(Json(answer).into_response())
 }
 
-async fn tensors(served: &Served, version: &Version, asked: &Asked<'_>) -> Result<Response, ServeError> {
-    let mut request = read(asked).await?;
-    let pictures = protocol::pictures(std::mem::take(&mut request.inputs), version.size())?;
-    let judged = version.judge(&asked.app.engine, pictures).await?;
-    let outputs = protocol::outputs(&request, version, &judged)?;
-    let mut binary = Vec::new();
-    let answer = TensorAnswer {
-        model_name: &served.name,
-        model_version: &version.name,
-        id: request.id.as_deref(),
-        outputs: outputs.iter().map(|output| output.write(&mut binary)).collect(),
+async fn tensors(asked: &Asked<'_>) -> Result<Response, ServeError> {
+    let (request, pictures) = read(asked).await?;
+    let is_large = protocol::is_large(&request, asked.version.card.classes.len(), pictures.len())?;
+    let judged = asked.version.judge(&asked.app.engine, pictures).await?;
+    let (name, version) = (asked.served.name.clone(), Arc::clone(&asked.version));
+    let answer = move || {
+        let outputs = protocol::outputs(&request, &version, &judged)?;
+        let mut binary = Vec::new();
+        let answer = TensorAnswer {
+            model_name: &name,
+            model_version: &version.name,
+            id: request.id.as_deref(),
+            outputs: outputs.iter().map(|output| output.write(&mut binary)).collect(),
+        };
+        write(&answer, binary)
     };
-    write(&answer, binary)
+    aside(is_large, answer).await
 }
 
-/// Reads a request of the protocol, on another thread if it takes a while.
-pub(super) async fn read(asked: &Asked<'_>) -> Result<protocol::Request, ServeError> {
+/// Reads a request of the protocol, on another thread if it takes a while: what is asked, and the images.
+pub(super) async fn read(asked: &Asked<'_>) -> Result<(protocol::Request, Vec<Picture>), ServeError> {
     let header = asked.headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
     let (json, binary) = protocol::split(&asked.body, header)?;
-    if asked.body.len() < LARGE {
-        return protocol::read(&json, binary);
-    }
+    let (most, size) = (asked.app.most(&asked.version), asked.version.size());
     let share = Arc::clone(&asked.share);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = move || {
         // The client may leave meanwhile; the body is here until it is read.
         let _share = share;
-        protocol::read(&json, binary)
-    });
-    let read = read.await;
-    read.unwrap_or_else(|_| Err(ServeError::Internal("the thread that read the request was lost".to_owned())))
+        let mut request = protocol::read(&json, binary, most)?;
+        let pictures = protocol::pictures(std::mem::take(&mut request.inputs), size)?;
+        Ok((request, pictures))
+    };
+    aside(asked.body.len() >= LARGE, read).await
 }
 
 /// An answer in JSON, with binary data behind it if there are any.
