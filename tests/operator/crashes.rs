@@ -28,7 +28,7 @@ const SITES: [&str; 10] = [
     "DELETE pods",
     "POST services",
     "DELETE services",
-    "PATCH poddisruptionbudgets",
+    "POST poddisruptionbudgets",
     "DELETE poddisruptionbudgets",
     "PATCH trainingjobs/status",
     "PATCH scoringjobs/status",

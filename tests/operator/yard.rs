@@ -262,13 +262,13 @@ impl Yard {
 
     /// Waits for what takes longer than the patience of a single wait.
     pub(crate) async fn patiently(&self, holds: impl AsyncFn() -> bool) {
-        for _ in 0..300 {
+        for _ in 0..700 {
             if holds().await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        panic!("in 90 s it did not come about");
+        panic!("in 210 s it did not come about");
     }
 
     /// Whether there is a pod of this name that this very job owns.

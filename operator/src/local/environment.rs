@@ -23,7 +23,7 @@ pub(super) fn given(infrastructure: &Infrastructure) -> BTreeMap<String, String>
 /// Those whose values only a cluster has.
 pub(super) fn left_out(infrastructure: &Infrastructure) -> Vec<Fault> {
     let told =
-        |path: String, what: String, hint: &str| Fault::warning(&path, &format!("has no effect here: {what}"), hint);
+        |path: String, what: String, hint: &str| Fault::warning(path, format!("has no effect here: {what}"), hint);
     let variables = variables(infrastructure).enumerate().filter(|(_, variable)| variable.value_from.is_some());
     let variables = variables.map(|(number, variable)| {
         let what = format!("the value of {} comes from a cluster", variable.name);

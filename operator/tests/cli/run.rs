@@ -90,7 +90,8 @@ fn a_permanent_cause_is_told_with_its_hint_and_the_end_of_the_log() {
     let yard = Yard::training(&["65"]);
     let ran = yard.run(&[]);
     assert_eq!(ran.code, 65, "{ran:?}");
-    for part in ["TrainingJob digits failed: BadData: a.png is no image. Remove it.", "attempt 1 of member 0"] {
+    for part in ["TrainingJob digits failed: BadData: a.png is no image (rank 0). Remove it.", "attempt 1 of member 0"]
+    {
         assert!(ran.err.contains(part), "{part:?} is missing in {}", ran.err);
     }
 }
