@@ -107,6 +107,10 @@ fn fare(is_deleted: bool, status: &PodStatus, state: &ContainerState) -> (String
         let cause = said.as_ref().map_or_else(|| Cause::from_exit_code(end.exit_code), |said| said.cause);
         let (word, health) = match end.exit_code {
             0 => ("Completed".to_owned(), Health::Done),
+            // What such a code comes to is the job's to say.
+            code if said.is_none() && matches!(cause, Cause::OtherPermanent | Cause::OtherRetryable) => {
+                (format!("Exit code {code}"), Health::Failed)
+            }
             code => (format!("{cause:?} ({code})"), Health::Failed),
         };
         let why = match (said, end.reason.as_deref()) {
@@ -177,10 +181,11 @@ mod tests {
             ),
             (
                 container(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})),
-                "OtherRetryable (137)",
+                "Exit code 137",
                 Health::Failed,
                 "the kernel killed it for memory",
             ),
+            (container(&json!({"terminated": {"exitCode": 1}})), "Exit code 1", Health::Failed, ""),
             (
                 container(&json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})),
                 "ImagePullBackOff",
