@@ -253,7 +253,7 @@ async fn elsewhere(yard: &Yard) -> End {
 async fn preempted(yard: &Yard) -> End {
     yard.train("a", json!({"runPolicy": {"backoffLimit": 0}})).await;
     let pods = yard.namespace.pods();
-    pods.preempted("a-t1-0").await;
+    pods.preempted("a-t1-0", "").await;
     pods.running("a-t2-0").await;
     pods.evicted_by_kubelet("a-t2-0", "The node was low on resource: memory").await;
     pods.finish("a-t3-0", 0, &trained()).await;

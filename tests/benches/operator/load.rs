@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::fmt::Debug;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crds::contract::CONTRACT_VERSION;
 use crds::{ScoringJob, TrainingJob};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -108,7 +109,7 @@ impl<'a> Load<'a> {
                 })
             };
             namespace.wait("j-0", running).await;
-            // 143: a preemption waits for no backoff, so that the time is the operator's own.
+            // A preemption waits for no backoff, so that the time is the operator's own.
             let next = format!("trainyard.dev/attempt={}", attempt + 1);
             told(fail(&namespace, &format!("j-0-t{attempt}-7"), &next, pods).await?);
         }
@@ -186,7 +187,10 @@ where
 pub(crate) async fn fail(namespace: &Namespace<'_>, pod: &str, label: &str, pods: u32) -> Result<f64, Box<dyn Error>> {
     let api: Api<Pod> = namespace.api();
     let version = api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
-    namespace.pods().preempted(pod).await;
+    // Each got further than the one before: of those who don't, the second in a row is waited for.
+    let step = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let told = json!({"contractVersion": CONTRACT_VERSION, "cause": "Preempted", "step": step, "message": "stopped"});
+    namespace.pods().preempted(pod, &told.to_string()).await;
     let (start, labelled) = (Instant::now(), WatchParams::default().labels(label).timeout(290));
     added(&api, &labelled, &version.unwrap_or_default(), u64::from(pods)).await?;
     Ok(start.elapsed().as_secs_f64())

@@ -102,15 +102,16 @@ impl<'a> Pods<'a> {
         self.patch_status(name, status).await;
     }
 
-    /// Lets a running pod be stopped as for another one of a higher priority: it is marked, and its process ends as asked.
-    pub async fn preempted(&self, name: &str) {
+    /// Lets a running pod be stopped as for another one of a higher priority: it is marked, and its process ends as asked, with
+    /// this termination message.
+    pub async fn preempted(&self, name: &str, message: &str) {
         self.running(name).await;
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
             "lastTransitionTime": Timestamp::now(),
         });
         self.patch_status(name, json!({"conditions": [condition]})).await;
-        self.finish(name, 143, "").await;
+        self.finish(name, 143, message).await;
     }
 
     /// Evicts a pod through the API, as a drained node does: it is marked, and deleted.
