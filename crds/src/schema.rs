@@ -142,19 +142,17 @@ pub(crate) fn references(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(crate) fn volumes(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array", "maxItems": 64,
-        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
-        "items": {
-            "type": "object", "required": ["name"], "x-kubernetes-preserve-unknown-fields": true,
-            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": NAME}},
-        },
-    })
+    open_and_named(64)
 }
 
 pub(crate) fn init_containers(_: &mut SchemaGenerator) -> Schema {
+    open_and_named(16)
+}
+
+/// A list of no more than `most` objects of Kubernetes' own types, each with a name of its own.
+fn open_and_named(most: u32) -> Schema {
     json_schema!({
-        "type": "array", "maxItems": 16,
+        "type": "array", "maxItems": most,
         "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
         "items": {
             "type": "object", "required": ["name"], "x-kubernetes-preserve-unknown-fields": true,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crds::TrainingJob;
 use crds::status::Phase;
@@ -15,15 +15,14 @@ use tokio::sync::Notify;
 use crate::wire::Fate;
 use crate::yard::Yard;
 
-#[tokio::test]
-async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name() {
-    let mut yard = Yard::idle("late", &["cpu"]).await;
+/// Starts an operator to which the answer to the creation of one pod, of this number from 0, comes late. The first of both tells
+/// when it is held, the second lets it go.
+fn answer_late(yard: &mut Yard, number: u32) -> (Arc<Notify>, Arc<Notify>) {
     let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (is_spent, holds, gate) = (AtomicBool::new(false), Arc::clone(&held), Arc::clone(&let_go));
-    // The answer to the first pod that is created comes late.
+    let (pods, holds, gate) = (AtomicU32::new(0), Arc::clone(&held), Arc::clone(&let_go));
     yard.start_operator_through(move |request| {
         let is_pod = request.method() == Method::POST && request.uri().path().ends_with("/pods");
-        if !is_pod || is_spent.swap(true, Ordering::SeqCst) {
+        if !is_pod || pods.fetch_add(1, Ordering::SeqCst) != number {
             return Fate::Pass;
         }
         let (holds, gate) = (Arc::clone(&holds), Arc::clone(&gate));
@@ -33,6 +32,14 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
         };
         Fate::AnsweredLate(wait.boxed())
     });
+    (held, let_go)
+}
+
+#[tokio::test]
+async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name() {
+    let mut yard = Yard::idle("late", &["cpu"]).await;
+    // The answer to the first pod that is created comes late.
+    let (held, let_go) = answer_late(&mut yard, 0);
     let first = yard.train("a", json!({})).await;
     held.notified().await;
     yard.namespace.api::<TrainingJob>().delete("a", &DeleteParams::default()).await.unwrap();
@@ -54,21 +61,8 @@ async fn the_status_of_a_job_that_is_gone_is_not_written_to_another_of_its_name(
 #[tokio::test]
 async fn a_spec_that_is_changed_between_the_first_pods_and_the_first_status_leaves_no_pod_of_the_old_one() {
     let mut yard = Yard::idle("changed", &["cpu"]).await;
-    let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (pods, holds, gate) = (AtomicU32::new(0), Arc::clone(&held), Arc::clone(&let_go));
     // The answer to the last pod comes late.
-    yard.start_operator_through(move |request| {
-        let is_pod = request.method() == Method::POST && request.uri().path().ends_with("/pods");
-        if !is_pod || pods.fetch_add(1, Ordering::SeqCst) != 2 {
-            return Fate::Pass;
-        }
-        let (holds, gate) = (Arc::clone(&holds), Arc::clone(&gate));
-        let wait = async move {
-            holds.notify_one();
-            gate.notified().await;
-        };
-        Fate::AnsweredLate(wait.boxed())
-    });
+    let (held, let_go) = answer_late(&mut yard, 2);
     yard.train("a", json!({"infrastructure": {"nodes": 3}, "runPolicy": {"backoffLimit": 0}})).await;
     held.notified().await;
     yard.change::<TrainingJob>("a", json!({"infrastructure": {"nodes": 1}})).await;

@@ -6,7 +6,7 @@ use crds::status::Phase;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::observe::{FinalReason, Ledger};
+use crate::observe::Ledger;
 
 /// The conditions of a job. `before` are those written last: one that still holds keeps its time.
 pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) -> Vec<Condition> {
@@ -15,7 +15,7 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
         Phase::Running => reason::ALL_RUNNING.to_owned(),
         Phase::Suspended => reason::SUSPENDED.to_owned(),
         Phase::Succeeded => reason::COMPLETED.to_owned(),
-        Phase::Failed => failed(ledger),
+        Phase::Failed => ledger.failed_for(),
         Phase::Pending | Phase::Starting | Phase::Restarting => match &ledger.obstacle {
             Some(obstacle) => obstacle.reason.clone(),
             None if phase == Phase::Restarting => reason::RESTARTING.to_owned(),
@@ -42,7 +42,7 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
     }
     match phase {
         Phase::Succeeded => wanted.push((condition::COMPLETE, true, reason::COMPLETED.to_owned())),
-        Phase::Failed => wanted.push((condition::FAILED, true, failed(ledger))),
+        Phase::Failed => wanted.push((condition::FAILED, true, ledger.failed_for())),
         _ => {}
     }
     // A job that was never suspended says nothing of it, nor one that never stood still.
@@ -54,17 +54,6 @@ pub(super) fn conditions(ledger: &Ledger, before: &[Condition], now: Timestamp) 
         valid.message.clone_from(&ledger.warnings);
     }
     all
-}
-
-/// Why a job has failed for good, in a word.
-fn failed(ledger: &Ledger) -> String {
-    match &ledger.failure {
-        Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
-        Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
-        Some((FinalReason::ModelMissing, _)) => reason::MODEL_MISSING.to_owned(),
-        Some((_, failure)) => format!("{:?}", failure.cause),
-        None => reason::BAD_SPEC.to_owned(),
-    }
 }
 
 /// A condition's type, whether it holds, and its reason.
@@ -100,6 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::observe::FinalReason;
 
     fn told(ledger: &Ledger, before: &[Condition]) -> Vec<(String, String)> {
         let now = "2026-07-01T12:00:00Z".parse().expect("a time");

@@ -113,16 +113,7 @@ impl Draft<'_> {
             Phase::Running => self.tell(false, reason::ALL_RUNNING, message),
             Phase::Suspended => self.tell(false, reason::SUSPENDED, message),
             Phase::Succeeded => self.tell(false, reason::COMPLETED, message),
-            Phase::Failed => {
-                let reason = match &self.ledger.failure {
-                    Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
-                    Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
-                    Some((FinalReason::ModelMissing, _)) => reason::MODEL_MISSING.to_owned(),
-                    Some((_, failure)) => format!("{:?}", failure.cause),
-                    None => reason::BAD_SPEC.to_owned(),
-                };
-                self.tell(true, &reason, message);
-            }
+            Phase::Failed => self.tell(true, &self.ledger.failed_for(), message),
             Phase::Pending | Phase::Starting | Phase::Restarting => {}
         }
     }

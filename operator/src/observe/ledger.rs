@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::contract::{Cause, JobResult, Progress};
+use crds::reasons::reason;
 use crds::status::Placement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -267,5 +268,16 @@ impl Ledger {
     pub fn active_until(&self, now: Timestamp) -> u64 {
         let present = self.active_since.map_or(0, |since| now.as_second().saturating_sub(since.as_second()).max(0));
         self.active_seconds + present.unsigned_abs()
+    }
+
+    /// Why the job has failed for good, in a word.
+    pub fn failed_for(&self) -> String {
+        match &self.failure {
+            Some((FinalReason::BackoffLimitExceeded, _)) => reason::BACKOFF_LIMIT_EXCEEDED.to_owned(),
+            Some((FinalReason::DeadlineExceeded, _)) => reason::DEADLINE_EXCEEDED.to_owned(),
+            Some((FinalReason::ModelMissing, _)) => reason::MODEL_MISSING.to_owned(),
+            Some((_, failure)) => format!("{:?}", failure.cause),
+            None => reason::BAD_SPEC.to_owned(),
+        }
     }
 }
