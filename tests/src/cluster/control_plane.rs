@@ -351,7 +351,8 @@ fn kwok(kubeconfig: &str) -> Vec<String> {
     let mut arguments = vec![
         format!("--kubeconfig={kubeconfig}"),
         "--manage-all-nodes=false".into(),
-        "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake".into(),
+        // By label and not by annotation: KWOK never hears that a node lost an annotation, and would go on to play it.
+        "--manage-nodes-with-label-selector=kwok.x-k8s.io/node=fake".into(),
         "--node-lease-duration-seconds=40".into(),
         format!("--config={}", module().join("kwok.yaml").display()),
     ];

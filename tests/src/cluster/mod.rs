@@ -41,7 +41,7 @@ pub use pods::Pods;
 pub use user::User;
 
 /// How long anything that a test waits for may take. Far more than it takes: only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Why there is no control plane.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use super::{Cluster, Namespace};
 /// The label that says to which namespace, and thereby test, a node belongs.
 pub const OWNER_LABEL: &str = "trainyard-test";
 
-/// KWOK plays the nodes that have this annotation.
+/// KWOK plays the nodes that have this label.
 const PLAYED: &str = "kwok.x-k8s.io/node";
 
 /// Names of all files in `tests/cluster/nodes`, sorted.
@@ -153,7 +153,7 @@ impl Cluster {
     }
 
     async fn play(&self, api: &Api<Node>, name: &str, by: Value) {
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {PLAYED: by}}}));
+        let patch = Patch::Merge(json!({"metadata": {"labels": {PLAYED: by}}}));
         api.patch(name, &PatchParams::default(), &patch).await.unwrap_or_else(|fault| panic!("{name}: {fault}"));
     }
 }
