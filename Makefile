@@ -20,7 +20,7 @@ run: build $(digits) ## Trains on real images with two processes, scores the hel
 	$(bin)/trainyard run -f crds/examples/digits-scoring.yaml
 
 test: build cluster nodes storage checkers ## Runs every test
-	cargo test --locked --workspace
+	@tests/all.sh
 
 fuzz: tools libtorch ## Looks for bytes that the trainer's readers do not stand, SECONDS_EACH=20 a reader; TARGETS="image pth": these alone
 	@trainer-image/fuzz/run
