@@ -265,12 +265,15 @@ impl<'a> Funnel<'a> {
                 (listed(there, "no readable label"), "Take a runtime that has code for these GPUs".to_owned())
             }
             Step::Size => {
-                let largest = last.iter().map(|node| node.devices(resource)).max().unwrap_or(0);
-                if largest < self.gate.per_pod() {
-                    let hint = format!("Set infrastructure.gpusPerNode to {largest} or fewer, and nodes to more");
-                    return (format!("the largest has {largest}"), hint);
+                let most = last.iter().map(|node| node.devices(resource)).max().unwrap_or(0);
+                if most < self.gate.per_pod() {
+                    let hint = format!("Set infrastructure.gpusPerNode to {most} or fewer, and nodes to more");
+                    return (format!("the largest has {most}"), hint);
                 }
-                (self.largest(last), "Ask for less in infrastructure.pod.resources, or add larger nodes".to_owned())
+                (
+                    largest(self.gate, last),
+                    "Ask for less in infrastructure.pod.resources, or add larger nodes".to_owned(),
+                )
             }
         }
     }
@@ -279,28 +282,10 @@ impl<'a> Funnel<'a> {
     fn size(&self) -> String {
         let per_pod = self.gate.per_pod();
         let devices = format!("{per_pod} {}", self.devices(per_pod));
-        let cpu = self.gate.asked("cpu").map(|cpu| format!("{cpu} CPUs"));
-        let memory = self.gate.asked("memory").map(|memory| format!("{memory} of memory"));
-        match (cpu, memory) {
-            (None, None) => devices,
-            (Some(one), None) | (None, Some(one)) => format!("{devices} and {one}"),
-            (Some(cpu), Some(memory)) => format!("{devices}, {cpu} and {memory}"),
-        }
-    }
-
-    /// What nodes with GPUs enough have of the rest.
-    fn largest(&self, nodes: &[&NodeFacts]) -> String {
-        let most = |of: fn(&NodeFacts) -> Option<u64>| nodes.iter().filter_map(|node| of(node)).max();
-        let cpu = most(|node| node.cpu).filter(|cpu| *cpu < self.gate.asked_cpu());
-        let memory = most(|node| node.memory_bytes).filter(|bytes| *bytes < self.gate.asked_memory());
-        let cpu = cpu.map(|cpu| format!("the most CPUs of one are {}", cpu / 1000));
-        let memory = memory.map(|bytes| {
-            format!("the most memory of one is {}", memory_text(i64::try_from(bytes >> 20).unwrap_or(i64::MAX)))
-        });
-        match (cpu, memory) {
-            (Some(cpu), Some(memory)) => format!("{cpu}, {memory}"),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => "no node has all of it".to_owned(),
+        match self.gate.size() {
+            None => devices,
+            Some(both) if both.contains(" and ") => format!("{devices}, {both}"),
+            Some(one) => format!("{devices} and {one}"),
         }
     }
 
@@ -320,6 +305,22 @@ impl<'a> Funnel<'a> {
             (labels::GPU, _) => "GPUs",
             (resource, _) => resource,
         }
+    }
+}
+
+/// What nodes that have enough of the rest have of CPUs and memory.
+pub(super) fn largest(gate: &Gate<'_>, nodes: &[&NodeFacts]) -> String {
+    let most = |of: fn(&NodeFacts) -> Option<u64>| nodes.iter().filter_map(|node| of(node)).max();
+    let cpu = most(|node| node.cpu).filter(|cpu| *cpu < gate.asked_cpu());
+    let memory = most(|node| node.memory_bytes).filter(|bytes| *bytes < gate.asked_memory());
+    let cpu = cpu.map(|cpu| format!("the most CPUs of one are {}", cpu / 1000));
+    let memory = memory.map(|bytes| {
+        format!("the most memory of one is {}", memory_text(i64::try_from(bytes >> 20).unwrap_or(i64::MAX)))
+    });
+    match (cpu, memory) {
+        (Some(cpu), Some(memory)) => format!("{cpu}, {memory}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "no node has all of it".to_owned(),
     }
 }
 

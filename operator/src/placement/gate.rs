@@ -154,11 +154,26 @@ impl<'a> Gate<'a> {
         amount(self.asked("memory"), quantity::ceiling)
     }
 
+    /// What a pod asks for of both: "96 CPUs and 2Ti of memory"; `None` if of neither.
+    pub(super) fn size(&self) -> Option<String> {
+        let cpu = self.asked("cpu").map(|cpu| format!("{cpu} CPUs"));
+        let memory = self.asked("memory").map(|memory| format!("{memory} of memory"));
+        match (cpu, memory) {
+            (Some(cpu), Some(memory)) => Some(format!("{cpu} and {memory}")),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// Pods that have room on a node at a time, were it empty.
     pub(super) fn pods_on(&self, node: &NodeFacts) -> u64 {
-        let room = |has: Option<u64>, each: u64| has.and_then(|has| has.checked_div(each)).unwrap_or(u64::MAX);
         let devices = node.devices(self.resource()) / self.per_pod().max(1);
-        devices.min(room(node.cpu, self.asked_cpu())).min(room(node.memory_bytes, self.asked_memory()))
+        devices.min(self.room_on(node))
+    }
+
+    /// The same by CPUs and memory alone.
+    pub(super) fn room_on(&self, node: &NodeFacts) -> u64 {
+        let room = |has: Option<u64>, each: u64| has.and_then(|has| has.checked_div(each)).unwrap_or(u64::MAX);
+        room(node.cpu, self.asked_cpu()).min(room(node.memory_bytes, self.asked_memory()))
     }
 
     fn is_unshared(&self, node: &NodeFacts) -> bool {

@@ -7,7 +7,8 @@
 //!                                      ├ gate      what a job asks of a node, filter by filter
 //!                                      ├ selector  nodeSelector, affinity and taints as the scheduler judges them
 //!                                      ├ terms     the gate as required node affinity
-//!                                      └ funnel    how many nodes pass each filter
+//!                                      ├ funnel    how many nodes pass each filter
+//!                                      └ cpus      all of it without a GPU
 //!  explain    the same filters as a table for people
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! avoided as long as the others suffice.
 
 mod catalogue;
+mod cpus;
 mod explain;
 mod funnel;
 mod gate;
@@ -127,20 +129,20 @@ impl Placed {
 /// GPUs for ever if there are none.
 ///
 /// # Errors
-/// [`Refusal`]: GPUs are asked for that there can never be, every node that CPUs could be used on is left out, or the spec
-/// names what there isn't.
+/// [`Refusal`]: GPUs, or CPUs and memory, are asked for that there can never be, every node that CPUs could be used on is left
+/// out, or the spec names what there isn't.
 pub fn place(request: &Request<'_>, nodes: Option<&[NodeFacts]>, catalogue: &Catalogue) -> Result<Placed, Refusal> {
     match request.infrastructure.device {
         Device::Gpu => on_gpus(request, nodes, catalogue),
-        Device::Cpu => on_cpus(request, nodes, catalogue, "asked for by spec.infrastructure.device"),
+        Device::Cpu => cpus::place(request, nodes, catalogue, "asked for by spec.infrastructure.device"),
         Device::Auto if nodes.is_none() => {
             let reason =
                 "the operator may not read nodes, so it looks for no GPUs: set infrastructure.device to Gpu for them";
-            on_cpus(request, nodes, catalogue, reason)
+            cpus::place(request, nodes, catalogue, reason)
         }
         Device::Auto => match on_gpus(request, nodes, catalogue) {
             Err(refusal) if refusal.why == Why::NoFittingNode || names_cpus(request, catalogue) => {
-                on_cpus(request, nodes, catalogue, &format!("no GPUs for this job: {}", refusal.message))
+                cpus::place(request, nodes, catalogue, &format!("no GPUs for this job: {}", refusal.message))
             }
             decided => decided,
         },
@@ -326,53 +328,4 @@ fn reason(gate: &Gate<'_>, funnel: Option<&Funnel<'_>>) -> String {
     parts.extend(notes.iter().filter(|(count, _)| *count > 0).map(|(count, note)| format!("{count} of them {note}")));
     parts.extend(funnel::misfits(gate, funnel.offered().iter().copied()));
     parts.join("; ")
-}
-
-fn on_cpus(
-    request: &Request<'_>,
-    nodes: Option<&[NodeFacts]>,
-    catalogue: &Catalogue,
-    reason: &str,
-) -> Result<Placed, Refusal> {
-    let infrastructure = request.infrastructure;
-    let runtime = match named(request, catalogue)? {
-        Some(runtime) => Some(runtime),
-        None if infrastructure.image.is_some() => None,
-        None => catalogue.for_cpus(),
-    };
-    let tolerations = infrastructure.pod.tolerations.clone();
-    let excluded = excluded(request, &[]);
-    let gate = Gate { infrastructure, runtime, excluded, tolerations, bare_will_do: true };
-    // CPUs are everywhere, and an autoscaler may bring more: only that all of them are left out is worth a refusal.
-    let usable = |node: &&NodeFacts| gate.passes(Step::Chosen, node) && gate.passes(Step::Tolerated, node);
-    let usable: Vec<&NodeFacts> = nodes.unwrap_or_default().iter().filter(usable).collect();
-    if !usable.is_empty() && !usable.iter().any(|node| gate.passes(Step::Kept, node)) {
-        let message = format!("an attempt met a fault on each of the {} nodes that the job may use", usable.len());
-        let hint = "They are tried again after a while; repair them, or add nodes";
-        return Err(Refusal::new(Why::NoFittingNode, message, hint));
-    }
-    let mut reason = reason.to_owned();
-    if let Some(misfits) = funnel::misfits(&gate, usable.iter().copied()) {
-        if !request.autoscaled && !usable.iter().any(|node| gate.passes(Step::Platform, node)) {
-            let hint = "Add nodes that it is for, or have a runtime for these added to the catalogue";
-            return Err(Refusal::new(
-                Why::NoFittingNode,
-                format!("of the nodes that the job may use, {misfits}"),
-                hint,
-            ));
-        }
-        reason = format!("{reason}; {misfits}");
-    }
-    let affinity = gate.cpu_affinity().map_err(|many| too_many(&many))?;
-    let image = infrastructure.image.clone().or_else(|| runtime.map(|runtime| runtime.image.clone()));
-    Ok(Placed {
-        device: Device::Cpu,
-        runtime: runtime.map(|runtime| runtime.name.clone()),
-        image: image.unwrap_or_default(),
-        resource: None,
-        gpus: 0,
-        affinity,
-        tolerations: gate.tolerations,
-        reason: bounded(&reason),
-    })
 }

@@ -1,6 +1,7 @@
 //! Placement, on pools as they are found.
 
 mod builders;
+mod cpus;
 mod drivers;
 mod gates;
 mod pools;
