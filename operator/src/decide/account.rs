@@ -4,7 +4,7 @@ use crds::contract::{Cause, JobResult};
 use crds::reasons::reason;
 use crds::status::{Phase, bounded};
 
-use super::words::{names, of_shard, place, what_happened, with_hint};
+use super::words::{names, of_shard, place, what_happened};
 use super::{Draft, after};
 use crate::observe::{Failure, FinalReason, MemberId, Stage};
 
@@ -186,10 +186,7 @@ impl Draft<'_> {
         let Some((reason, failure)) = &self.ledger.failure else { return "Failed".to_owned() };
         let cause = failure.cause;
         let what = format!("{}{}", failure.message.trim_end_matches('.'), place(failure));
-        // What no attempt ended by is no shard's.
-        let (attempts, said) = (&self.ledger.attempts, with_hint(failure));
-        let ended = attempts.iter().rfind(|ended| ended.failure.cause == cause && ended.failure.message == said);
-        let of = of_shard(ended.and_then(|attempt| attempt.shard));
+        let of = of_shard(failure.shard);
         let left_out = names(self.ledger.excluded.keys().chain(&failure.node).map(String::as_str));
         let why = match reason {
             FinalReason::Permanent => format!("{cause:?}{of}: {what}"),

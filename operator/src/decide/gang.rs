@@ -229,6 +229,7 @@ impl Draft<'_> {
                 false if asked => reason::PREEMPTED,
                 false => reason::DISRUPTED,
             };
+            let failure = Failure { shard: self.shard(gang), ..failure };
             self.tell(costs, reason, format!("{what}; the next attempt starts {next}"));
         }
         let attempt = self.attempt(gang, record, members, ended);
@@ -308,7 +309,6 @@ fn failure_of(job: &Job, member: &Member) -> Option<Failure> {
             let (cause, hint) = policy::read(job.exit_codes.as_deref(), end);
             Some(Failure {
                 cause,
-                member: member.id.index,
                 exit_code: end.exit_code,
                 rank: end.rank,
                 node,
@@ -324,6 +324,7 @@ fn failure_of(job: &Job, member: &Member) -> Option<Failure> {
             ..blank(member.id.index)
         }),
         // As a spot machine that is taken back, and one that an autoscaler removes.
+                ..blank(member.id.index)
         MemberState::Gone => Some(Failure {
             cause: Cause::Preempted,
             node,

@@ -98,14 +98,11 @@ impl Draft<'_> {
             let failure = Failure {
                 cause: Cause::PeerLost,
                 member: number * self.world.job.gang_size,
-                exit_code: None,
-                rank: None,
-                node: None,
                 step: Some(step),
                 message: format!(
                     "no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds)"
                 ),
-                hint: String::new(),
+                ..Failure::of_job()
             };
             if let Some(gang) = self.ledger.gangs.get_mut(&number) {
                 (gang.stage, gang.stalled) = (Stage::Failing { failure }, true);

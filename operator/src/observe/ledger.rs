@@ -171,6 +171,9 @@ pub struct Failure {
     pub member: u32,
     /// Its exit code, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// The shard that it ended an attempt of, where there are several; `None` of one that is the job's as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u32>,
     pub exit_code: Option<i32>,
     /// Rank of the process at fault, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -256,6 +259,7 @@ impl Failure {
             exit_code: None,
             rank: None,
             node: None,
+            shard: None,
             step: None,
             message: String::new(),
             hint: String::new(),

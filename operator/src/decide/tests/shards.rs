@@ -93,3 +93,13 @@ fn the_history_says_which_shard_it_was_and_those_that_are_done_push_out_none() {
     let restarting = plan.events.iter().find(|event| event.reason == "Restarting").expect("it is told");
     assert!(restarting.note.starts_with("Attempt 1 of shard 17 ended by Storage"), "{}", restarting.note);
 }
+
+#[test]
+fn of_shards_that_end_alike_the_one_that_the_job_fails_for_is_named() {
+    let world = (0..20).fold(scoring(20, 20), |world, shard| {
+        let state = if shard < 4 { running() } else { ended(65) };
+        world.gang(shard, 1, Stage::Running).member(shard, state)
+    });
+    let ledger = world.decided(0).ledger.expect("the end is written down");
+    assert_eq!(ledger.message, "BadData of shard 4: exited with code 65 without a word");
+}
