@@ -26,7 +26,7 @@ use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
 use crate::observe::pod::NodeState;
-use crate::observe::{Attempt, Job, Ledger, Origin, Stage};
+use crate::observe::{Attempt, Job, Ledger, Member, Origin, Stage};
 
 /// What all looks at jobs share.
 pub(super) struct Context {
@@ -54,8 +54,10 @@ pub(super) struct Context {
 pub(super) struct Remembered {
     pub(super) owner: Owner,
     pub(super) ledger: Ledger,
-    /// Since when it is in its phase, or known to this operator.
-    pub(super) since: Instant,
+    /// Until when its time has been counted by this operator, which it is at each look, and when figures are asked for.
+    pub(super) counted: Instant,
+    /// The GPUs that its pods had on their nodes then.
+    pub(super) gpus: f64,
     /// The status that it stands in.
     pub(super) written: Written,
     /// Whether the last write of the status was not answered: what stands in it has to be read.
@@ -101,6 +103,17 @@ impl Written {
 }
 
 impl Context {
+impl Remembered {
+    /// Counts the time that has passed since it was counted last. What comes after an end is nobody's.
+    fn count(&mut self, telemetry: &Telemetry) {
+        let passed = std::mem::replace(&mut self.counted, Instant::now()).elapsed().as_secs_f64();
+        if !self.ledger.phase.is_terminal() {
+            telemetry.passed(&self.owner.kind, phase(&self.ledger), passed);
+            telemetry.used(&self.owner.namespace, passed * self.gpus);
+        }
+    }
+}
+
     /// What carries plans out.
     pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
@@ -123,7 +136,8 @@ impl Context {
             Remembered {
                 owner: owner.clone(),
                 ledger,
-                since: Instant::now(),
+                counted: Instant::now(),
+                gpus: 0.0,
                 written,
                 is_unsure: false,
                 rejected: None,
@@ -143,6 +157,7 @@ impl Context {
         let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
         self.change(&owner.uid, |known| {
             self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
+            known.count(&self.telemetry);
             known.ledger = ledger;
             known.written = Written { conditions: status.conditions, version };
             known.is_unsure = false;
@@ -179,7 +194,8 @@ impl Context {
 
     /// Forgets a job that is gone, or no longer ours.
     pub(super) fn forget(&self, owner: &Owner) {
-        if let Some(known) = lock(&self.jobs).remove(&owner.uid) {
+        if let Some(mut known) = lock(&self.jobs).remove(&owner.uid) {
+            known.count(&self.telemetry);
             self.telemetry.moved(&known.owner.kind, Some(phase(&known.ledger)), None);
         }
         lock(&self.unplaced).remove(owner);
@@ -197,17 +213,13 @@ impl Context {
     pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, ended: &[Attempt], job: &Job) {
         if before.phase != after.phase {
             self.telemetry.moved(&owner.kind, Some(phase(before)), Some(phase(after)));
-            self.change(&owner.uid, |known| {
-                self.telemetry.left(&owner.kind, phase(before), known.since.elapsed().as_secs_f64());
-                known.since = Instant::now();
-            });
+            self.change(&owner.uid, |known| known.count(&self.telemetry));
             tracing::info!(
                 kind = owner.kind, namespace = owner.namespace, name = owner.name,
                 phase = ?after.phase, message = after.message, "the job moved"
             );
         }
-        let gpus = after.placement.as_ref().map_or(0, |placement| placement.gpus);
-        let of_gang = f64::from(gpus) / f64::from(job.gangs_at_once());
+        let of_gang = gpus_of_a_gang(after, job);
         for attempt in ended {
             let saved = self.polls.saved(&owner.uid, attempt.number);
             self.telemetry.ended(&owner.kind, &owner.namespace, attempt, of_gang, saved);
@@ -222,6 +234,23 @@ impl Context {
     }
 
     /// The model that a TrainingJob has left, or why there is none.
+    /// Notes the GPUs that a job's pods have on their nodes.
+    pub(super) fn note_gpus(&self, owner: &Owner, ledger: &Ledger, job: &Job, members: &[Member]) {
+        let placed = members.iter().filter(|member| member.is_live() && member.node.is_some()).count();
+        let gpus = placed as f64 * gpus_of_a_gang(ledger, job) / f64::from(job.gang_size);
+        self.change(&owner.uid, |known| {
+            known.count(&self.telemetry);
+            known.gpus = gpus;
+        });
+    }
+
+    /// The operator's figures, those that grow with time as of now.
+    pub(super) fn figures(&self) -> String {
+        lock(&self.jobs).values_mut().for_each(|known| known.count(&self.telemetry));
+        self.endpoints.count(&self.telemetry);
+        self.telemetry.text()
+    }
+
     pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<Origin, NoModel> {
         let Some(job) = self.trainings.get(&ObjectRef::new(name).within(namespace)) else {
             let message = format!("waits for the TrainingJob {name}: there is none of this name in the namespace");
@@ -315,6 +344,12 @@ fn phase(ledger: &Ledger) -> String {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// The GPUs of each gang; the placement tells those of all that live at a time.
+fn gpus_of_a_gang(ledger: &Ledger, job: &Job) -> f64 {
+    let gpus = ledger.placement.as_ref().map_or(0, |placement| placement.gpus);
+    f64::from(gpus) / f64::from(job.gangs_at_once())
+}
+
     // Each change under it is one insertion or removal: a panic leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

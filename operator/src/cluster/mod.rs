@@ -160,10 +160,10 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         settings: settings.clone(),
         client: client.clone(),
     });
-    let (living, seeing) = (Arc::clone(&context), Arc::clone(&context));
+    let (counting, living, seeing) = (Arc::clone(&context), Arc::clone(&context), Arc::clone(&context));
     let served = telemetry::serve(
         settings.listen,
-        Arc::clone(&context.telemetry),
+        move || counting.figures(),
         move || living.health.liveness(Instant::now()),
         move || seeing.readiness(),
     );

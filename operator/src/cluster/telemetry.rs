@@ -2,7 +2,6 @@
 //! pod's name.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -58,6 +57,12 @@ struct Spent {
     outcome: &'static str,
 }
 
+/// GPU time by who spends it.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Spending {
+    namespace: String,
+}
+
 /// Time of attempts by what came of it.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Came {
@@ -95,6 +100,7 @@ pub(super) struct Telemetry {
     phase_seconds: Family<Standing, Counter<f64, AtomicU64>>,
     attempt_seconds: Family<Came, Counter<f64, AtomicU64>>,
     gpu_seconds: Family<Spent, Counter<f64, AtomicU64>>,
+    gpu_used_seconds: Family<Spending, Counter<f64, AtomicU64>>,
 }
 
 impl Default for Telemetry {
@@ -124,7 +130,7 @@ impl Default for Telemetry {
         let help = "Time from the start of an attempt until all of its pods run";
         registry.register_with_unit("attempt_start", help, Unit::Seconds, seconds_to_running.clone());
         let phase_seconds = Family::default();
-        let help = "Time that jobs were in a phase which they have left, by kind and phase";
+        let help = "Time that jobs and endpoints were in a phase, as it passes, by kind and phase";
         registry.register_with_unit("phase_time", help, Unit::Seconds, phase_seconds.clone());
         let attempt_seconds = Family::default();
         let help = "Time from the first pod's start of attempts that have ended, by kind and whether it completed a job, was kept by a checkpoint, or lost";
@@ -132,6 +138,9 @@ impl Default for Telemetry {
         let gpu_seconds = Family::default();
         let help = "The same times the GPUs of the attempt, by namespace";
         registry.register_with_unit("gpu_time", help, Unit::Seconds, gpu_seconds.clone());
+        let gpu_used_seconds = Family::default();
+        let help = "Time of the GPUs that pods of jobs have on their nodes, as it passes, by namespace";
+        registry.register_with_unit("gpu_used", help, Unit::Seconds, gpu_used_seconds.clone());
         Telemetry {
             registry,
             writes,
@@ -144,6 +153,7 @@ impl Default for Telemetry {
             phase_seconds,
             attempt_seconds,
             gpu_seconds,
+            gpu_used_seconds,
         }
     }
 }
@@ -172,9 +182,14 @@ impl Telemetry {
         to.map(|phase| gauge(phase).inc());
     }
 
-    /// A job has left a phase after so many seconds.
-    pub(super) fn left(&self, kind: &str, phase: String, seconds: f64) {
+    /// So many seconds have passed for one of a kind in this phase.
+    pub(super) fn passed(&self, kind: &str, phase: String, seconds: f64) {
         self.phase_seconds.get_or_create(&Standing { kind: kind.to_owned(), phase }).inc_by(seconds);
+    }
+
+    /// Pods of a job had GPUs for so many seconds, times the number of GPUs.
+    pub(super) fn used(&self, namespace: &str, gpu_seconds: f64) {
+        self.gpu_used_seconds.get_or_create(&Spending { namespace: namespace.to_owned() }).inc_by(gpu_seconds);
     }
 
     /// An attempt of a job in that namespace, with so many GPUs, has ended; `saved` is when it last told of a checkpoint.
@@ -193,7 +208,8 @@ impl Telemetry {
         self.seconds_to_running.observe(seconds);
     }
 
-    fn text(&self) -> String {
+    /// All figures, as Prometheus reads them.
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -207,13 +223,13 @@ impl Telemetry {
 /// The address can't be had.
 pub(super) async fn serve(
     address: SocketAddr,
-    telemetry: Arc<Telemetry>,
+    figures: impl Fn() -> String + Clone + Send + Sync + 'static,
     liveness: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
     readiness: impl Fn() -> Result<&'static str, String> + Clone + Send + Sync + 'static,
 ) -> std::io::Result<()> {
     let metrics = move || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-        (kind, telemetry.text()).into_response()
+        (kind, figures()).into_response()
     };
     let answer = |said: Result<&'static str, String>| match said {
         Ok(text) => (StatusCode::OK, text.to_owned()),
@@ -234,6 +250,24 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn time_that_passes_is_counted_by_phase_and_that_of_gpus_by_namespace() {
+        let telemetry = Telemetry::default();
+        for seconds in [7.5, 2.5] {
+            telemetry.passed("TrainingJob", "Starting".to_owned(), seconds);
+            telemetry.used("a", 6.0 * seconds);
+            telemetry.used("b", 0.0);
+        }
+        let text = telemetry.text();
+        for figure in [
+            r#"trainyard_phase_time_seconds_total{kind="TrainingJob",phase="Starting"} 10.0"#,
+            r#"trainyard_gpu_used_seconds_total{namespace="a"} 60.0"#,
+            r#"trainyard_gpu_used_seconds_total{namespace="b"} 0.0"#,
+        ] {
+            assert!(text.contains(figure), "{figure}: {text}");
+        }
     }
 
     #[test]

@@ -99,9 +99,8 @@ async fn look(
     {
         known.status = read.status.unwrap_or_default();
         known.version = read.metadata.resource_version;
-        known.is_unsure = false;
-        let newest = known.clone();
-        context.endpoints.change(&owner.uid, |known| *known = newest);
+        let newest = (known.status.clone(), known.version.clone(), false);
+        context.endpoints.change(&owner.uid, |known| (known.status, known.version, known.is_unsure) = newest);
     }
     let start = Instant::now();
     let mut world = context.world_of(endpoint, owner, &known);

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::super::context::{Context, lock};
 use super::super::pods::Owner;
 use super::super::progress::Polls;
+use super::super::telemetry::Telemetry;
 use super::KIND;
 use super::cache::{Cache, Servers};
 use crate::build::endpoint::{autoscaler, budget, service};
@@ -48,8 +49,8 @@ pub(super) struct Known {
     pub(super) status: ModelEndpointStatus,
     /// The resource version of the endpoint since then.
     pub(super) version: Option<String>,
-    /// Since when it is in its phase, or known to this operator.
-    pub(super) since: Instant,
+    /// Until when its time has been counted by this operator.
+    counted: Instant,
     /// Whether the last write of the status was not answered: what stands in it has to be read.
     pub(super) is_unsure: bool,
     /// What the API server said of an object that it will never take, and the generation of the spec that it was made of.
@@ -58,6 +59,13 @@ pub(super) struct Known {
     pub(super) refused: Option<String>,
     /// Errors in a row.
     pub(super) errors: u32,
+}
+
+impl Known {
+    fn count(&mut self, telemetry: &Telemetry) {
+        let passed = std::mem::replace(&mut self.counted, Instant::now()).elapsed().as_secs_f64();
+        telemetry.passed(KIND, format!("{:?}", self.status.phase), passed);
+    }
 }
 
 /// An object as it is compared with what is wished.
@@ -93,6 +101,11 @@ impl Endpoints {
         lock(&self.known).values().map(|known| known.owner.clone()).collect()
     }
 
+    /// Counts the time that has passed for each since it was counted last.
+    pub(in crate::cluster) fn count(&self, telemetry: &Telemetry) {
+        lock(&self.known).values_mut().for_each(|known| known.count(telemetry));
+    }
+
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Known)) {
         if let Some(known) = lock(&self.known).get_mut(uid) {
             change(known);
@@ -111,7 +124,7 @@ impl Context {
                 owner: owner.clone(),
                 status,
                 version: None,
-                since: Instant::now(),
+                counted: Instant::now(),
                 is_unsure: false,
                 rejected: None,
                 refused: None,
@@ -206,8 +219,7 @@ impl Context {
             return;
         }
         self.telemetry.moved(KIND, Some(word(before)), Some(word(after.phase)));
-        self.telemetry.left(KIND, word(before), known.since.elapsed().as_secs_f64());
-        self.endpoints.change(&owner.uid, |known| known.since = Instant::now());
+        self.endpoints.change(&owner.uid, |known| known.count(&self.telemetry));
         tracing::info!(
             kind = KIND, namespace = owner.namespace, name = owner.name,
             phase = ?after.phase, message = after.message, "the endpoint moved"
