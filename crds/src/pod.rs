@@ -76,8 +76,9 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::resource_claims")]
     pub resource_claims: Vec<PodResourceClaim>,
-    /// Size of /dev/shm, such as 8Gi. If absent, a custom image gets as much as its memory limit allows, and Trainyard's trainer,
-    /// which needs none but for NCCL between GPUs without peer access, the container's own 64 MiB.
+    /// Size of /dev/shm, such as 8Gi: a bound, nothing is set aside. What is written there counts against the memory limit. If
+    /// absent, a custom image gets as much as its memory limit allows. Trainyard's trainer gets 512Mi for each GPU where a pod has
+    /// several, for NCCL, and the container's own 64 MiB otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity")]
     pub shared_memory: Option<Quantity>,

@@ -79,7 +79,8 @@ pub struct TrainingJobSpec {
     /// Where the model goes.
     pub output: TrainingOutput,
     /// A trained model to go on from. Its weights are the first ones, and its model, data and training are taken
-    /// whole where this job doesn't give them.
+    /// whole where this job doesn't give them. The claims that the data of a trainingJob lies on are mounted by themselves; of a
+    /// model that is named by its uri nobody knows them: give data if it lies on a claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retrain_from: Option<ModelRef>,
     /// Name of the controller that runs this job. If absent: Trainyard. With another one, Trainyard leaves the job alone.

@@ -25,6 +25,7 @@ use super::nodes::{Concerns, Nodes};
 use super::pods::{Owner, Pods};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
+use crate::build::pod::Claim;
 use crate::observe::pod::NodeState;
 use crate::observe::{Attempt, Job, Ledger, Member, Origin, Stage};
 
@@ -102,7 +103,6 @@ impl Written {
     }
 }
 
-impl Context {
 impl Remembered {
     /// Counts the time that has passed since it was counted last. What comes after an end is nobody's.
     fn count(&mut self, telemetry: &Telemetry) {
@@ -158,6 +158,7 @@ impl Remembered {
         self.change(&owner.uid, |known| {
             self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
             known.count(&self.telemetry);
+            self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
             known.ledger = ledger;
             known.written = Written { conditions: status.conditions, version };
             known.is_unsure = false;
@@ -258,7 +259,11 @@ impl Remembered {
         };
         let phase = job.status.as_ref().map_or(Phase::Pending, |status| status.job.phase);
         match (phase, job.status.as_ref().and_then(|status| status.model.as_ref())) {
-            (Phase::Succeeded, Some(model)) => Ok(Origin { training_job: name.to_owned(), uri: model.uri.clone() }),
+            (Phase::Succeeded, Some(model)) => {
+                let known = job.status.as_ref().and_then(|status| Ledger::of(&status.job).model);
+                let claims = Claim::of_data(&job.spec, &known.map(|model| model.claims).unwrap_or_default());
+                Ok(Origin { training_job: name.to_owned(), uri: model.uri.clone(), claims })
+            }
             // One of its name may follow it.
             _ if job.metadata.deletion_timestamp.is_some() => {
                 Err(NoModel::Yet(format!("waits for the TrainingJob {name}: that of this name is being deleted")))

@@ -75,6 +75,7 @@ pub(super) fn find_place<K: Kind>(
         autoscaled: context.settings.autoscaled,
     };
     let nodes = context.nodes.as_ref().map(|nodes| nodes.facts());
+    let data = model.as_ref().map(|model| model.claims.clone()).unwrap_or_default();
     let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
     let placed = placed.map_err(|refusal| {
         let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);

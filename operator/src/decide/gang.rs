@@ -132,7 +132,7 @@ impl Draft<'_> {
         // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back, and
         // beside members that are none of this job's any more.
         let is_alone = !self.has_older_live(gang, record.attempt) && !self.strays().any(Member::is_live);
-        if !matches!(self.world.place, Some(Err(_))) && is_alone {
+        if !matches!(self.world.place, Some(Err(_))) && is_alone && !moves {
             missing.iter().for_each(|index| self.start(MemberId { attempt: record.attempt, index: *index }));
         }
         self.restage(gang, record, members, stage);

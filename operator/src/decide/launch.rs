@@ -35,7 +35,9 @@ impl Draft<'_> {
         let obstacle = match &self.world.place {
             None => return self.plan.asks_place = true,
             Some(Ok(_)) => return,
-            Some(Err(obstacle)) => obstacle,
+            Some(Err(obstacle)) if wants_to_start || obstacle.reason == reason::NO_FITTING_NODE => obstacle,
+            // Pods that are there need no more than a node.
+            Some(Err(_)) => return,
         };
         if let Some(cause) = obstacle.fails_by {
             let failure = Failure { cause, message: obstacle.message.clone(), ..Failure::of_job() };

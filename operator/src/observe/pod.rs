@@ -147,7 +147,7 @@ impl PodFacts {
     pub fn member(&self, node: NodeState, now: Timestamp) -> Member {
         // The timestamp of a deletion is the end of the grace period.
         let overdue = self.deletion.is_some_and(|(end, _)| now.as_second() > end.as_second() + LOST_SECONDS);
-        let (state, waiting) = match self.end(now) {
+        let (state, mut waiting) = match self.end(now) {
             Some(end) => (MemberState::Ended(blame(end, node.xid)), String::new()),
             None if node.is_gone => (MemberState::Gone, String::new()),
             None if node.is_lost || overdue => (MemberState::Unreachable, String::new()),
