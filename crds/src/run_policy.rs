@@ -80,14 +80,14 @@ pub struct Scheduling {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::resource_name")]
     pub queue_name: Option<String>,
-    /// What starts the pods all together or not at all. Auto: what the cluster has, and None for one pod.
+    /// What starts the pods all together or not at all. In this version nothing can: Auto is as None, and the others are refused.
     pub gang: Gang,
 }
 
 /// What starts pods all together or not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Gang {
-    /// What the cluster has.
+    /// What the cluster has. In this version that is None, whatever it has.
     #[default]
     Auto,
     /// Kubernetes' own PodGroup of scheduling.k8s.io.
@@ -96,6 +96,6 @@ pub enum Gang {
     Volcano,
     /// The coscheduling plug-in's PodGroup.
     Coscheduling,
-    /// Nothing: each pod starts when it can, and the job waits for the last one.
+    /// Nothing: each pod starts when it can, and the job waits for the last one, which costs it no restart.
     None,
 }
