@@ -14,6 +14,8 @@ use crate::placement::{self, Catalogue, Placed, Request, Why};
 /// Where a job goes, and whose model it starts from.
 pub(super) struct Place {
     pub(super) placed: Placed,
+    /// The fingerprint of that.
+    pub(super) fingerprint: u64,
     /// URI of the model of each TrainingJob that is named.
     pub(super) models: BTreeMap<String, String>,
 }
@@ -75,7 +77,6 @@ pub(super) fn find_place<K: Kind>(
         autoscaled: context.settings.autoscaled,
     };
     let nodes = context.nodes.as_ref().map(|nodes| nodes.facts());
-    let data = model.as_ref().map(|model| model.claims.clone()).unwrap_or_default();
     let placed = placement::place(&request, nodes.as_deref().map(Vec::as_slice), &context.settings.catalogue);
     let placed = placed.map_err(|refusal| {
         let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);

@@ -122,7 +122,10 @@ impl Draft<'_> {
             .chain(missing.iter().filter(|_| lost).map(|index| vanished(*index)))
             .min_by_key(|failure| policy::rank(failure.cause));
         let stage = match failure {
-            Some(failure) => return self.tear_down(gang, record, members, failure),
+            Some(failure) => {
+                let failure = self.excused(record, members, missing.len(), failure);
+                return self.tear_down(gang, record, members, failure);
+            }
             None if self.world.job.suspend => return self.tear_down(gang, record, members, suspended(gang)),
             None if missing.is_empty() && members.iter().all(|member| member.state != MemberState::Pending) => {
                 Stage::Running
@@ -130,6 +133,11 @@ impl Draft<'_> {
             None => record.stage.clone(),
         };
         // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back, and
+        let moves = self.is_to_move(members);
+        if moves && self.may_move(record) {
+            let outdated = Gang { outdated: true, ..record.clone() };
+            return self.tear_down(gang, &outdated, members, moved(gang * self.world.job.gang_size));
+        }
         // beside members that are none of this job's any more.
         let is_alone = !self.has_older_live(gang, record.attempt) && !self.strays().any(Member::is_live);
         if !matches!(self.world.place, Some(Err(_))) && is_alone && !moves {
@@ -221,6 +229,7 @@ impl Draft<'_> {
         let ended = Failure { message: with_hint(&failure), hint: String::new(), ..failure.clone() };
         if let Some(reason) = last {
             self.ledger.failure.get_or_insert((reason, failure));
+            let failure = Failure { shard: self.shard(gang), ..failure };
         } else if !stopped_by_us {
             let next = if wait == 0 { "at once".to_owned() } else { format!("in {wait} s") };
             let what = what_happened(record.attempt, self.shard(gang), &ended);
@@ -229,7 +238,6 @@ impl Draft<'_> {
                 false if asked => reason::PREEMPTED,
                 false => reason::DISRUPTED,
             };
-            let failure = Failure { shard: self.shard(gang), ..failure };
             self.tell(costs, reason, format!("{what}; the next attempt starts {next}"));
         }
         let attempt = self.attempt(gang, record, members, ended);

@@ -28,6 +28,7 @@ mod plan;
 mod policy;
 mod progress;
 #[cfg(test)]
+mod room;
 mod tests;
 mod words;
 

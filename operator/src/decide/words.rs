@@ -71,6 +71,20 @@ impl Draft<'_> {
     }
 
     /// Tells once for each attempt that a member of it does not start, and why.
+    /// Why a member does not run yet. What keeps a node from getting a pod ready stands in the pod's own events alone, which
+    /// the operator does not read.
+    pub(super) fn why_it_waits(&self, member: &Member) -> String {
+        if !member.preparing {
+            return member.waiting.clone();
+        }
+        let (pod, namespace) = (crate::build::names::pod(&self.world.job, member.id), &self.world.job.namespace);
+        let (node, why) = (member.node.as_deref().unwrap_or("its node"), &member.waiting);
+        let minutes = PREPARING_SECONDS / 60;
+        format!(
+            "node {node} has been preparing pod {pod} for more than {minutes} min: {why}; `kubectl describe pod {pod} -n {namespace}` says more"
+        )
+    }
+
     pub(super) fn tell_waiting(&mut self) {
         let attempt = self.ledger.attempt;
         if self.ledger.waits_told >= attempt || self.world.job.suspend || self.ledger.phase.is_terminal() {

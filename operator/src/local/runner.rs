@@ -134,6 +134,8 @@ impl Runner<'_> {
                 warnings: String::new(),
                 model: None,
                 place: Some(Ok(self.place.status.clone())),
+                // There is no other machine.
+                gate: None,
                 // Processes of one machine find one another without help: plans are not asked about it.
                 connected: None,
                 job,

@@ -8,7 +8,7 @@ use crds::status::Placement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Mark, Phase};
+use super::{Mark, Member, Phase};
 
 /// The memory of a job. It grows with `parallelism`, never with the number of attempts or shards that are done
 /// (those are kept as numbers).
@@ -132,7 +132,8 @@ pub struct Gang {
     /// Whether it stood still for too long and has not been heard of since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stalled: bool,
-    /// Whether the members of that attempt were made for another spec than the job has: how they end says nothing.
+    /// Whether the members of that attempt were made for another spec than the job has, or for another place than there is now: how
+    /// they end says nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outdated: bool,
 }
@@ -170,10 +171,10 @@ pub struct Failure {
     /// Number of the member at fault.
     pub member: u32,
     /// Its exit code, where there was one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     /// The shard that it ended an attempt of, where there are several; `None` of one that is the job's as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Rank of the process at fault, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,8 +259,8 @@ impl Failure {
             member: 0,
             exit_code: None,
             rank: None,
-            node: None,
             shard: None,
+            node: None,
             step: None,
             message: String::new(),
             hint: String::new(),

@@ -83,7 +83,7 @@ fn the_deadline_counts_the_time_that_a_job_waits_for_its_place() {
 
 #[test]
 fn the_model_that_a_job_starts_from_is_kept_whatever_becomes_of_its_job() {
-    let origin = |uri: &str| Some(Origin { training_job: "digits".to_owned(), uri: uri.to_owned() });
+    let origin = |uri: &str| Some(Origin { training_job: "digits".to_owned(), uri: uri.to_owned(), claims: vec![] });
     let waits = World { model: origin("pvc://a"), place: None, ..training(1) };
     let kept = |world: &World| world.clone().then(&world.decided(0)).ledger.model;
     assert_eq!(kept(&waits), None, "nothing has started");
