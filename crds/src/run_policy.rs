@@ -10,7 +10,7 @@ pub struct RunPolicy {
     /// True: no pods. Those that run commit a checkpoint and end; set to false, the job goes on from there.
     pub suspend: bool,
     /// Restarts after which the job fails, of a ScoringJob those of any one shard. Ends that the cluster brought about don't
-    /// count.
+    /// count: eviction, preemption, a node that was removed. Nor does it when pods gave up since others of the job had found no node.
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit: u32,
     /// What exit codes of a custom image come to. One that is not named: 1 to 63 are tried again, and so are 128 to 255; the
@@ -64,7 +64,7 @@ pub struct ExitCode {
 pub enum ExitAction {
     /// The job fails at once.
     Fail,
-    /// Another attempt, which counts against backoffLimit.
+    /// Another attempt, which counts against backoffLimit, unless other pods of the job had found no node yet.
     Restart,
     /// The same, and for an hour on another node.
     RestartElsewhere,

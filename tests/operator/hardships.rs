@@ -1,5 +1,5 @@
 //! Jobs that meet what nobody meant: fields of the wrong type, a cluster that takes no pods for a while, a catalogue that has
-//! changed, a GPU that turns out too old.
+//! changed, a node that goes, a GPU that turns out too old.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crds::ScoringJob;
 use crds::infrastructure::Device;
-use crds::status::Phase;
+use crds::status::{JobStatus, Phase};
 use http::{Method, StatusCode};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::DeleteParams;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use operator::cluster::Settings;
 use operator::placement::Catalogue;
 use serde_json::json;
@@ -169,6 +170,30 @@ async fn a_runtime_that_has_left_the_catalogue_is_no_fault_of_a_job_that_did_not
     yard.start_operator_by(Settings { catalogue: runtimes("new"), ..yard.settings() });
     yard.namespace.pods().finish("a-s1-0", 0, &scored(5)).await;
     yard.namespace.pods().running("a-s1-1").await;
+}
+
+#[tokio::test]
+async fn pods_whose_node_went_before_they_had_it_are_told_of_or_made_for_another() {
+    let mut yard = Yard::idle("homeless", &["h200-580", "cpu"]).await;
+    let nodes = Api::<Node>::all(yard.namespace.client());
+    let gpus = format!("h200-580-0.{}", yard.namespace.name());
+    let cordoned = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(&gpus, &PatchParams::default(), &cordoned).await.expect("a node");
+    yard.start_operator();
+    for (name, device) in [("auto", "Auto"), ("gpu", "Gpu")] {
+        yard.train(name, json!({"infrastructure": {"device": device}})).await;
+        let waits = yard.until(name, |status| status.message.contains("Unschedulable")).await;
+        assert_eq!(waits.placement.map(|placement| placement.device), Some(Device::Gpu), "it may be back");
+    }
+    nodes.delete(&gpus, &DeleteParams::default()).await.expect("a node");
+    let fits_nowhere = |status: &JobStatus| {
+        status.conditions.iter().any(|one| one.type_ == "Schedulable" && one.reason == "NoFittingNode")
+    };
+    let told = yard.until("gpu", fits_nowhere).await;
+    assert_eq!((told.phase, told.attempt), (Phase::Starting, 1), "{}", told.message);
+    yard.patiently(async || yard.pods().await.contains("auto-t2-0")).await;
+    let runs = yard.until("auto", |status| status.attempt == 2 && status.phase == Phase::Running).await;
+    assert_eq!((runs.failures, runs.placement.map(|placement| placement.device)), (0, Some(Device::Cpu)));
 }
 
 #[tokio::test]

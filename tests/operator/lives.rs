@@ -110,6 +110,30 @@ async fn shards_are_scored_a_few_at_a_time_and_counted_together() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_retrained_has_the_claims_that_the_data_of_the_first_one_lies_on() {
+    let yard = Yard::new("retrain", &["cpu"]).await;
+    for claim in ["images", "models"] {
+        yard.claim(claim).await;
+    }
+    let data = json!({"data": {"uri": "pvc://images/train"}, "output": {"uri": "pvc://models/first"}});
+    yard.train("first", data).await;
+    // The third takes its data from the second, which has taken it from the first.
+    for (name, from) in [("second", "first"), ("third", "second")] {
+        yard.namespace.pods().finish(&format!("{from}-t1-0"), 0, &trained()).await;
+        let retrain = json!({
+            "data": null, "retrainFrom": {"trainingJob": from}, "output": {"uri": format!("file:///data/{name}")},
+        });
+        yard.train(name, retrain).await;
+        let pod = yard.namespace.pods().running(&format!("{name}-t1-0")).await.spec.expect("a spec");
+        let mounts = pod.containers[0].volume_mounts.clone().unwrap_or_default().into_iter();
+        let mounted: Vec<_> = mounts.map(|mount| mount.mount_path).collect();
+        assert!(mounted.contains(&"/volumes/images".to_owned()), "{name}: {mounted:?}");
+        let claims = pod.volumes.into_iter().flatten().filter_map(|volume| volume.persistent_volume_claim);
+        assert!(claims.into_iter().all(|claim| claim.read_only == Some(true)), "{name} writes to none of them");
+    }
+}
+
+#[tokio::test]
 async fn what_can_never_fit_says_so_with_counts_and_starts_when_the_pool_changes() {
     let yard = Yard::new("fit", &["v100-418", "t4-440"]).await;
     yard.train("a", json!({"infrastructure": {"device": "Gpu"}})).await;

@@ -45,6 +45,8 @@ pub mod annotations {
     pub const APPLIED: &str = "trainyard.dev/applied";
     /// Fingerprint of the spec that a job's pod was made for, without what may change while the job runs.
     pub const SPEC: &str = "trainyard.dev/spec";
+    /// Fingerprint of where a job's pod was to go: device, runtime, image, and what it asks of its node.
+    pub const PLACE: &str = "trainyard.dev/place";
 }
 
 /// Names of figures of an endpoint's pods that autoscalers scale by, as their `/metrics` have them. Both are gauges over the last

@@ -35,6 +35,8 @@ pub struct Template<'a> {
     pub infrastructure: &'a Infrastructure,
     /// Where that is, as it was decided.
     pub placed: &'a Placed,
+    /// The fingerprint of that.
+    pub place: u64,
     /// The spec as the trainer gets it.
     pub spec: &'a Value,
     /// The claims to mount.
@@ -62,6 +64,7 @@ impl Template<'_> {
         let name = names::pod(self.job, id);
         let mut annotations = wished.annotations.clone();
         annotations.insert(annotations::SPEC.to_owned(), fingerprint::digits(self.job.spec));
+        annotations.insert(annotations::PLACE.to_owned(), fingerprint::digits(self.place));
         let multi = self.job.gang_size > 1;
         let port = |name: &str, port: u16| ContainerPort {
             name: Some(name.to_owned()),

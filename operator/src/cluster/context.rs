@@ -114,6 +114,7 @@ impl Remembered {
     }
 }
 
+impl Context {
     /// What carries plans out.
     pub(super) fn actor(&self) -> Actor<'_> {
         Actor {
@@ -156,7 +157,6 @@ impl Remembered {
         let status = job.status().cloned().unwrap_or_default();
         let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
         self.change(&owner.uid, |known| {
-            self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
             known.count(&self.telemetry);
             self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
             known.ledger = ledger;
@@ -234,7 +234,6 @@ impl Remembered {
         }
     }
 
-    /// The model that a TrainingJob has left, or why there is none.
     /// Notes the GPUs that a job's pods have on their nodes.
     pub(super) fn note_gpus(&self, owner: &Owner, ledger: &Ledger, job: &Job, members: &[Member]) {
         let placed = members.iter().filter(|member| member.is_live() && member.node.is_some()).count();
@@ -252,6 +251,7 @@ impl Remembered {
         self.telemetry.text()
     }
 
+    /// The model that a TrainingJob has left, or why there is none.
     pub(super) fn model_of(&self, namespace: &str, name: &str) -> Result<Origin, NoModel> {
         let Some(job) = self.trainings.get(&ObjectRef::new(name).within(namespace)) else {
             let message = format!("waits for the TrainingJob {name}: there is none of this name in the namespace");
@@ -344,17 +344,17 @@ where
     futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
 }
 
-fn phase(ledger: &Ledger) -> String {
-    format!("{:?}", ledger.phase)
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The GPUs of each gang; the placement tells those of all that live at a time.
 fn gpus_of_a_gang(ledger: &Ledger, job: &Job) -> f64 {
     let gpus = ledger.placement.as_ref().map_or(0, |placement| placement.gpus);
     f64::from(gpus) / f64::from(job.gangs_at_once())
 }
 
+fn phase(ledger: &Ledger) -> String {
+    format!("{:?}", ledger.phase)
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change under it is one insertion or removal: a panic leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use crds::reasons::reason;
 
 use super::context::{Context, NoModel, Remembered};
 use super::kind::Kind;
-use crate::observe::{Obstacle, Origin, Setting, Stage};
+use crate::observe::{Member, Obstacle, Origin, Setting, Stage};
 use crate::placement::{self, Catalogue, Placed, Request, Why};
 
 /// Where a job goes, and whose model it starts from.
@@ -18,13 +18,21 @@ pub(super) struct Place {
     pub(super) fingerprint: u64,
     /// URI of the model of each TrainingJob that is named.
     pub(super) models: BTreeMap<String, String>,
+    /// The claims that the data of that job lies on.
+    pub(super) data: Vec<String>,
 }
 
 /// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became, by the runtime that it
-/// was given as long as the catalogue has it.
-pub(super) fn pinned(asked: &Infrastructure, known: &Remembered, catalogue: &Catalogue) -> Infrastructure {
+/// was given as long as the catalogue has it. One that finds no node at all is bound to nothing.
+pub(super) fn pinned(
+    asked: &Infrastructure,
+    known: &Remembered,
+    members: &[Member],
+    catalogue: &Catalogue,
+) -> Infrastructure {
     let mut infrastructure = asked.clone();
-    let under_way = known.ledger.gangs.values().any(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
+    let has_begun = known.ledger.gangs.values().any(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
+    let under_way = has_begun && !known.ledger.is_homeless(members);
     if let (Some(placement), true) = (&known.ledger.placement, under_way) {
         infrastructure.device = placement.device;
         let given = placement.runtime.clone().filter(|name| catalogue.has(name));
@@ -67,6 +75,7 @@ pub(super) fn find_place<K: Kind>(
         NoModel::Yet(why) => obstacle(reason::WAITING_FOR_MODEL, &why, None),
         NoModel::Ever(why) => obstacle(reason::MODEL_MISSING, &why, Some(Cause::DataMissing)),
     })?;
+    let data = model.as_ref().map(|model| model.claims.clone()).unwrap_or_default();
     let models = model.map(|model| (model.training_job, model.uri)).into_iter().collect();
     let wished = job.wishes(Setting::anywhere(context.settings.backoff));
     let request = Request {
@@ -82,7 +91,7 @@ pub(super) fn find_place<K: Kind>(
         let fails_by = (refusal.why == Why::BadSpec).then_some(Cause::BadSpec);
         obstacle(refusal.reason(), &refusal.text(), fails_by)
     })?;
-    Ok(Place { placed, models })
+    Ok(Place { fingerprint: placed.fingerprint(), placed, models, data })
 }
 
 /// The model of the TrainingJob that a job names, if it names one: that which it started from, whatever has become of that

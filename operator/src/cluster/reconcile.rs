@@ -26,7 +26,7 @@ use crate::build::assignment;
 use crate::build::pod::{Claim, Template, job_labels, mounts};
 use crate::decide::{Event, Plan, decide};
 use crate::observe::pod::{NodeState, PodFacts};
-use crate::observe::{Job, Ledger, MemberId, Setting, Stage, World};
+use crate::observe::{Job, Ledger, Member, MemberId, MemberState, Setting, Stage, World};
 
 /// Time after which a job is looked at again while something waits that no event will tell of.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -102,7 +102,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     };
     let start = Instant::now();
     let members = context.pods.members(owner, node, now);
-    let infrastructure = pinned(job.infrastructure(), known, &context.settings.catalogue);
+    let infrastructure = pinned(job.infrastructure(), known, &members, &context.settings.catalogue);
     let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
     let unfit: Vec<String> = members
         .iter()
@@ -118,7 +118,9 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     };
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
     let wished = job.wishes(setting);
-    let waits = members.iter().any(|member| !member.waiting.is_empty());
+    // Of what keeps a node from getting a pod ready no event may come.
+    let is_prepared = |member: &Member| member.state == MemberState::Pending && member.node.is_some();
+    let waits = members.iter().any(|member| !member.waiting.is_empty() || is_prepared(member));
     let mut world = World {
         ledger: known.ledger.clone(),
         members,
@@ -127,12 +129,14 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
         warnings: warnings(job, known),
         model: model_of(job, context, known).and_then(Result::ok),
         place: refusal(known).map(Err),
+        gate: None,
         connected: known.connected,
         job: wished,
     };
     let (mut plan, mut place) = (decide(&world, now), None);
     if plan.asks_place {
         let found = find_place(job, context, known, &infrastructure, &excluded);
+        world.gate = found.as_ref().ok().map(|place| place.fingerprint);
         world.place = Some(found.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone));
         (plan, place) = (decide(&world, now), found.ok());
     }
@@ -183,7 +187,9 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
     context.news.spread(&plan.events, &job.object_ref(&()));
     follow(context, owner, &world.job, &ledger);
-    context.note_unplaced(owner, ledger.obstacle.is_some() && !ledger.phase.is_terminal());
+    context.note_gpus(owner, &ledger, &world.job, &world.members);
+    let waits_for_nodes = ledger.obstacle.is_some() || ledger.is_homeless(&world.members);
+    context.note_unplaced(owner, waits_for_nodes && !ledger.phase.is_terminal());
     // One that has just come to its end is looked at once more: what lives of it is stopped then.
     if ledger.phase.is_terminal() && plan.wake.is_none() {
         return expire(job, &actor, owner, ledger.completion_time, now).await;
@@ -278,7 +284,10 @@ async fn act<K: Kind>(
     };
     let spec = job.spec_json();
     let mut claims = Claim::of(&spec);
-    for claim in place.models.values().filter_map(|uri| Claim::of_model(uri, &spec)) {
+    // The recipe of an earlier job names its data by the folders that its claims were mounted at.
+    let inherited = place.data.iter().filter(|_| spec.get("data").is_none());
+    let inherited = inherited.map(|name| Claim { name: name.clone(), is_written: false });
+    for claim in place.models.values().filter_map(|uri| Claim::of_model(uri, &spec)).chain(inherited) {
         match claims.iter_mut().find(|known| known.name == claim.name) {
             Some(known) => known.is_written |= claim.is_written,
             None => claims.push(claim),
@@ -286,8 +295,15 @@ async fn act<K: Kind>(
     }
     let device = if place.placed.device == Device::Gpu { Device::Gpu } else { Device::Cpu };
     let spec = assignment::resolve(&spec, device, &mounts(&claims), &place.models);
-    let template =
-        Template { job: wished, infrastructure, placed: &place.placed, spec: &spec, claims: &claims, owner: reference };
+    let template = Template {
+        job: wished,
+        infrastructure,
+        placed: &place.placed,
+        place: place.fingerprint,
+        spec: &spec,
+        claims: &claims,
+        owner: reference,
+    };
     actor.members(plan, Some(&template), &owner).await
 }
 

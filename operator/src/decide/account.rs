@@ -151,7 +151,7 @@ impl Draft<'_> {
             Phase::Pending => "Waits to be started".to_owned(),
             Phase::Starting if self.world.job.suspend => "Is stopped before it runs".to_owned(),
             Phase::Starting => match self.world.members.iter().find(|member| !member.waiting.is_empty()) {
-                Some(member) => format!("Attempt {attempt} starts: {}", member.waiting),
+                Some(member) => format!("Attempt {attempt} starts: {}", self.why_it_waits(member)),
                 None => format!("Attempt {attempt} starts"),
             },
             Phase::Running if self.world.job.suspend => "Commits a checkpoint, then stops".to_owned(),

@@ -5,6 +5,7 @@ use crds::reasons::reason;
 use crds::status::{NODES_KEPT, Phase};
 use jiff::Timestamp;
 
+use super::room::moved;
 use super::words::{what_happened, with_hint};
 use super::{Draft, How, after, backoff, policy};
 use crate::observe::{Attempt, Failure, FinalReason, Gang, Job, Member, MemberId, MemberState, Stage};
@@ -132,12 +133,12 @@ impl Draft<'_> {
             }
             None => record.stage.clone(),
         };
-        // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back, and
         let moves = self.is_to_move(members);
         if moves && self.may_move(record) {
             let outdated = Gang { outdated: true, ..record.clone() };
             return self.tear_down(gang, &outdated, members, moved(gang * self.world.job.gang_size));
         }
+        // Without a place they wait, as the whole gang would; and so they do beside an older attempt whose node is back, and
         // beside members that are none of this job's any more.
         let is_alone = !self.has_older_live(gang, record.attempt) && !self.strays().any(Member::is_live);
         if !matches!(self.world.place, Some(Err(_))) && is_alone && !moves {
@@ -228,8 +229,8 @@ impl Draft<'_> {
         }
         let ended = Failure { message: with_hint(&failure), hint: String::new(), ..failure.clone() };
         if let Some(reason) = last {
-            self.ledger.failure.get_or_insert((reason, failure));
             let failure = Failure { shard: self.shard(gang), ..failure };
+            self.ledger.failure.get_or_insert((reason, failure));
         } else if !stopped_by_us {
             let next = if wait == 0 { "at once".to_owned() } else { format!("in {wait} s") };
             let what = what_happened(record.attempt, self.shard(gang), &ended);
@@ -323,6 +324,7 @@ fn failure_of(job: &Job, member: &Member) -> Option<Failure> {
                 step: end.step,
                 message: end.message.clone(),
                 hint,
+                ..blank(member.id.index)
             })
         }
         MemberState::Unreachable => Some(Failure {
@@ -332,7 +334,6 @@ fn failure_of(job: &Job, member: &Member) -> Option<Failure> {
             ..blank(member.id.index)
         }),
         // As a spot machine that is taken back, and one that an autoscaler removes.
-                ..blank(member.id.index)
         MemberState::Gone => Some(Failure {
             cause: Cause::Preempted,
             node,
@@ -373,7 +374,7 @@ fn suspended(gang: u32) -> Failure {
     Failure { cause: Cause::Preempted, message: "suspended".to_owned(), ..blank(gang) }
 }
 
-fn blank(member: u32) -> Failure {
+pub(super) fn blank(member: u32) -> Failure {
     Failure { cause: Cause::Completed, member, ..Failure::of_job() }
 }
 

@@ -29,7 +29,9 @@ impl Draft<'_> {
             },
             None => !self.ledger.done.contains(&gang),
         });
-        if !wants_to_start || job.suspend || self.ledger.failure.is_some() {
+        // What waits for a node may wait for one that is gone for good, or no longer as it was.
+        let is_homeless = self.ledger.is_homeless(&self.world.members);
+        if !(wants_to_start || is_homeless) || job.suspend || self.ledger.failure.is_some() {
             return;
         }
         let obstacle = match &self.world.place {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  decide ─┬─ gang     one gang: adopt, complete, fail, stop what is left, account for it
+//!          ├─ room     a gang that finds no node, or not for all of it
 //!          ├─ launch   which gangs start now, under parallelism, backoff and suspension
 //!          ├─ progress how far each gang is, and which stand still
 //!          ├─ account  time, phase and message of the job as a whole
@@ -27,8 +28,8 @@ mod launch;
 mod plan;
 mod policy;
 mod progress;
-#[cfg(test)]
 mod room;
+#[cfg(test)]
 mod tests;
 mod words;
 

@@ -4,7 +4,8 @@ use crds::contract::JobResult;
 use crds::reasons::reason;
 
 use super::Draft;
-use crate::observe::{Failure, Stage};
+use crate::observe::pod::PREPARING_SECONDS;
+use crate::observe::{Failure, Member, Stage};
 
 /// Names in a sentence; of more than this many the others are counted.
 const NAMES: usize = 5;
@@ -70,7 +71,6 @@ impl Draft<'_> {
         format!("Done{figure}; {what} in {}{note}", job.output)
     }
 
-    /// Tells once for each attempt that a member of it does not start, and why.
     /// Why a member does not run yet. What keeps a node from getting a pod ready stands in the pod's own events alone, which
     /// the operator does not read.
     pub(super) fn why_it_waits(&self, member: &Member) -> String {
@@ -85,6 +85,7 @@ impl Draft<'_> {
         )
     }
 
+    /// Tells once for each attempt that a member of it does not start, and why.
     pub(super) fn tell_waiting(&mut self) {
         let attempt = self.ledger.attempt;
         if self.ledger.waits_told >= attempt || self.world.job.suspend || self.ledger.phase.is_terminal() {
@@ -97,10 +98,10 @@ impl Draft<'_> {
         let members = self.world.members.iter();
         let mut waiting =
             members.filter(|member| !member.waiting.is_empty() && starts(member.id.index, member.id.attempt));
-        let Some(why) = waiting.next().map(|member| member.waiting.clone()) else { return };
-        self.ledger.waits_told = attempt;
+        let Some(member) = waiting.next() else { return };
         // What a queue holds back is as it should be.
-        let warning = !why.starts_with("SchedulingGated");
+        let (why, warning) = (self.why_it_waits(member), !member.is_gated());
+        self.ledger.waits_told = attempt;
         self.tell(warning, reason::POD_NOT_STARTING, format!("Attempt {attempt} does not start yet: {why}"));
     }
 }

@@ -86,6 +86,9 @@ pub struct Origin {
     pub training_job: String,
     /// URI of its model, as its manifest names it.
     pub uri: String,
+    /// The claims that its data lies on, for a job that trains on the same data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<String>,
 }
 
 /// Why no attempt can start.
@@ -168,12 +171,12 @@ pub enum Stage {
 pub struct Failure {
     /// The cause.
     pub cause: Cause,
-    /// Number of the member at fault.
-    pub member: u32,
-    /// Its exit code, where there was one.
     /// The shard that it ended an attempt of, where there are several; `None` of one that is the job's as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<u32>,
+    /// Number of the member at fault.
+    pub member: u32,
+    /// Its exit code, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Rank of the process at fault, where known.
@@ -256,10 +259,10 @@ impl Failure {
     pub fn of_job() -> Failure {
         Failure {
             cause: Cause::OtherPermanent,
+            shard: None,
             member: 0,
             exit_code: None,
             rank: None,
-            shard: None,
             node: None,
             step: None,
             message: String::new(),
@@ -269,6 +272,15 @@ impl Failure {
 }
 
 impl Ledger {
+    /// Whether the scheduler finds no node for the members under way, for none of them: they could go elsewhere at no loss.
+    pub fn is_homeless(&self, members: &[Member]) -> bool {
+        let mut under_way = self.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
+        let is_idle = |member: &Member| member.node.is_none() && member.stopping_since.is_none();
+        under_way.all(|gang| gang.stage == Stage::Starting)
+            && members.iter().filter(|member| member.is_live()).all(is_idle)
+            && members.iter().any(Member::is_homeless)
+    }
+
     /// Seconds that the job has been active until `now`.
     pub fn active_until(&self, now: Timestamp) -> u64 {
         let present = self.active_since.map_or(0, |since| now.as_second().saturating_sub(since.as_second()).max(0));

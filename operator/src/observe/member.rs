@@ -29,8 +29,12 @@ pub struct Member {
     pub started: Option<Timestamp>,
     /// Fingerprint of the spec that it was made for, where known.
     pub spec: Option<u64>,
+    /// Fingerprint of the place that it was made for, where known.
+    pub place: Option<u64>,
     /// Whether the scheduler finds no node for it now.
     pub unplaced: bool,
+    /// Whether its node has been getting it ready for long.
+    pub preparing: bool,
     /// Why it does not run yet, as the platform says; empty where there is nothing to say.
     pub waiting: String,
 }
@@ -80,8 +84,19 @@ pub struct End {
 impl Member {
     /// A member of which no more is known.
     pub fn new(id: MemberId, uid: String, state: MemberState) -> Member {
-        let (stopping_since, node, started, spec) = (None, None, None, None);
-        Member { id, uid, state, stopping_since, node, started, spec, unplaced: false, waiting: String::new() }
+        let (stopping_since, node, started, spec, place) = (None, None, None, None, None);
+        let (unplaced, preparing, waiting) = (false, false, String::new());
+        Member { id, uid, state, stopping_since, node, started, spec, place, unplaced, preparing, waiting }
+    }
+
+    /// Whether it has no node, and no scheduler that was asked to knows one. What a queue holds back nobody has looked for.
+    pub fn is_homeless(&self) -> bool {
+        self.node.is_none() && self.unplaced && self.is_live() && !self.is_gated()
+    }
+
+    /// Whether a queue holds it back.
+    pub fn is_gated(&self) -> bool {
+        self.waiting.starts_with("SchedulingGated")
     }
 
     /// Whether its pod has to be deleted for its GPUs to be free, though it has ended.

@@ -54,6 +54,8 @@ pub struct World {
     pub model: Option<Origin>,
     /// Where a new attempt would go, or why it can't start now. `None` before it was asked for: most worlds need no place.
     pub place: Option<Result<Placement, Obstacle>>,
+    /// The fingerprint of that place, where it is known.
+    pub gate: Option<u64>,
     /// The attempt whose members this operator has let find one another; `None` if it has not, or has ended it since.
     pub connected: Option<u32>,
 }

@@ -36,6 +36,8 @@ const REASONS: [(&str, Cause, &str); 11] = [
 
 /// Seconds that a container may take to start where waiting may mend what keeps it from it; then its pod counts as failed.
 const STUCK_SECONDS: i64 = 300;
+/// Seconds that a node may take to get a pod ready before that is told of.
+pub const PREPARING_SECONDS: i64 = 180;
 /// What is said of a process that ended as if it had been asked to.
 const UNASKED: &str = "it ended as by SIGTERM, and nobody had asked for its pod to stop";
 /// Seconds beyond its grace period after which a pod that is being deleted and still there counts as lost with its node.
@@ -74,6 +76,8 @@ pub struct PodFacts {
     started: Option<Timestamp>,
     /// Fingerprint of the spec that it was made for.
     spec: Option<u64>,
+    /// Fingerprint of the place that it was made for.
+    place: Option<u64>,
     /// What is not routine about it.
     news: Option<Box<News>>,
 }
@@ -94,6 +98,8 @@ struct News {
     message: Option<String>,
     /// Why the scheduler finds no node for it.
     unplaced: Option<String>,
+    /// Whether its node has not made its volumes and its network ready.
+    is_unprepared: bool,
     /// Why the cluster takes its place away.
     disrupted: Option<String>,
     /// Reason and message of what its container waits for.
@@ -114,6 +120,7 @@ impl PodFacts {
             Some("Failed") => Stage::Failed,
             _ => Stage::Pending,
         };
+        let noted = |note: &str| fingerprint::parse(pod.metadata.annotations.as_ref()?.get(note)?);
         Some(PodFacts {
             id: member_of(pod.metadata.labels.as_ref()?)?,
             uid: pod.metadata.uid.clone()?,
@@ -128,7 +135,8 @@ impl PodFacts {
                 .map(|end| (end.0, pod.metadata.deletion_grace_period_seconds.unwrap_or(0))),
             stage,
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
-            spec: pod.metadata.annotations.as_ref().and_then(|notes| fingerprint::parse(notes.get(annotations::SPEC)?)),
+            spec: noted(annotations::SPEC),
+            place: noted(annotations::PLACE),
             news: status.map(News::of).filter(|news| *news != News::default()).map(Box::new),
         })
     }
@@ -153,6 +161,10 @@ impl PodFacts {
             None if node.is_lost || overdue => (MemberState::Unreachable, String::new()),
             None => self.alive(now),
         };
+        let prepares = self.prepares(now).filter(|_| state == MemberState::Pending && waiting.is_empty());
+        if let Some(why) = prepares {
+            why.clone_into(&mut waiting);
+        }
         let stopping_since =
             self.deletion.map(|(end, grace)| end.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(end));
         Member {
@@ -163,8 +175,23 @@ impl PodFacts {
             node: self.node.clone(),
             started: self.started,
             spec: self.spec,
+            place: self.place,
+            preparing: prepares.is_some(),
             unplaced: self.node.is_none() && self.news.as_ref().is_some_and(|news| news.unplaced.is_some()),
             waiting,
+        }
+    }
+
+    /// What its node has been at for long, before a container of the pod could start.
+    fn prepares(&self, now: Timestamp) -> Option<&'static str> {
+        let since = self.started.filter(|_| self.node.is_some())?;
+        let (news, long) = (self.news.as_deref(), now.as_second() - since.as_second() >= PREPARING_SECONDS);
+        match news?.waits.as_ref().map(|(reason, _)| reason.as_str()) {
+            _ if !long => None,
+            _ if news?.is_unprepared => Some("its volumes or its network are not ready"),
+            Some("ContainerCreating") => Some("an image is being pulled, or a container made"),
+            // Containers that run before the trainer's may take their time.
+            _ => None,
         }
     }
 
@@ -232,6 +259,8 @@ impl News {
             format!("{reason}: {}", condition.message.as_deref().unwrap_or_default())
         };
         let why = |condition: &PodCondition| condition.message.clone().or_else(|| condition.reason.clone());
+        // Of a pod that has ended its node takes away again what it had prepared.
+        let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let containers = || status.container_statuses.iter().flatten();
         let trainer = containers().find(|container| container.name == CONTAINER).and_then(|one| one.state.as_ref());
         let waits = |state: &ContainerState| {
@@ -259,6 +288,7 @@ impl News {
             reason: status.reason.clone(),
             message: status.message.clone().or(failed),
             unplaced: condition("PodScheduled", "False").map(said),
+            is_unprepared: condition("PodReadyToStartContainers", "False").is_some() && !has_ended,
             disrupted: condition("DisruptionTarget", "True").map(|it| why(it).unwrap_or_default()),
             waits: blocks.or_else(|| trainer.and_then(waits)),
             terminated: trainer.and_then(|state| state.terminated.clone()),

@@ -38,7 +38,9 @@ pub use terms::MOST_TERMS;
 use crds::infrastructure::{Device, Infrastructure};
 use crds::status::{NODES_KEPT, Placement, bounded};
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
+use serde_json::json;
 
+use crate::build::fingerprint;
 use crate::observe::NodeFacts;
 use crate::observe::node::labels;
 use funnel::Funnel;
@@ -108,6 +110,12 @@ impl Placed {
             tolerations: Vec::new(),
             reason: String::new(),
         }
+    }
+
+    /// The fingerprint of all that a pod gets of it, so that pods that were made for another place are known.
+    pub fn fingerprint(&self) -> u64 {
+        let Placed { device, runtime, image, resource, gpus: _, affinity, tolerations, reason: _ } = self;
+        fingerprint::number(&json!([device, runtime, image, resource, affinity, tolerations]))
     }
 
     /// What the status says of it.

@@ -59,6 +59,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         warnings: String::new(),
         model: None,
         place: Some(Ok(Placement::default())),
+        gate: None,
         connected: None,
     }
 }

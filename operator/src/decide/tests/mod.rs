@@ -4,6 +4,8 @@ mod builders;
 mod failures;
 mod histories;
 mod interleavings;
+mod policies;
+mod room;
 mod shards;
 mod starts;
 mod tables;

@@ -105,7 +105,7 @@ fn a_pod_that_waits_says_why_and_is_given_up_where_waiting_cannot_help() {
     let pending = |container: Value, started: &str| json!({"phase": "Pending", "startTime": started, "containerStatuses": [container]});
     let (now, long_ago) = ("2026-07-01T11:59:00Z", "2026-07-01T11:00:00Z");
     let table = [
-        (pending(waiting("ContainerCreating", ""), long_ago), None, ""),
+        (pending(waiting("ContainerCreating", ""), now), None, ""),
         (pending(waiting("ImagePullBackOff", "no such tag"), now), None, "ImagePullBackOff: no such tag"),
         (pending(waiting("CreateContainerConfigError", "secret \"s\" not found"), now), None, "secret \"s\" not found"),
         (pending(waiting("CreateContainerConfigError", "secret \"s\" not found"), long_ago), Some(Cause::BadSpec), ""),
@@ -240,4 +240,40 @@ fn a_pod_that_is_not_of_a_job_is_none_of_ours() {
     let mut foreign = pod(&json!({"phase": "Running"}));
     foreign.metadata.labels = None;
     assert!(PodFacts::of(&foreign).is_none());
+}
+
+#[test]
+fn what_a_node_is_at_for_long_before_a_pod_starts_is_told() {
+    let pending = |reason: &str, prepared: Option<&str>, started: &str| {
+        let condition = |status| json!([{"type": "PodReadyToStartContainers", "status": status}]);
+        let conditions = prepared.map_or(json!([]), condition);
+        let statuses = match reason {
+            "" => json!([]),
+            reason => json!([waiting(reason, "")]),
+        };
+        json!({"phase": "Pending", "startTime": started, "conditions": conditions, "containerStatuses": statuses})
+    };
+    let (creating, unprepared) = ("ContainerCreating", Some("False"));
+    let (soon, late) = ("2026-07-01T11:57:01Z", "2026-07-01T11:57:00Z");
+    let (volumes, image) =
+        ("its volumes or its network are not ready", "an image is being pulled, or a container made");
+    for (status, says) in [
+        (pending(creating, unprepared, soon), ""),
+        (pending(creating, unprepared, late), volumes),
+        (pending("", unprepared, late), volumes),
+        (pending("PodInitializing", unprepared, late), volumes),
+        (pending(creating, Some("True"), late), image),
+        (pending(creating, None, late), image),
+        // Containers that run before it may take their time.
+        (pending("PodInitializing", Some("True"), late), ""),
+        (pending("", None, late), ""),
+        (pending("ErrImagePull", unprepared, late), "ErrImagePull"),
+    ] {
+        let member = member(&status);
+        assert_eq!((member.state, member.waiting.as_str()), (MemberState::Pending, says), "{status}");
+        assert_eq!(member.preparing, !says.is_empty() && says != "ErrImagePull", "{status}");
+    }
+    let mut runs = pending("", unprepared, late);
+    runs["phase"] = json!("Running");
+    assert_eq!((member(&runs).state, member(&runs).preparing), (MemberState::Running, false));
 }
