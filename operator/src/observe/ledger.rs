@@ -8,7 +8,7 @@ use crds::status::Placement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Mark, Member, Phase};
+use super::{Mark, Member, MemberState, Phase};
 
 /// The memory of a job. It grows with `parallelism`, never with the number of attempts or shards that are done
 /// (those are kept as numbers).
@@ -275,7 +275,9 @@ impl Ledger {
     /// Whether the scheduler finds no node for the members under way, for none of them: they could go elsewhere at no loss.
     pub fn is_homeless(&self, members: &[Member]) -> bool {
         let mut under_way = self.gangs.values().filter(|gang| !matches!(gang.stage, Stage::Waiting { .. }));
-        let is_idle = |member: &Member| member.node.is_none() && member.stopping_since.is_none();
+        let is_idle = |member: &Member| {
+            member.state == MemberState::Pending && member.node.is_none() && member.stopping_since.is_none()
+        };
         under_way.all(|gang| gang.stage == Stage::Starting)
             && members.iter().filter(|member| member.is_live()).all(is_idle)
             && members.iter().any(Member::is_homeless)

@@ -25,7 +25,8 @@ struct Field {
 fn fields() -> Vec<(String, Value)> {
     let mut table: Map<String, Value> = serde_saphyr::from_str(FIELDS).expect("a table of fields");
     let rows: Vec<Field> = serde_json::from_value(table.remove("TrainingJob").expect("a kind")).expect("rows");
-    let of_policy = rows.into_iter().filter_map(|row| Some((row.field.strip_prefix("runPolicy.")?.to_owned(), row.value)));
+    let of_policy =
+        rows.into_iter().filter_map(|row| Some((row.field.strip_prefix("runPolicy.")?.to_owned(), row.value)));
     of_policy.collect()
 }
 

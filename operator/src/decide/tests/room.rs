@@ -27,20 +27,15 @@ fn find_no_node(world: &mut World, member: usize) {
     world.members[member].waiting = "Unschedulable: 0/9 nodes are available".to_owned();
 }
 
-/// What an end comes to: phase and failures once nothing of the attempt lives.
+/// What an end comes to once all that is left of its attempt is stopped: phase and failures.
 fn comes_to(world: &World) -> (Phase, u32) {
-    let ledger = world.decided(5).ledger.expect("it is written down");
-    let (mut world, _) = World { ledger, ..world.clone() }.decided_twice_or_once(5);
-    world.members.retain(|member| !member.is_live());
-    let ledger = world.decided(6).ledger.expect("the end is written down");
-    (ledger.phase, ledger.failures)
-}
-
-impl World {
-    fn decided_twice_or_once(self, seconds: i64) -> (World, crate::decide::Plan) {
-        let plan = self.decided(seconds);
-        (self.then(&plan), plan)
+    let mut world = world.clone();
+    for seconds in 5..9 {
+        let plan = world.decided(seconds);
+        world.members.retain(|member| plan.stop.iter().all(|stop| stop.uid != member.uid));
+        world = world.then(&plan);
     }
+    (world.ledger.phase, world.ledger.failures)
 }
 
 #[test]
