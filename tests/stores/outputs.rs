@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::Tensor;
 use trainer::checkpoint::{Checkpoint, commit, list, newest};
 use trainer::folder::{Folder, Owner, digest};
-use trainer::score::output::{Input, Layout, Listing, Output, Request, Row, Writer};
+use trainer::score::output::{Input, Layout, Listing, Output, Request, Row, Share, Writer};
 
 use crate::bench::{Bench, check, has_checkpoint, s3, scoring, training, uri, wait_until};
 use crate::store::{Client, Store};
@@ -219,17 +219,17 @@ pub(crate) fn play_rows(scheme: &str) -> Result<(), Failed> {
         layout: Layout { all_classes: false, top_k: 0 },
         model_digest: "sha256:0",
         listing: Some(&listing),
-        shard: 0,
-        shards: 1,
+        share: Share { member: 0, members: 1, process: 0, processes: 1 },
     };
     let fill = || -> Result<Writer, Failed> {
-        let Output::Resume(mut writer) = Output::open(&request)? else { return Err("it is finished".into()) };
+        let Output::Resume(mut writers) = Output::open(&request)? else { return Err("it is finished".into()) };
+        let mut writer = writers.pop().ok_or("it has no shard")?;
         while let Some(range) = writer.next_missing() {
             // 40 MB in all.
             let rows: Vec<Row> = range.clone().map(|_| Err("unreadable ".repeat(1800))).collect();
             writer.commit(range, &rows)?;
         }
-        Ok(*writer)
+        Ok(writer)
     };
     let writer = fill()?;
     client.delete("scores/_work/shard-00000/part-00002.attempt-1")?;

@@ -89,6 +89,16 @@ impl Disk {
         self.step().and_then(|()| remove()).map_err(|error| FolderError::io("remove", path, error))
     }
 
+    /// Removes what killed processes have staged in a folder.
+    pub(crate) fn tidy(&self, folder: &Path) -> Result<(), FolderError> {
+        for name in self.list(folder)? {
+            if is_staged(&name) {
+                self.remove(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A whole file; `None` if it is not there.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         match storage::read(path) {
@@ -168,6 +178,27 @@ impl Disk {
         put().map_err(|error| FolderError::io("write", path, error))
     }
 
+    /// Puts a file in its place unless there is one, staged in another folder. What is there is whole: where the file system has
+    /// no links, of two that come at the same time the later one stays.
+    pub(crate) fn put_once(&self, path: &Path, staging: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+        let put = || -> io::Result<()> {
+            if let Some(object) = Object::at(path)? {
+                return object.create(bytes.to_vec()).map(drop);
+            }
+            let staged = self.stage(path, staging, |file| file.write_all(bytes))?;
+            self.step()?;
+            match fs::hard_link(&staged, path) {
+                Ok(()) => absent_is_fine(fs::remove_file(&staged))?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => absent_is_fine(fs::remove_file(&staged))?,
+                Err(error) if has_no_links(&error) => fs::rename(&staged, path)?,
+                Err(error) => return Err(error),
+            }
+            self.step()?;
+            sync_folder(folder_of(path))
+        };
+        put().map_err(|error| FolderError::io("write", path, error))
+    }
+
     /// Puts a file in the place of one with the content `before`, and says whether it did. A store sees to it that nothing
     /// came between; on a disk the one who comes last wins.
     pub(crate) fn replace(&self, path: &Path, before: &[u8], bytes: &[u8]) -> Result<bool, FolderError> {
@@ -214,7 +245,7 @@ fn staged_name(path: &Path) -> String {
 }
 
 /// Whether a name in a folder is that of a staged file.
-pub(crate) fn is_staged(name: &str) -> bool {
+fn is_staged(name: &str) -> bool {
     name.starts_with('.') && name.contains(".staged-")
 }
 

@@ -24,7 +24,7 @@ pub struct Owner {
     pub uid: String,
     /// Kind, namespace and name of the job, for people.
     pub name: String,
-    /// The newest attempt. Older ones may no longer write.
+    /// The newest attempt. Older ones may no longer write, unless the folder is claimed by the job as a whole.
     pub attempt: u32,
 }
 
@@ -45,7 +45,7 @@ impl Folder {
         let disk = Disk::default();
         disk.create_folder(path)?;
         let claim = Claim::take(&disk, path, owner)?;
-        claim.tidy(&disk)?;
+        disk.tidy(path)?;
         Ok(Folder { path: path.to_owned(), disk, claim })
     }
 
@@ -130,6 +130,17 @@ mod tests {
         Folder::claim(root.path(), &owner("a", 2)).unwrap();
         assert!(ghost.check_current().unwrap_err().to_string().contains("superseded by attempt 2"));
         assert!(Folder::claim(root.path(), &owner("a", 1)).is_err());
+    }
+
+    #[test]
+    fn an_older_attempt_that_claims_at_the_same_time_and_writes_last_does_not_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let older = Folder::claim(root.path(), &owner("a", 2)).unwrap();
+        let seen = fs::read(root.path().join("claim.json")).unwrap();
+        let newer = Folder::claim(root.path(), &owner("a", 3)).unwrap();
+        fs::write(root.path().join("claim.json"), seen).unwrap();
+        newer.check_current().unwrap();
+        assert!(older.check_current().unwrap_err().to_string().contains("superseded by attempt 3"));
     }
 
     #[test]

@@ -72,7 +72,6 @@ pub(super) struct Subject {
 /// Judges one job's output.
 pub(super) struct Judge {
     folder: PathBuf,
-    shard: u32,
     subject: Subject,
 }
 
@@ -84,12 +83,12 @@ pub(super) struct Judgement {
 }
 
 impl Judge {
-    pub(super) fn new(folder: &Path, shard: u32, subject: Subject) -> Judge {
-        Judge { folder: folder.to_owned(), shard, subject }
+    pub(super) fn new(folder: &Path, subject: Subject) -> Judge {
+        Judge { folder: folder.to_owned(), subject }
     }
 
-    /// Keeps the figures of a range of inputs.
-    pub(super) fn note(&self, range: &Range<usize>, rows: &[Row], samples: &[Sample]) -> Result<(), Fault> {
+    /// Keeps the figures of a range of a shard's inputs.
+    pub(super) fn note(&self, shard: u32, range: &Range<usize>, rows: &[Row], samples: &[Sample]) -> Result<(), Fault> {
         let mut note = Note { evaluation: Evaluation::new(self.subject.card.classes.len()), worst: Worst::new(WORST) };
         for (row, sample) in rows.iter().zip(samples) {
             if let (Ok(prediction), Some(label)) = (row, sample.label) {
@@ -99,7 +98,7 @@ impl Judge {
             }
         }
         Disk::default().create_folder(&self.folder.join(NOTES))?;
-        let name = format!("shard-{:05}-{:012}.json", self.shard, range.start);
+        let name = format!("shard-{shard:05}-{:012}.json", range.start);
         self.put(&format!("{NOTES}/{name}"), &serde_json::to_vec(&note).expect("plain data"))
     }
 

@@ -1,4 +1,5 @@
-//! Scores images with a trained model: the work of one process of a ScoringJob. Each process is a shard of its own.
+//! Scores images with a trained model: the work of one process of a ScoringJob. Each process has a shard of its own, or
+//! several where there are fewer processes now than there were when the output was begun.
 //!
 //! ```text
 //!  model folder ─► list, once ─► output: claim, freeze ─► pipeline: load ─► network ─► rows ─► commit ─► finish ─► judge
@@ -19,7 +20,7 @@ use crds::contract::{Assignment, Cause, JobResult};
 use tch::Device;
 
 use self::judge::{Judge, Judgement, Subject};
-use self::output::{Input as Image, Layout, Listing, Manifest, Output, Request};
+use self::output::{Input as Image, Layout, Listing, Manifest, Output, Request, Share, Writer};
 use self::pipeline::{Pipeline, requests};
 use crate::data::{
     Dataset, Failures, Images, Labels, Loader, Options, Sample, Source, View, default_threads, names_labels, open,
@@ -36,7 +37,7 @@ use crate::train::owner;
 /// Classes up to which each has a column with its probability; beyond it the most probable ones stand for all.
 const COLUMNS: usize = 1000;
 
-/// Scores this process's shard. The process that ends the whole job returns its result.
+/// Scores this process's shards. The process that ends the whole job returns its result.
 ///
 /// # Errors
 /// What ends a scoring early. An image that can't be read is no such thing: its row says so.
@@ -62,8 +63,12 @@ pub fn run(
     let folder = path_of(&spec.output.uri)?;
     let (listing, images) = list(spec, &source, &classes, &folder)?;
     let job_owner = owner(job);
-    let (shard, shards) =
-        (job.member * place.local_world_size + place.local_rank, job.members * place.local_world_size);
+    let share = Share {
+        member: job.member,
+        members: job.members,
+        process: place.local_rank,
+        processes: place.local_world_size,
+    };
     let request = Request {
         folder: &folder,
         job: &job_owner,
@@ -72,8 +77,7 @@ pub fn run(
         layout: Layout { all_classes: classes.len() <= COLUMNS, top_k: spec.top_k },
         model_digest: &digest,
         listing: listing.as_ref(),
-        shard,
-        shards,
+        share,
     };
     let output = Output::open(&request)?;
     let judge = spec.evaluate.then(|| {
@@ -86,25 +90,34 @@ pub fn run(
             output: spec.output.uri.clone(),
             job: job_owner.clone(),
         };
-        Judge::new(&folder, shard, subject)
+        Judge::new(&folder, subject)
     });
     let manifest = match output {
         Output::Finished { manifest, .. } => Some(manifest),
-        Output::Resume(mut writer) => {
-            if let Some(note) = writer.inputs_done().note {
+        Output::Resume(mut writers) => {
+            let Some(first) = writers.first() else {
+                tracing::info!("the output has fewer shards than there are processes: this one has nothing to do");
+                return Ok(None);
+            };
+            if let Some(note) = first.inputs_done().note {
                 tracing::warn!("{}: {note}", spec.data.uri);
             }
-            if writer.inputs_changed() {
+            if first.inputs_changed() {
                 tracing::warn!(
                     "the data has changed since the job started: the images of the first listing are scored"
                 );
             }
-            let samples = writer.inputs().iter();
+            let samples = first.inputs().iter();
             let samples = samples.map(|image| Sample { path: image.path.clone(), label: image.label }).collect();
             let dataset = Dataset { samples, ..images };
-            let pipeline = pipeline(spec, place, saved, dataset, device, writer.missing())?;
-            pipeline.run(&mut writer, judge.as_ref(), progress)?;
-            writer.finish()?.manifest
+            let due = writers.iter().flat_map(Writer::missing).collect();
+            let pipeline = pipeline(spec, place, saved, dataset, device, due)?;
+            pipeline.run(&mut writers, judge.as_ref(), progress)?;
+            let mut complete = None;
+            for writer in writers {
+                complete = writer.finish()?.manifest;
+            }
+            complete
         }
     };
     let Some(manifest) = manifest else { return Ok(None) };

@@ -9,8 +9,9 @@
 //!
 //! The folder, while it is worked on and afterwards:
 //! ```text
-//!  claim.json                           the job that the folder belongs to, and its newest attempt
+//!  claim.json                           the job that the folder belongs to
 //!  _work/inputs.jsonl                   the inputs as they were first listed; what changes afterwards changes no row
+//!  _work/shard-00000.claim.json         the newest attempt at this shard: each shard is restarted alone
 //!  _work/shard-00000/part-00000.attempt-1   rows of a range of inputs, whole or not there at all
 //!  _work/shard-00000.json               this shard's file is in place
 //!  predictions.csv                      one shard: the rows
@@ -19,11 +20,13 @@
 //! ```
 //!
 //! Every file comes into being by a write beside its place, a sync, and a rename (or a link, where the first must win)
-//! with a sync of the folder. A commit first reads the claim: an attempt that was superseded writes no more. A ghost that
+//! with a sync of the folder. A commit first reads the shard's claim: an attempt that was superseded writes no more. A ghost that
 //! was paused between that look and its rename can at most leave a part under its own attempt's name, which nobody reads, or
 //! a whole file of the same inputs, whose digest the manifest would disown.
 //!
 //! One process writes a shard at a time. Two of the same attempt don't harm each other: their parts have the same ranges.
+//! A process that finds fewer peers than the output has shards writes several, one after the other; with more peers, some
+//! have nothing to do.
 
 mod error;
 mod freeze;
@@ -37,6 +40,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crds::scoring_job::RowFormat;
 
@@ -79,10 +83,21 @@ pub struct Request<'a> {
     pub model_digest: &'a str,
     /// The inputs, as listed now: only the first listing counts. None where one [is there](Output::has_listing).
     pub listing: Option<&'a Listing>,
-    /// Index of this shard, from 0.
-    pub shard: u32,
-    /// Number of shards; at least 1.
-    pub shards: u32,
+    /// Which of the processes this one is. Whoever comes first makes a shard for each of them.
+    pub share: Share,
+}
+
+/// Which of the processes that share the work one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Index of its pod, from 0.
+    pub member: u32,
+    /// Number of pods; at least 1.
+    pub members: u32,
+    /// Index of the process in its pod, from 0.
+    pub process: u32,
+    /// Number of processes in this pod; at least 1.
+    pub processes: u32,
 }
 
 /// An output folder, as it was found.
@@ -95,8 +110,8 @@ pub enum Output {
         /// Whether the inputs are others now than those the output was made from.
         inputs_changed: bool,
     },
-    /// There are rows to write, or files to put in place.
-    Resume(Box<Writer>),
+    /// There are rows to write, or files to put in place: a writer for each shard of this process, which may have none.
+    Resume(Vec<Writer>),
 }
 
 /// Where a shard ended.
@@ -122,8 +137,8 @@ impl Output {
     /// Claims the folder, or finds out how far the job has got with it.
     ///
     /// # Errors
-    /// If the folder belongs to another job, a newer attempt has taken over, the folder was begun with another model or other
-    /// columns, or it can't be read or written.
+    /// If the folder belongs to another job, a newer attempt has taken a shard over, the folder was begun with another model or
+    /// other columns, or it can't be read or written.
     pub fn open(request: &Request<'_>) -> Result<Self, OutputError> {
         Self::open_on(&Disk::default(), request)
     }
@@ -131,23 +146,23 @@ impl Output {
     fn open_on(disk: &Disk, request: &Request<'_>) -> Result<Self, OutputError> {
         freeze::check(request)?;
         disk.create_folder(request.folder)?;
-        let claim = Claim::take(disk, request.folder, request.job)?;
+        Claim::take_for_job(disk, request.folder, request.job)?;
         if let Some(manifest) = Manifest::read(disk, request.folder)? {
-            return Self::finished(disk, &claim, request, manifest);
+            return Self::finished(disk, request, manifest);
         }
-        let resumed = Writer::resume(disk, claim.clone(), request);
+        let resumed = Writer::resume(disk, request);
         // The last peer may have completed the output meanwhile, and cleared the work away under our feet.
         match Manifest::read(disk, request.folder)? {
-            Some(manifest) => Self::finished(disk, &claim, request, manifest),
-            None => resumed.map(|writer| Output::Resume(Box::new(writer))),
+            Some(manifest) => Self::finished(disk, request, manifest),
+            None => resumed.map(Output::Resume),
         }
     }
 
-    fn finished(disk: &Disk, claim: &Claim, request: &Request<'_>, manifest: Manifest) -> Result<Self, OutputError> {
+    fn finished(disk: &Disk, request: &Request<'_>, manifest: Manifest) -> Result<Self, OutputError> {
         manifest.check(request)?;
         // A kill after the manifest may have left the work behind.
         disk.remove_folder(&request.folder.join(WORK))?;
-        claim.tidy(disk)?;
+        disk.tidy(request.folder)?;
         let listed = request.listing.map(|listing| freeze::digest(&listing.inputs)).transpose()?;
         let inputs_changed = listed.is_some_and(|digest| manifest.inputs.digest != digest);
         Ok(Output::Finished { manifest, inputs_changed })
@@ -161,8 +176,9 @@ pub struct Writer {
     folder: PathBuf,
     shard: u32,
     disk: Disk,
+    /// Of the shard.
     claim: Claim,
-    frozen: Frozen,
+    frozen: Arc<Frozen>,
     inputs_changed: bool,
     encoder: Encoder,
     range: Range<usize>,
@@ -172,16 +188,32 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Freezes the inputs, or reads them, and finds out which parts are there.
-    fn resume(disk: &Disk, claim: Claim, request: &Request<'_>) -> Result<Self, OutputError> {
+    /// Freezes the inputs, or reads them, and finds out which parts of this process's shards are there.
+    fn resume(disk: &Disk, request: &Request<'_>) -> Result<Vec<Self>, OutputError> {
         let work = request.folder.join(WORK);
-        let shard_folder = work.join(plan::shard_name(request.shard));
-        disk.create_folder(&shard_folder)?;
+        disk.create_folder(&work)?;
         let (frozen, inputs_changed) = Frozen::load_or_create(disk, &work, request)?;
-        let range = plan::shard_range(frozen.inputs.len(), request.shard, request.shards);
+        let frozen = Arc::new(frozen);
+        let shards = plan::own_shards(frozen.header.shards, request.share);
+        shards.map(|shard| Self::resume_shard(disk, request, shard, frozen.clone(), inputs_changed)).collect()
+    }
+
+    fn resume_shard(
+        disk: &Disk,
+        request: &Request<'_>,
+        shard: u32,
+        frozen: Arc<Frozen>,
+        inputs_changed: bool,
+    ) -> Result<Self, OutputError> {
+        let header = &frozen.header;
+        let work = request.folder.join(WORK);
+        let shard_folder = work.join(plan::shard_name(shard));
+        disk.create_folder(&shard_folder)?;
+        let claim = Claim::take_part(disk, &work, &plan::claim_name(shard), request.job)?;
+        let range = plan::shard_range(frozen.inputs.len(), shard, header.shards);
         let mut parts = BTreeMap::new();
         for (name, number, attempt) in plan::newest_parts(&disk.list(&shard_folder)?) {
-            let expected = plan::part_range(&range, frozen.header.part_rows, number);
+            let expected = plan::part_range(&range, header.part_rows, number);
             // A part that a power cut has damaged counts as missing: its inputs are scored again.
             if let Some(part) = Part::read(disk, &shard_folder.join(name), attempt)?
                 && Some(&part.range) == expected.as_ref()
@@ -190,14 +222,9 @@ impl Writer {
             }
         }
         Ok(Writer {
-            encoder: Encoder::new(
-                frozen.header.format,
-                &frozen.header.classes,
-                frozen.header.layout,
-                frozen.header.labels,
-            ),
+            encoder: Encoder::new(header.format, &header.classes, header.layout, header.labels),
             folder: request.folder.to_owned(),
-            shard: request.shard,
+            shard,
             disk: disk.clone(),
             claim,
             frozen,
@@ -206,6 +233,11 @@ impl Writer {
             parts,
             finished: None,
         })
+    }
+
+    /// Index of the shard.
+    pub fn shard(&self) -> u32 {
+        self.shard
     }
 
     /// All inputs of the job, of every shard, as they were first listed. Ranges are indices into them.
@@ -254,12 +286,29 @@ impl Writer {
         plan::missing(&self.range, self.frozen.header.part_rows, |number| self.parts.contains_key(&number)).collect()
     }
 
+    /// Whether rows are still wanted: not if another process of the job has finished the output meanwhile.
+    ///
+    /// # Errors
+    /// If a newer attempt has taken over, or the folder can't be read.
+    pub fn may_commit(&mut self) -> Result<bool, OutputError> {
+        if self.finished.is_some() {
+            return Ok(false);
+        }
+        match self.claim.check(&self.disk) {
+            Ok(()) => Ok(true),
+            Err(error) => self.unless_finished(error.into()).map(|()| false),
+        }
+    }
+
     /// Commits the rows of a range that [`next_missing`](Self::next_missing) gave, in the order of its inputs. After this
-    /// they survive a kill and a power cut; before, none of them is there.
+    /// they survive a kill and a power cut; before, none of them is there. Where they are no longer wanted, nothing is written.
     ///
     /// # Errors
     /// If the rows don't fit the range or the classes, a newer attempt has taken over, or the folder can't be written.
     pub fn commit(&mut self, range: Range<usize>, rows: &[Row]) -> Result<(), OutputError> {
+        if self.finished.is_some() {
+            return Ok(());
+        }
         if self.next_missing().as_ref() != Some(&range) || rows.len() != range.len() {
             return Err(OutputError::Rows(format!(
                 "{} rows were committed for the inputs {range:?} where {:?} are due",
@@ -272,9 +321,10 @@ impl Writer {
         let attempt = self.claim.attempt();
         let number = plan::part_number(&self.range, self.frozen.header.part_rows, range.start);
         let path = self.shard_folder().join(plan::part_name(number, attempt));
-        let claimed = self.claim.check(&self.disk).map_err(OutputError::from);
-        let written = claimed.and_then(|()| Part::write(&self.disk, &path, attempt, range, failed, &bytes));
-        match written {
+        if !self.may_commit()? {
+            return Ok(());
+        }
+        match Part::write(&self.disk, &path, attempt, range, failed, &bytes) {
             Ok(part) => {
                 self.parts.insert(number, part);
                 Ok(())
@@ -318,7 +368,7 @@ impl Writer {
         let manifest = manifest::complete(&self.disk, &self.folder, &self.frozen, self.claim.owner(), &self.encoder)?;
         if manifest.is_some() {
             self.disk.remove_folder(&self.folder.join(WORK))?;
-            self.claim.tidy(&self.disk)?;
+            self.disk.tidy(&self.folder)?;
         }
         Ok(Finish { file, manifest })
     }

@@ -1,4 +1,4 @@
-//! The images of a shard on their way to rows. Loading, the network and writing go on at the same time, each at its own
+//! The images of a process's shards on their way to rows. Loading, the network and writing go on at the same time, each at its own
 //! pace, with bounded queues between: the network waits for neither the writer nor the end of a part.
 //!
 //! ```text
@@ -16,6 +16,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
+use crds::contract::Cause;
+
 use super::judge::Judge;
 use super::output::{Prediction, Row, Writer};
 use crate::data::{DataError, Images, Loader, Request};
@@ -30,7 +32,7 @@ const PARTS: usize = 2;
 /// Rows of a range of inputs, in their order.
 type PartRows = (Range<usize>, Vec<Row>);
 
-/// What scores the images of a shard.
+/// What scores the images of a process's shards.
 pub(super) struct Pipeline {
     pub(super) classifier: Classifier,
     pub(super) images: Arc<Images>,
@@ -55,7 +57,7 @@ struct Unread {
     failures: Vec<(usize, DataError)>,
 }
 
-/// How far the shard is.
+/// How far the process is.
 struct Course<'a> {
     done: u64,
     total: u64,
@@ -67,17 +69,17 @@ impl Pipeline {
     /// Scores what is missing and commits it, part by part.
     pub(super) fn run(
         self,
-        writer: &mut Writer,
+        writers: &mut [Writer],
         judge: Option<&Judge>,
         progress: Option<&ProgressHandle>,
     ) -> Result<(), Fault> {
         let Pipeline { classifier, images, loader, due } = self;
-        let done = writer.rows_done() as u64;
-        let mut course = Course { done, total: writer.range().len() as u64, meter: Meter::new(done), progress };
+        let (done, total) = (rows_done(writers), rows_in(writers));
+        let mut course = Course { done, total, meter: Meter::new(done), progress };
         thread::scope(|scope| {
             let (parts, scored) = sync_channel(PARTS);
             let images = &*images;
-            let writing = scope.spawn(move || write(writer, judge, images, scored));
+            let writing = scope.spawn(move || write(writers, judge, images, scored));
             let computed = compute(&classifier, loader, Scored { due, rows: Vec::new(), parts: &parts }, &mut course);
             drop(parts);
             let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -138,22 +140,42 @@ fn read(
     Ok(true)
 }
 
-/// Commits parts as they come.
-fn write(writer: &mut Writer, judge: Option<&Judge>, images: &Images, scored: Receiver<PartRows>) -> Result<(), Fault> {
-    let total = writer.range().len();
+/// Commits parts as they come, each to its shard.
+fn write(
+    writers: &mut [Writer],
+    judge: Option<&Judge>,
+    images: &Images,
+    scored: Receiver<PartRows>,
+) -> Result<(), Fault> {
+    let total = rows_in(writers);
     let mut last = Instant::now();
     for (range, rows) in scored {
-        if let Some(judge) = judge {
+        let Some(writer) = writers.iter_mut().find(|writer| writer.range().contains(&range.start)) else {
+            return Err(Fault::new(Cause::Bug, format!("the inputs {range:?} are none of this process's shards")));
+        };
+        if let Some(judge) = judge
+            && writer.may_commit()?
+        {
             // Before the rows: a part that is there has been judged.
-            judge.note(&range, &rows, &images.dataset().samples[range.clone()])?;
+            judge.note(writer.shard(), &range, &rows, &images.dataset().samples[range.clone()])?;
         }
         let count = range.len();
         writer.commit(range, &rows)?;
         let images_per_second = count as f64 / last.elapsed().as_secs_f64();
         last = Instant::now();
-        tracing::info!(rows = writer.rows_done(), total, images_per_second, "rows committed");
+        tracing::info!(rows = rows_done(writers), total, images_per_second, "rows committed");
     }
     Ok(())
+}
+
+/// Rows that are committed.
+fn rows_done(writers: &[Writer]) -> u64 {
+    writers.iter().map(|writer| writer.rows_done() as u64).sum()
+}
+
+/// Rows that there will be.
+fn rows_in(writers: &[Writer]) -> u64 {
+    writers.iter().map(|writer| writer.range().len() as u64).sum()
 }
 
 impl Scored<'_> {

@@ -51,14 +51,15 @@ fn images_that_come_between_two_shards_change_nothing() {
     let bench = Bench::new(10);
     bench.start("TrainingJob", "model", &bench.training("model"), 1).succeed();
     let spec = bench.scoring("model", "scores");
-    let shard = |member| bench.start_member("ScoringJob", "scores", &spec, 1, (member, 2), &[]);
-    assert_eq!(shard(0).succeed().result, None, "the other shard is still to come");
+    let shard = |member, attempt| bench.start_member("ScoringJob", "scores", &spec, attempt, (member, 2), &[]);
+    // Each shard is restarted alone: the other one is still at its first attempt.
+    assert_eq!(shard(0, 2).succeed().result, None, "the other shard is still to come");
     // More than there are labels that the model knows.
     fs::create_dir(bench.path("images/stranger")).unwrap();
     for copy in 0..30 {
         fs::copy(bench.path("images/left/000.png"), bench.path(&format!("images/stranger/{copy}.png"))).unwrap();
     }
-    let result = shard(1).succeed().result.unwrap();
+    let result = shard(1, 1).succeed().result.unwrap();
     assert_eq!((result.rows_in, result.rows_out, result.note), (Some(20), Some(20), None));
     assert_eq!(bench.history("model")["uid-scores"].images, 20);
 }

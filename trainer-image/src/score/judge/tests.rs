@@ -14,7 +14,7 @@ use crate::score::output::{InputsDone, Prediction, RowCounts};
 
 const UNTOUCHED: &[u8] = b"as the peer wrote it";
 
-fn judge(root: &Path, shard: u32) -> Judge {
+fn judge(root: &Path) -> Judge {
     let preprocessing = Preprocessing::for_size(32);
     let recipe = json!({
         "task": "ImageClassification", "model": {"architecture": "resnet18"}, "data": {"uri": "file:///data"},
@@ -50,7 +50,7 @@ fn judge(root: &Path, shard: u32) -> Judge {
     };
     let folder = root.join("scores");
     fs::create_dir_all(&folder).unwrap();
-    Judge::new(&folder, shard, subject)
+    Judge::new(&folder, subject)
 }
 
 fn owner() -> Owner {
@@ -75,24 +75,24 @@ fn manifest() -> Manifest {
     }
 }
 
-/// Keeps the figures of two images, of which `right` are judged rightly.
-fn note(judge: &Judge, right: usize) {
-    let start = 2 * judge.shard as usize;
+/// Keeps the figures of a shard's two images, of which `right` are judged rightly.
+fn note(judge: &Judge, shard: u32, right: usize) {
+    let start = 2 * shard as usize;
     let samples: Vec<Sample> =
         (0..2).map(|index| Sample { path: format!("{}.png", start + index).into(), label: Some(0) }).collect();
     let row = |index: usize| {
         let probability = if index < right { 0.75 } else { 0.25 };
         Ok(Prediction { class: usize::from(index >= right), probabilities: vec![probability, 1.0 - probability] })
     };
-    judge.note(&(start..start + 2), &[row(0), row(1)], &samples).unwrap();
+    judge.note(shard, &(start..start + 2), &[row(0), row(1)], &samples).unwrap();
 }
 
 #[test]
 fn who_comes_to_the_end_after_a_peer_takes_its_figures_and_touches_no_report() {
     let root = tempfile::tempdir().unwrap();
-    let [first, second] = [0, 1].map(|shard| judge(root.path(), shard));
-    note(&first, 2);
-    note(&second, 1);
+    let [first, second] = [judge(root.path()), judge(root.path())];
+    note(&first, 0, 2);
+    note(&second, 1, 1);
     let judgement = first.conclude(&manifest()).unwrap();
     assert_eq!((judgement.accuracy, judgement.note), (0.75, None));
     let report = root.path().join("scores").join(REPORT);
@@ -101,7 +101,7 @@ fn who_comes_to_the_end_after_a_peer_takes_its_figures_and_touches_no_report() {
     // The second one saw no figures before, and the notes are gone; or some of them still lie there.
     for some in [false, true] {
         if some {
-            note(&second, 0);
+            note(&second, 1, 0);
         }
         assert_eq!(second.reach(&manifest()).unwrap().summary.accuracy, 0.75);
         assert_eq!(fs::read(&report).unwrap(), UNTOUCHED);
@@ -111,7 +111,7 @@ fn who_comes_to_the_end_after_a_peer_takes_its_figures_and_touches_no_report() {
 #[test]
 fn without_notes_and_figures_there_is_nothing_to_judge() {
     let root = tempfile::tempdir().unwrap();
-    let fault = judge(root.path(), 0).conclude(&manifest()).err().unwrap();
+    let fault = judge(root.path()).conclude(&manifest()).err().unwrap();
     assert!(fault.to_string().contains("can't list"), "{fault}");
     assert!(!root.path().join("scores").join(REPORT).exists());
 }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use crds::scoring_job::RowFormat;
 use serde::{Deserialize, Serialize};
 
-use super::{InputsDone, OutputError, Request, plan};
+use super::{InputsDone, OutputError, Request, Share, plan};
 use crate::folder::{self, Disk};
 
 const NAME: &str = "inputs.jsonl";
@@ -118,10 +118,10 @@ pub(super) fn check(request: &Request<'_>) -> Result<(), OutputError> {
             "the model has the class {twice:?} twice, and columns are named by classes"
         )));
     }
-    if request.shard >= request.shards {
+    let Share { member, members, process, processes } = request.share;
+    if member >= members || process >= processes {
         return Err(OutputError::Request(format!(
-            "there is no shard {} of {}, they count from 0",
-            request.shard, request.shards
+            "there is no process {process} of {processes} in a member {member} of {members}, they count from 0"
         )));
     }
     let unknown = |input: &&Input| input.label.is_some_and(|label| label as usize >= request.classes.len());
@@ -170,6 +170,7 @@ impl Frozen {
     /// Freezes a listing, if none is yet, and gives its digest.
     fn create(disk: &Disk, path: &Path, request: &Request<'_>, listing: &Listing) -> Result<String, OutputError> {
         let Listing { inputs, images_digest, note } = listing;
+        let Share { members, processes, .. } = request.share;
         let lines = lines(inputs)?;
         let digest = folder::digest(&lines);
         if disk.read(path)?.is_some() {
@@ -182,7 +183,7 @@ impl Frozen {
             format: request.format,
             classes: request.classes.to_vec(),
             layout: request.layout,
-            shards: request.shards,
+            shards: members * processes,
             labels: inputs.iter().any(|input| input.label.is_some() || input.stranger.is_some()),
             part_rows: plan::part_rows(inputs.len()),
             count: inputs.len(),
@@ -245,9 +246,6 @@ impl Frozen {
         }
         if then.layout != now.layout {
             return differs("choice of columns", format!("{:?}", then.layout), format!("{:?}", now.layout));
-        }
-        if then.shards != now.shards {
-            return differs("number of shards", then.shards.to_string(), now.shards.to_string());
         }
         Ok(())
     }

@@ -173,21 +173,21 @@ pub(super) fn place_shard(
     if let Some(parent) = path.parent() {
         disk.create_folder(parent)?;
     }
-    let mut counted = (0, String::new());
+    let (mut bytes, mut digest, mut failed) = (0, String::new(), 0);
     disk.put_staged(&path, &folder.join(WORK), |file| {
         let mut counting = Counting { file, bytes: 0, digest: Sha256::new() };
-        encoder.assemble(parts.values().map(|part| part.rows(disk)), &mut counting)?;
-        counted = counting.finish();
+        // What goes into the file is counted, and not what this process has written itself.
+        let rows = parts.values().map(|part| {
+            let (rows, errors) = part.rows(disk)?;
+            failed += errors;
+            Ok(rows)
+        });
+        encoder.assemble(rows, &mut counting)?;
+        (bytes, digest) = counting.finish();
         Ok(())
     })?;
-    let (bytes, digest) = counted;
-    let record = RowsFile {
-        path: relative,
-        rows: parts.values().map(|part| part.range.len() as u64).sum(),
-        failed: parts.values().map(|part| part.failed).sum(),
-        bytes,
-        digest,
-    };
+    let rows = parts.values().map(|part| part.range.len() as u64).sum();
+    let record = RowsFile { path: relative, rows, failed, bytes, digest };
     let json = serde_json::to_vec(&record).expect("a record is plain data");
     disk.put(&record_path(folder, shard), |file| file.write_all(&json))?;
     Ok(record)
@@ -204,11 +204,14 @@ pub(super) fn complete(
     let header = &frozen.header;
     let mut files = Vec::new();
     for shard in 0..header.shards {
-        match read_record(disk, folder, shard)? {
-            Some(record) => files.push(record),
-            // Still to come; or a peer has completed the output and is clearing the work away.
-            None => return Manifest::read(disk, folder),
+        // Without a record it is still to come; or a peer has completed the output and is clearing the work away.
+        let Some(record) = read_record(disk, folder, shard)? else { return Manifest::read(disk, folder) };
+        let inputs = plan::shard_range(header.count, shard, header.shards).len() as u64;
+        if record.rows != inputs {
+            let why = format!("it tells of {} rows, and the shard has {inputs} inputs", record.rows);
+            return Err(OutputError::damaged(record_path(folder, shard), why));
         }
+        files.push(record);
     }
     let sum = |count: fn(&RowsFile) -> u64| files.iter().map(count).sum::<u64>();
     let manifest = Manifest {
@@ -225,9 +228,9 @@ pub(super) fn complete(
         },
         files,
     };
-    let json = manifest.to_json();
-    disk.put_staged(&folder.join(NAME), &folder.join(WORK), |file| file.write_all(&json))?;
-    Ok(Some(manifest))
+    // Of peers that come to the end at the same time one completes the output, and all tell of the same.
+    disk.put_once(&folder.join(NAME), &folder.join(WORK), &manifest.to_json())?;
+    Manifest::read(disk, folder)
 }
 
 /// `sha256:` and the digest in hexadecimal.

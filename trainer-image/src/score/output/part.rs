@@ -57,15 +57,15 @@ impl Part {
         }))
     }
 
-    /// The rows.
-    pub(super) fn rows(&self, disk: &Disk) -> Result<Vec<u8>, OutputError> {
+    /// The rows, and how many of them carry an error. A process of the same attempt may have replaced them by its own.
+    pub(super) fn rows(&self, disk: &Disk) -> Result<(Vec<u8>, u64), OutputError> {
         let damaged = |why: &str| OutputError::damaged(&self.path, why);
         let bytes = disk.read(&self.path)?.ok_or_else(|| damaged("it is gone"))?;
         let (header, rows) = split(&bytes).ok_or_else(|| damaged("its digest does not fit its rows"))?;
         if (header.start..header.end) != self.range {
             return Err(damaged("it holds other rows than before"));
         }
-        Ok(rows.to_vec())
+        Ok((rows.to_vec(), header.failed))
     }
 }
 

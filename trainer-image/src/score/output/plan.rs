@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::Share;
+
 /// Fewest rows of a part: what a kill can cost, and the least row group of a Parquet file. Tests have several parts with few inputs.
 const FEWEST_ROWS: usize = if cfg!(test) { 16 } else { 1024 };
 /// Parts of a job up to which they stay that small; beyond they grow, so that listing them stays cheap.
@@ -17,6 +19,13 @@ pub(super) fn part_rows(inputs: usize) -> usize {
 pub(super) fn shard_range(inputs: usize, shard: u32, shards: u32) -> Range<usize> {
     let edge = |shard: u32| (inputs as u128 * u128::from(shard) / u128::from(shards.max(1))) as usize;
     edge(shard)..edge(shard + 1)
+}
+
+/// The shards of a process. An output keeps the number of shards that it was begun with, whatever number of processes goes on
+/// with it: each member has shards that follow one another, and its processes take turns at them.
+pub(super) fn own_shards(shards: u32, share: Share) -> impl Iterator<Item = u32> {
+    let own = shard_range(shards as usize, share.member, share.members);
+    own.skip(share.process as usize).step_by(share.processes.max(1) as usize).map(|shard| shard as u32)
 }
 
 /// The inputs of a part of a shard; `None` if the shard has no such part.
@@ -39,6 +48,11 @@ pub(super) fn missing(
     (0..shard.len().div_ceil(part_rows))
         .filter(move |number| !is_there(*number))
         .filter_map(move |number| part_range(shard, part_rows, number))
+}
+
+/// The file that says which attempt writes a shard.
+pub(super) fn claim_name(shard: u32) -> String {
+    format!("{}.claim.json", shard_name(shard))
 }
 
 /// The folder of a shard's parts, and the beginning of its file's name.
@@ -88,6 +102,28 @@ mod tests {
             }
             assert_eq!(covered, (0..inputs).collect::<Vec<_>>(), "{inputs} inputs, {shards} shards, {rows} rows");
         }
+    }
+
+    #[test]
+    fn each_shard_has_one_process_whatever_number_of_processes_there_is() {
+        for shards in 1..9 {
+            for members in 1..5 {
+                // A member whose pod was made again may have found another number of GPUs than the others.
+                for processes in [[1, 1, 1, 1], [2, 2, 2, 2], [1, 4, 2, 3]] {
+                    let mut dealt: Vec<u32> = (0..members)
+                        .zip(processes)
+                        .flat_map(|(member, processes)| {
+                            let share = move |process| Share { member, members, process, processes };
+                            (0..processes).flat_map(move |process| own_shards(shards, share(process)))
+                        })
+                        .collect();
+                    dealt.sort_unstable();
+                    assert!(dealt.into_iter().eq(0..shards), "{shards} shards, {members} members of {processes:?}");
+                }
+            }
+        }
+        let begun_with = Share { member: 1, members: 2, process: 1, processes: 2 };
+        assert_eq!(own_shards(4, begun_with).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

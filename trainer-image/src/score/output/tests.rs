@@ -21,6 +21,8 @@ struct Job {
     format: RowFormat,
     layout: Layout,
     shards: u32,
+    /// Which process opens it; otherwise there is one for each shard.
+    share: Option<Share>,
 }
 
 fn job(count: usize) -> Job {
@@ -36,6 +38,7 @@ fn job(count: usize) -> Job {
         format: RowFormat::Csv,
         layout: Layout { all_classes: true, top_k: 2 },
         shards: 1,
+        share: None,
     }
 }
 
@@ -86,15 +89,19 @@ impl Job {
             layout: self.layout,
             model_digest: "sha256:m",
             listing,
-            shard,
-            shards: self.shards,
+            share: self.share.unwrap_or(Share { member: shard, members: self.shards, process: 0, processes: 1 }),
         };
         Output::open_on(disk, &request)
     }
 
-    fn writer(&self, attempt: u32) -> Box<Writer> {
-        match self.open(&Disk::default(), 0, attempt).unwrap() {
-            Output::Resume(writer) => writer,
+    /// The writer of the first shard.
+    fn writer(&self, attempt: u32) -> Writer {
+        self.writer_of(0, attempt)
+    }
+
+    fn writer_of(&self, shard: u32, attempt: u32) -> Writer {
+        match self.open(&Disk::default(), shard, attempt).unwrap() {
+            Output::Resume(mut writers) => writers.swap_remove(0),
             Output::Finished { .. } => panic!("the output is finished"),
         }
     }
@@ -103,12 +110,16 @@ impl Job {
     fn run(&self, disk: &Disk, shard: u32, attempt: u32) -> Result<Option<Manifest>, OutputError> {
         match self.open(disk, shard, attempt)? {
             Output::Finished { manifest, .. } => Ok(Some(manifest)),
-            Output::Resume(mut writer) => {
-                while let Some(range) = writer.next_missing() {
-                    let rows = rows(range.clone());
-                    writer.commit(range, &rows)?;
+            Output::Resume(writers) => {
+                let mut manifest = None;
+                for mut writer in writers {
+                    while let Some(range) = writer.next_missing() {
+                        let rows = rows(range.clone());
+                        writer.commit(range, &rows)?;
+                    }
+                    manifest = writer.finish()?.manifest;
                 }
-                Ok(writer.finish()?.manifest)
+                Ok(manifest)
             }
         }
     }
@@ -164,7 +175,7 @@ fn rows(range: Range<usize>) -> Vec<Row> {
 
 /// A disk whose process dies after so many steps.
 fn dying_after(steps: i64) -> Disk {
-    Disk { fate: crate::folder::Fate(Some(std::sync::Arc::new(steps.into()))) }
+    Disk { fate: crate::folder::Fate(Some(Arc::new(steps.into()))) }
 }
 
 const FORMATS: [RowFormat; 3] = [RowFormat::Csv, RowFormat::JsonLines, RowFormat::Parquet];

@@ -55,6 +55,82 @@ fn a_ghost_that_was_ready_to_finish_leaves_the_newer_attempt_its_work() {
 }
 
 #[test]
+fn a_shard_that_starts_again_leaves_the_others_at_work_and_those_to_come_their_turn() {
+    let job = job(90).shards(3);
+    let mut other = job.writer_of(1, 1);
+    let ghost = job.writer_of(0, 1);
+    assert_eq!(job.run(&Disk::default(), 0, 5).unwrap(), None);
+    while let Some(range) = other.next_missing() {
+        other.commit(range.clone(), &rows(range)).unwrap();
+    }
+    assert_eq!(other.finish().unwrap().manifest, None);
+    let superseded = "attempt 1 was superseded by attempt 5: it stops without writing";
+    assert_eq!(ghost.finish().unwrap_err().to_string(), superseded);
+    let manifest = job.run(&Disk::default(), 2, 1).unwrap().expect("the last shard completes the output");
+    assert_eq!(manifest.rows, RowCounts { inputs: 90, written: 90, failed: 9 });
+}
+
+#[test]
+fn another_number_of_processes_goes_on_with_the_shards_there_are() {
+    for (members, processes) in [(1, 1), (1, 3), (2, 1), (3, 2), (9, 1)] {
+        let undisturbed = job(200).shards(4);
+        undisturbed.run_all(1);
+        let mut job = job(200).shards(4);
+        assert_eq!(job.run(&Disk::default(), 1, 1).unwrap(), None);
+        let mut begun = job.writer_of(2, 1);
+        let range = begun.next_missing().unwrap();
+        begun.commit(range.clone(), &rows(range)).unwrap();
+        let shards = (0..members).flat_map(|member| (0..processes).map(move |process| (member, process)));
+        let mut manifest = None;
+        for (member, process) in shards {
+            job.share = Some(Share { member, members, process, processes });
+            manifest = job.run(&Disk::default(), 0, 2).unwrap().or(manifest);
+        }
+        let manifest = manifest.expect("the output is complete");
+        assert_eq!((manifest.rows.written, manifest.files.len()), (200, 4), "{members} members of {processes}");
+        assert_eq!(job.tree(), undisturbed.tree(), "{members} members of {processes}");
+    }
+}
+
+#[test]
+fn what_is_told_of_the_rows_is_counted_from_those_in_the_file() {
+    let job = job(16);
+    let [mut one, mut other] = [job.writer(1), job.writer(1)];
+    one.commit(0..16, &rows(0..16)).unwrap();
+    // A process of the same attempt that found none of the images has the last word.
+    other.commit(0..16, &vec![Err("it can't be read".to_owned()); 16]).unwrap();
+    assert_eq!(one.rows_failed(), 1);
+    assert_eq!(one.finish().unwrap().manifest.unwrap().rows, RowCounts { inputs: 16, written: 16, failed: 16 });
+}
+
+#[test]
+fn an_output_with_fewer_rows_than_inputs_is_not_complete() {
+    let job = job(40).shards(2);
+    assert_eq!(job.run(&Disk::default(), 0, 1).unwrap(), None);
+    let record = job.folder().join("_work/shard-00000.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("\"rows\":20", "\"rows\":19")).unwrap();
+    let error = job.run(&Disk::default(), 1, 1).unwrap_err();
+    let why = "shard-00000.json is damaged: it tells of 19 rows, and the shard has 20 inputs";
+    assert!(error.to_string().ends_with(why), "{error}");
+    assert!(!job.folder().join("manifest.json").exists());
+}
+
+#[test]
+fn rows_that_come_after_a_peer_has_finished_are_not_wanted() {
+    let job = job(40);
+    let mut late = job.writer(1);
+    job.run_all(1);
+    let before = job.tree();
+    for range in late.missing() {
+        late.commit(range.clone(), &rows(range)).unwrap();
+    }
+    assert!(!late.may_commit().unwrap());
+    assert_eq!(late.finish().unwrap().manifest.unwrap().rows.written, 40);
+    assert_eq!(job.tree(), before);
+}
+
+#[test]
 fn two_processes_of_one_attempt_do_not_harm_each_other() {
     for _ in 0..20 {
         let (job, barrier) = (job(40), Barrier::new(2));
@@ -124,7 +200,8 @@ fn what_one_shard_has_listed_is_what_all_write() {
     assert_eq!(job.run(&Disk::default(), 0, 1).unwrap(), None);
     assert!(Output::has_listing(&job.folder()).unwrap());
     let open = || job.open_with(&Disk::default(), 1, &owner("a", 1), None).unwrap();
-    let Output::Resume(mut writer) = open() else { panic!("it is finished") };
+    let Output::Resume(mut writers) = open() else { panic!("it is finished") };
+    let mut writer = writers.swap_remove(0);
     assert_eq!((writer.inputs(), writer.inputs_changed()), (job.inputs.as_slice(), false));
     let done = writer.inputs_done();
     assert_eq!((done.images_digest.as_str(), done.note.as_deref()), ("sha256:i", Some("one is strange")));
@@ -149,9 +226,6 @@ fn another_model_or_form_is_refused_before_and_after_the_end() {
     job.layout.top_k = 1;
     assert!(matches!(job.open(&Disk::default(), 0, 2), Err(OutputError::Differs { what: "choice of columns", .. })));
     job.layout.top_k = 2;
-    job.shards = 2;
-    assert!(matches!(job.open(&Disk::default(), 0, 2), Err(OutputError::Differs { what: "number of shards", .. })));
-    job.shards = 1;
     job.run_all(3);
     let folder = job.folder();
     let owner = owner("a", 3);
@@ -163,8 +237,7 @@ fn another_model_or_form_is_refused_before_and_after_the_end() {
         layout: job.layout,
         model_digest: "sha256:other",
         listing: None,
-        shard: 0,
-        shards: 1,
+        share: Share { member: 0, members: 1, process: 0, processes: 1 },
     };
     let error = Output::open(&request).unwrap_err();
     assert!(error.to_string().ends_with("another model: sha256:m then, sha256:other now"), "{error}");
@@ -177,11 +250,11 @@ fn what_can_not_be_written_unambiguously_is_refused() {
     twice.classes[2] = "cat".into();
     let mut unknown = job(1);
     unknown.inputs[0].label = Some(3);
-    let no_such_shard = job(1).shards(0);
+    let no_such_member = job(1).shards(0);
     let cases = [
         (twice, "has the class \"cat\" twice"),
         (unknown, "is not a class of the model"),
-        (no_such_shard, "there is no shard 0 of 0"),
+        (no_such_member, "in a member 0 of 0"),
     ];
     for (job, message) in cases {
         let error = job.open(&Disk::default(), 0, 1).unwrap_err();
