@@ -42,12 +42,17 @@ impl Draft<'_> {
         self.check_stall();
     }
 
-    /// Adds what a gang left behind: counts are summed, the figure is weighted by the rows it was taken over.
+    /// Adds what a gang left behind: counts are summed, the figure is weighted by the rows it was taken over. Gangs that tell of
+    /// the same whole, as those do that end at the same time, tell of it once.
     pub(super) fn add_result(&mut self, new: JobResult) {
         let Some(old) = self.ledger.result.take() else {
             self.ledger.result = Some(new);
             return;
         };
+        if old.digest.is_some() && old.digest == new.digest {
+            self.ledger.result = Some(old);
+            return;
+        }
         let weight = |result: &JobResult| result.rows_in.unwrap_or(0) as f64;
         let metric = match (old.metric, new.metric) {
             (Some(a), Some(b)) if weight(&old) + weight(&new) > 0.0 => {

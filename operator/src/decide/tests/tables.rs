@@ -348,6 +348,19 @@ fn results_of_shards_add_up() {
 }
 
 #[test]
+fn an_output_that_two_shards_tell_of_counts_once() {
+    let world = scoring(2, 2).gang(0, 1, Stage::Running).gang(1, 1, Stage::Running);
+    let mut world = world.member_of(1, 0, completed(40, 0.5)).member_of(1, 1, completed(40, 0.5));
+    for member in &mut world.members {
+        if let MemberState::Ended(End { result: Some(result), .. }) = &mut member.state {
+            result.digest = Some("sha256:0".to_owned());
+        }
+    }
+    let result = world.decided(1).ledger.expect("the end is written down").result.expect("a result");
+    assert_eq!((result.rows_in, result.metric, result.digest.as_deref()), (Some(40), Some(0.5), Some("sha256:0")));
+}
+
+#[test]
 fn what_a_person_should_know_of_a_done_job_is_in_its_message() {
     let mut world = scoring(2, 2).gang(0, 1, Stage::Running).gang(1, 1, Stage::Running);
     world = world.member_of(1, 0, completed(30, 1.0)).member_of(1, 1, completed(10, 1.0));
