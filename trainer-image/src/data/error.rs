@@ -12,6 +12,32 @@ use crate::storage::StorageError;
 pub(crate) const TOO_MANY_BROKEN: &str =
     "replace these files, or remove them from the data, or raise data.unreadableFraction";
 
+/// What a system says where a mounted file system, the way to it, or this machine fails, and not the file that is read.
+const OF_THE_WAY: [i32; 22] = [
+    libc::EIO,
+    libc::ESTALE,
+    libc::ENOSPC,
+    libc::EDQUOT,
+    libc::EAGAIN,
+    libc::EBUSY,
+    libc::ETIMEDOUT,
+    libc::ENOTCONN,
+    libc::ECONNRESET,
+    libc::ECONNABORTED,
+    libc::ECONNREFUSED,
+    libc::EPIPE,
+    libc::ESHUTDOWN,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EREMOTEIO,
+    libc::ENOLINK,
+    libc::ENOMEM,
+    libc::EMFILE,
+    libc::ENFILE,
+];
+
 /// A data set, or one file of it, can't be used.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -218,7 +244,11 @@ impl DataError {
 
     /// Whether it says nothing of the data: the way to it failed, and another try may find it whole.
     pub fn is_of_the_way(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.cause() != Cause::DataMissing)
+        match self {
+            Self::Storage(error) => error.cause() != Cause::DataMissing,
+            Self::Read { source, .. } => source.raw_os_error().is_some_and(|code| OF_THE_WAY.contains(&code)),
+            _ => false,
+        }
     }
 
     /// A name of the kind of error, from a small fixed set, for metrics.

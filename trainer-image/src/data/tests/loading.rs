@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crds::contract::Cause;
 use image::ImageFormat;
 
 use super::super::{
@@ -18,6 +19,8 @@ use super::made::{encoded, jpeg, pattern, put};
 struct Numbers {
     broken: Vec<usize>,
     panics: Vec<usize>,
+    /// Samples that can't be read, and what the system says.
+    unread: Vec<(usize, i32)>,
     slow: Option<Duration>,
     rendered: AtomicUsize,
 }
@@ -46,6 +49,9 @@ impl Render for Numbers {
         }
         assert!(!self.panics.contains(&sample), "a defect of the decoder");
         pixels.copy_from_slice(&[sample as u8, epoch as u8, 7]);
+        if let Some((_, code)) = self.unread.iter().find(|(unread, _)| *unread == sample) {
+            return Err(DataError::from_io(self.path(sample), std::io::Error::from_raw_os_error(*code)));
+        }
         if self.broken.contains(&sample) {
             return Err(DataError::image(self.path(sample), ImageFault::Truncated));
         }
@@ -146,6 +152,25 @@ fn scoring_gets_each_failure_in_its_place_also_when_the_decoder_panics() {
         assert_eq!(batches[0].3.iter().map(|failure| failure.0).collect::<Vec<_>>(), [1, 2]);
         assert!(batches[2].3[0].1.starts_with("9.png: the decoder gave up"), "{:?}", batches[2].3);
         assert_eq!(batches.iter().map(|batch| batch.2.len()).sum::<usize>(), 10);
+    }
+}
+
+#[test]
+fn a_mounted_file_system_that_fails_ends_the_job_to_be_tried_again_and_says_nothing_of_its_images() {
+    for code in [libc::EIO, libc::ESTALE, libc::ETIMEDOUT, libc::ENOTCONN, libc::ENFILE] {
+        for failures in [Failures::Report, Failures::Stop, Failures::Replace { at_most: 9 }] {
+            let error =
+                collect(start(Numbers { unread: vec![(6, code)], ..Numbers::default() }, 1, failures)).unwrap_err();
+            assert_eq!(error.cause(), Cause::Storage, "{failures:?}: {error}");
+            assert!(error.to_string().starts_with("6.png: reading failed: "), "{error}");
+        }
+    }
+    // These say something of the file: a device, and what the file system can't read.
+    for code in [libc::ENXIO, libc::EOVERFLOW] {
+        let numbers = Numbers { unread: vec![(6, code)], ..Numbers::default() };
+        let failures: Vec<_> =
+            collect(start(numbers, 1, Failures::Report)).unwrap().into_iter().flat_map(|batch| batch.3).collect();
+        assert_eq!(failures.len(), 1, "{failures:?}");
     }
 }
 
