@@ -135,7 +135,7 @@ pub struct Saved {
 ///
 /// # Errors
 /// [`Cause::DataMissing`] if there is no finished model; [`Cause::BadData`] if a file differs from what the card says,
-/// or the card is of a later format or another preprocessing.
+/// the card is of a later format or another preprocessing, or a weight is not finite.
 pub fn open(path: &Path) -> Result<Saved, Fault> {
     let (card, digest_of_card) = read_card(path)?;
     let bad = |what: String| Fault::new(Cause::BadData, format!("{}: {what}", path.join(CARD).display()));
@@ -144,8 +144,24 @@ pub fn open(path: &Path) -> Result<Saved, Fault> {
         return Err(bad("its preprocessing is not the one this trainer computes".into())
             .hint("score with the version of the trainer that trained the model, or retrain"));
     }
-    let weights = read_file(path, &card, WEIGHTS)?;
-    Ok(Saved { weights: read_safetensors(&weights)?, digest: digest_of_card, card })
+    let weights = read_safetensors(&read_file(path, &card, WEIGHTS)?)?;
+    check_finite(path, &weights)?;
+    Ok(Saved { weights, digest: digest_of_card, card })
+}
+
+/// That the network can answer at all: of one weight that is no number, every answer becomes none.
+fn check_finite(path: &Path, weights: &BTreeMap<String, Tensor>) -> Result<(), Fault> {
+    for (name, tensor) in weights.iter().filter(|(_, tensor)| tensor.numel() > 0) {
+        // What is no number is less and more than all others.
+        let extremes = [tensor.f_min()?.f_double_value(&[])?, tensor.f_max()?.f_double_value(&[])?];
+        if let Some(value) = extremes.iter().find(|value| !value.is_finite()) {
+            let file = path.join(WEIGHTS);
+            let text = format!("{}: {name} holds a value that is not finite ({value})", file.display());
+            return Err(Fault::new(Cause::BadData, text)
+                .hint("such a model answers no image: train it again at a lower learning rate, or name another one"));
+        }
+    }
+    Ok(())
 }
 
 /// Digest of the `model.json` that lies in a folder now; another one than before means another model.

@@ -168,11 +168,12 @@ impl Version {
     /// Judges images, in their order. Dropping the future takes back what has not begun.
     pub(super) async fn judge(&self, engine: &Engine, pictures: Vec<Picture>) -> Result<Vec<Judged>, ServeError> {
         let asked = self.statistics.asked();
+        let are_files: Vec<bool> = pictures.iter().map(Picture::is_file).collect();
         let answers = engine.compute(&self.answers, pictures, ()).await?;
         asked.answered();
         let threshold = self.card.threshold.map(|threshold| threshold as f32);
-        let judged = answers.into_iter().enumerate().map(|(index, answer)| {
-            check_finite(index, &answer)?;
+        let judged = answers.into_iter().zip(are_files).enumerate().map(|(index, (answer, is_file))| {
+            check_finite(index, is_file, answer.logits.iter().chain(&answer.probabilities))?;
             let class = decide(&answer.probabilities, threshold);
             Ok(Judged { answer, class })
         });
@@ -193,10 +194,12 @@ impl Version {
         })?;
         let class = class.map(|class| self.class_of(class)).transpose()?;
         let asked = self.statistics.asked();
+        let is_file = picture.is_file();
         let mut explained = engine.compute(explanations, vec![picture], class).await?;
         asked.answered();
         let explained = explained.swap_remove(0);
-        check_finite(0, &explained.answer)?;
+        let Explained { answer, map, .. } = &explained;
+        check_finite(0, is_file, answer.logits.iter().chain(&answer.probabilities).chain(map))?;
         Ok(explained)
     }
 
@@ -224,14 +227,33 @@ impl Version {
     }
 }
 
-fn check_finite(index: usize, answer: &Answer) -> Result<(), ServeError> {
-    if answer.logits.iter().chain(&answer.probabilities).all(|value| value.is_finite()) {
+/// An answer is numbers, or none. A client's own values may be whatever they are; an image's are not, and then it is the network
+/// that overflows.
+fn check_finite<'a>(index: usize, is_file: bool, mut values: impl Iterator<Item = &'a f32>) -> Result<(), ServeError> {
+    if values.all(|value| value.is_finite()) {
         return Ok(());
     }
-    Err(ServeError::Request(format!("the network's answer to image {} is not finite", index + 1)))
+    let text = format!("the network's answer to image {} is not finite", index + 1);
+    Err(if is_file { ServeError::Internal(text) } else { ServeError::Request(text) })
 }
 
 fn lock(network: &Mutex<Network>) -> MutexGuard<'_, Network> {
     // It is not changed by what it computes.
     network.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_no_number_is_the_network_s_fault_unless_the_client_sent_numbers() {
+        for value in [f32::NAN, f32::INFINITY] {
+            let text = "the network's answer to image 3 is not finite".to_owned();
+            let check = |is_file| check_finite(2, is_file, [0.5, value].iter());
+            assert_eq!(check(true), Err(ServeError::Internal(text.clone())));
+            assert_eq!(check(false), Err(ServeError::Request(text)));
+        }
+        assert_eq!(check_finite(2, true, [0.5, -1.0].iter()), Ok(()));
+    }
 }

@@ -32,7 +32,7 @@ fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_folder_that_lies_is_not_served() {
-    let table: [(&str, fn(&Path), &str); 12] = [
+    let table: [(&str, fn(&Path), &str); 13] = [
         ("no card", |folder| fs::remove_file(folder.join("model.json")).unwrap(), "can't read the model"),
         ("no weights", |folder| fs::remove_file(folder.join("model.safetensors")).unwrap(), "can't read"),
         (
@@ -85,6 +85,16 @@ fn a_folder_that_lies_is_not_served() {
                 weights(folder, &safetensors(header, &[0; 8]));
             },
             "not a safetensors file",
+        ),
+        (
+            "a weight that is no number",
+            |folder| {
+                let mut bytes = fs::read(folder.join("model.safetensors")).unwrap();
+                let last = bytes.len() - size_of::<f32>();
+                bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+                weights(folder, &bytes);
+            },
+            "holds a value that is not finite (NaN)",
         ),
     ];
     let root = tempfile::tempdir().unwrap();

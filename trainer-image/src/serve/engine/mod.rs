@@ -42,6 +42,12 @@ pub(super) enum Picture {
     Values(Vec<f32>),
 }
 
+impl Picture {
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Picture::Encoded(_))
+    }
+}
+
 /// The threads that all models share.
 pub(super) struct Engine {
     pool: Pool,
