@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{get, post, post_image, request_of, send};
-use crate::model::{png, trained};
+use crate::model::{copy_of, png, trained};
 use crate::server::Server;
 
 const EXPLAIN: &str = "/v2/models/first/explain";
@@ -50,6 +50,26 @@ fn an_image_is_explained_by_a_picture_or_a_tensor() {
     assert_eq!(refused, (400, "there is no class \"up\": the model's metadata lists its 2".to_owned()));
     let two = post(server.rest, EXPLAIN, &request_of(&[png(true, 1), png(true, 2)])).refusal();
     assert_eq!(two, (400, "one image is explained at a time, not 2".to_owned()));
+}
+
+#[test]
+fn the_page_asks_for_a_class_by_its_name_which_may_be_another_one_s_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("digits");
+    copy_of("first", &model);
+    let card = std::fs::read_to_string(model.join("model.json")).unwrap();
+    let mut card: Value = serde_json::from_str(&card).unwrap();
+    card["classes"] = json!(["1", "0"]);
+    std::fs::write(model.join("model.json"), card.to_string()).unwrap();
+    let server = Server::start(&[model.to_str().unwrap(), "--device", "Cpu", "--explain"]);
+    let headers = [("Content-Type", "image/png"), ("Accept", "application/json")];
+    for (name, index) in [("1", 0), ("0", 1)] {
+        let line = format!("POST /v2/models/digits/explain?class={name}");
+        let answer: Value = send(server.rest, &line, &headers, &png(true, 4)).answer().json();
+        assert_eq!((&answer["label"], &answer["class"]), (&json!(name), &json!(index)));
+    }
+    let page = get(server.rest, "/").text();
+    assert!(page.contains("\"explain?class=\" + encodeURIComponent(label)"), "{page}");
 }
 
 #[test]

@@ -28,11 +28,12 @@ function show(element, blob) {
   element.src = URL.createObjectURL(blob);
 }
 
-async function explain(index, label) {
+async function explain(label) {
   if (!explains) return;
   const mine = turn;
   try {
-    const picture = await (await ask("explain?class=" + index)).blob();
+    // By its name: a class may be called as another one's index.
+    const picture = await (await ask("explain?class=" + encodeURIComponent(label))).blob();
     if (mine !== turn) return;
     show(by("map"), picture);
     by("caption").textContent = "Where it sees “" + label + "”";
@@ -57,7 +58,7 @@ function tell(answer) {
     button.type = "button";
     button.style.setProperty("--part", 100 * one.probability + "%");
     button.append(name, part);
-    button.addEventListener("click", () => explain(one.class, one.label));
+    button.addEventListener("click", () => explain(one.label));
     item.append(button);
     return item;
   }));
@@ -74,7 +75,7 @@ async function judge() {
     show(by("image"), image);
     tell(answer);
     say("");
-    await explain(answer.class, answer.label);
+    await explain(answer.label);
   } catch (error) {
     if (mine !== turn) return;
     by("answer").hidden = true;
