@@ -3,17 +3,17 @@
 use std::fs;
 
 use crds::contract::env;
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::data::{Scratch, View};
 use trainer::inference::as_trained;
 use trainer::input::{Input, logits, probabilities};
 
 use crate::client::{post, request_of};
-use crate::model::{launch_with, trained, uri};
+use crate::model::{CLASSES, launch_with, png, trained, uri};
 use crate::server::Server;
 
-fn floats(value: &serde_json::Value) -> Vec<f32> {
+fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
 }
 
@@ -59,7 +59,7 @@ fn scored(image: &str, exact: &str) -> Vec<f32> {
     let parts = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let rows: String = parts.filter(|path| is_part(path)).map(|part| fs::read_to_string(part).unwrap()).collect();
     let row = rows.lines().find(|row| row.contains(image)).unwrap_or_else(|| panic!("{rows}"));
-    let row: serde_json::Value = serde_json::from_str(row).unwrap();
+    let row: Value = serde_json::from_str(row).unwrap();
     ["left", "right"].map(|class| row["probabilities"][class].as_f64().unwrap() as f32).to_vec()
 }
 
@@ -76,4 +76,57 @@ fn training_scoring_and_serving_say_the_same_of_an_image_bit_for_bit() {
     for (prepared, trained) in prepared.1.iter().zip(&logits) {
         assert!((prepared - trained).abs() < 1e-4, "{prepared} {trained}");
     }
+}
+
+/// Training says nothing of single images. Its figures of those held out are sums over the bits of all their probabilities.
+#[test]
+fn the_programs_that_train_score_and_serve_say_the_same_of_images_held_out() {
+    const EXACT: [(&str, &str); 1] = [(env::EXACT, "1")];
+    const EACH: u32 = 4;
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    // In the order of a listing.
+    let held_out: Vec<(String, Vec<u8>)> = CLASSES
+        .into_iter()
+        .flat_map(|class| (0..EACH).map(move |index| (class, index)))
+        .map(|(class, index)| (format!("{class}/{index}.png"), png((class == "left") == (index > 0), 40 + index)))
+        .collect();
+    for (name, image) in &held_out {
+        let file = at("held-out").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, image).unwrap();
+    }
+    let training = json!({
+        "data": {"uri": uri(&trained("images")), "imageSize": 32, "validation": {"uri": uri(&at("held-out"))}},
+        "training": {"epochs": 1, "batchSize": held_out.len()},
+        "infrastructure": {"device": "Cpu"}, "output": {"uri": uri(&at("model"))},
+    });
+    launch_with("TrainingJob", "held-out", &training, &EXACT);
+    let scoring = json!({
+        "model": {"uri": uri(&at("model"))}, "data": {"uri": uri(&at("held-out"))}, "evaluate": true,
+        "batchSize": held_out.len(), "infrastructure": {"device": "Cpu"},
+        "output": {"uri": uri(&at("rows")), "format": "JsonLines"},
+    });
+    launch_with("ScoringJob", "held-out", &scoring, &EXACT);
+
+    let json = |file: &str| serde_json::from_slice::<Value>(&fs::read(at(file)).unwrap()).unwrap();
+    let (training, scoring) = (json("model/metrics.json")["evaluation"].clone(), json("rows/evaluation.json"));
+    assert_eq!(training["count"], json!(held_out.len()), "{training}");
+    for (figure, value) in training.as_object().unwrap() {
+        assert_eq!((figure, value), (figure, &scoring[figure]));
+    }
+
+    let rows = fs::read_to_string(at("rows/predictions.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row["path"].as_str().unwrap()).collect();
+    assert_eq!(names, held_out.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+    let scored = rows.iter().flat_map(|row| CLASSES.map(|class| row["probabilities"][class].as_f64().unwrap() as f32));
+    let model = at("model");
+    let most = held_out.len().to_string();
+    // Patience enough for all images of the request to be one batch.
+    let batch = ["--max-batch-size", &most, "--max-delay-milliseconds", "1000"];
+    let server = Server::start_with(&[&[model.to_str().unwrap(), "--device", "Cpu"][..], &batch].concat(), &EXACT);
+    let images: Vec<Vec<u8>> = held_out.iter().map(|(_, image)| image.clone()).collect();
+    let answer = post(server.rest, "/v2/models/model/infer", &request_of(&images)).json();
+    assert_eq!(floats(&answer["outputs"][2]["data"]), scored.collect::<Vec<_>>());
 }
