@@ -1,5 +1,5 @@
 //! What the API server remembers of a life, read when it is over and held to what is promised of every life: each member is made
-//! once, the members of one attempt alone live at a time, counts never fall, and nothing is written to a job that has ended.
+//! once, the members of one attempt alone live at a time, counts and revisions never fall, and nothing is written to a job that has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use crds::contract::labels;
 use crds::status::JobStatus;
-use crds::{ScoringJob, TrainingJob};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, WatchParams};
@@ -38,8 +38,9 @@ struct There {
 
 impl Chronicle {
     pub(crate) async fn begin(yard: &Yard) -> Chronicle {
-        let since = [of_now::<Pod>(yard).await, of_now::<TrainingJob>(yard).await, of_now::<ScoringJob>(yard).await];
-        Chronicle { since: since.into() }
+        let jobs = [of_now::<TrainingJob>(yard).await, of_now::<ScoringJob>(yard).await];
+        let others = [of_now::<Pod>(yard).await, of_now::<ModelEndpoint>(yard).await];
+        Chronicle { since: jobs.into_iter().chain(others).collect() }
     }
 
     /// # Panics
@@ -60,6 +61,11 @@ impl Chronicle {
         statuses_go_forward(self.read(yard).await, status);
         let status = |job: &ScoringJob| job.status.as_ref().map(|status| (status.job.clone(), json!(status)));
         statuses_go_forward(self.read(yard).await, status);
+        let endpoints = yard.namespace.api::<ModelEndpoint>().list_metadata(&ListParams::default()).await;
+        if !endpoints.expect("a list of endpoints").items.is_empty() {
+            yard.serve(LAST, json!({"suspend": true})).await;
+            revisions_go_forward(self.read(yard).await);
+        }
     }
 
     /// Everything that happened to the objects of a kind, in its order.
@@ -159,5 +165,15 @@ fn statuses_go_forward<K: Resource>(events: Vec<WatchEvent<K>>, status: impl Fn(
             assert!(!before.phase.is_terminal() || *known == whole, "a job that had ended was written to: {whole}");
         }
         last.insert(uid, (now, whole));
+    }
+}
+
+fn revisions_go_forward(events: Vec<WatchEvent<ModelEndpoint>>) {
+    let mut last = BTreeMap::new();
+    for event in events {
+        let (WatchEvent::Added(endpoint) | WatchEvent::Modified(endpoint)) = event else { continue };
+        let newest = endpoint.status.as_ref().map_or(0, |status| status.latest_revision);
+        let before = last.insert(endpoint.metadata.uid, newest).unwrap_or_default();
+        assert!(before <= newest, "the revision fell from {before} to {newest}");
     }
 }

@@ -1,4 +1,4 @@
-//! Lives of jobs with an operator that dies at each of its writes: after the write took effect and before the answer came
+//! Lives of jobs and endpoints with an operator that dies at each of its writes: after the write took effect and before the answer came
 //! back, which is also before the next one. Whatever the write, the end is the one of a life without a crash, and what the API
 //! server remembers of the life keeps what is promised of every life.
 
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 16;
 const LAST_WORDS: i64 = 3;
 
 /// Every write that the operator makes, by its verb and its resource.
-const SITES: [&str; 10] = [
+const SITES: [&str; 16] = [
     "POST pods",
     "DELETE pods",
     "POST services",
@@ -34,6 +34,12 @@ const SITES: [&str; 10] = [
     "PATCH scoringjobs/status",
     "POST events",
     "DELETE trainingjobs",
+    "PATCH services",
+    "PATCH poddisruptionbudgets",
+    "PATCH deployments",
+    "PATCH horizontalpodautoscalers",
+    "DELETE horizontalpodautoscalers",
+    "PATCH modelendpoints/status",
 ];
 
 /// When an operator dies.

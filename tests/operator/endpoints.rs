@@ -1,10 +1,13 @@
 //! Endpoints on a real API server, with the controllers of Deployments and autoscalers, and pods that KWOK plays.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crds::contract::SERVE_PORT;
 use crds::status::{EndpointPhase, ModelEndpointStatus};
 use crds::{ModelEndpoint, TrainingJob};
+use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -14,13 +17,14 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tests::cluster::Leader;
 
+use crate::wire::Fate;
 use crate::yard::{Yard, trained};
 
 /// Where KWOK starts no pod: nothing plays a node of this name.
 const NOWHERE: &str = "nowhere";
 
 impl Yard {
-    async fn ready(&self, name: &str, revision: u32) -> ModelEndpointStatus {
+    pub(crate) async fn ready(&self, name: &str, revision: u32) -> ModelEndpointStatus {
         self.endpoint_until(name, move |status| {
             status.phase == EndpointPhase::Ready && status.revision == revision && status.latest_revision == revision
         })
@@ -281,4 +285,55 @@ async fn an_endpoint_that_is_made_anew_waits_for_what_the_old_one_has_left() {
     yard.serve("a", json!({"explain": true})).await;
     yard.ready("a", 1).await;
     assert_eq!(assignment(&yard.deployment("a").await)["spec"]["explain"], json!(true));
+}
+
+#[tokio::test]
+async fn a_service_and_a_deployment_of_somebody_else_are_told_of_and_never_touched() {
+    let yard = Yard::new("me-taken", &["cpu"]).await;
+    let theirs = json!({"app": "theirs"});
+    let service = json!({"metadata": {"name": "a-m"}, "spec": {"selector": theirs, "ports": [{"port": 80}]}});
+    let service: Service = yard.namespace.create(service).await;
+    let pod = json!({"metadata": {"labels": theirs}, "spec": {"containers": [{"name": "a", "image": "none"}]}});
+    let spec = json!({"replicas": 0, "selector": {"matchLabels": theirs}, "template": pod});
+    let deployment: Deployment = yard.namespace.create(json!({"metadata": {"name": "a-m"}, "spec": spec})).await;
+    yard.serve("a", json!({})).await;
+    let told = |kind: &str| {
+        let sentence = format!("{kind} a-m exists and belongs to somebody else: delete it, or take another name");
+        move |status: &ModelEndpointStatus| status.message.contains(&sentence)
+    };
+    yard.endpoint_until("a", told("Service")).await;
+    let there: Service = yard.namespace.api().get("a-m").await.expect("their Service");
+    assert_eq!(there, service);
+    yard.namespace.api::<Service>().delete("a-m", &DeleteParams::default()).await.expect("a deletion");
+    yard.endpoint_until("a", told("Deployment")).await;
+    let there = yard.deployment("a").await;
+    // Its status is its controller's.
+    assert_eq!((&there.metadata.owner_references, &there.spec), (&None, &deployment.spec));
+    yard.namespace.api::<Deployment>().delete("a-m", &DeleteParams::default()).await.expect("a deletion");
+    yard.ready("a", 1).await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_an_endpoint_that_is_as_it_should_be() {
+    let mut yard = Yard::idle("me-rest", &["cpu"]).await;
+    let writes = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&writes);
+    yard.start_operator_through(move |request| {
+        let path = request.uri().path();
+        let is_about_it = path.ends_with("/a-m") || path.ends_with("/a/status");
+        counted.fetch_add(u32::from(is_about_it && request.method() != Method::GET), Ordering::SeqCst);
+        Fate::Pass
+    });
+    yard.serve("a", json!({})).await;
+    yard.ready("a", 1).await;
+    // While others come to answer, its own pods have settled.
+    yard.serve("b", json!({})).await;
+    yard.ready("b", 1).await;
+    let before = writes.load(Ordering::SeqCst);
+    assert!(before >= 4, "a Service, a budget, a Deployment and a status: {before}");
+    let poke = Patch::Merge(json!({"metadata": {"annotations": {"example.com/poked": "1"}}}));
+    yard.namespace.api::<ModelEndpoint>().patch("a", &PatchParams::default(), &poke).await.expect("a change");
+    yard.serve("c", json!({})).await;
+    yard.ready("c", 1).await;
+    assert_eq!(writes.load(Ordering::SeqCst), before);
 }

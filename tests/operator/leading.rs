@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::Client;
 use operator::cluster::{self, Leadership, OperatorError, Settings};
 use serde_json::json;
+use tests::cluster::PATIENCE;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -138,6 +139,34 @@ async fn an_operator_that_cannot_renew_its_lease_ends_and_what_it_was_writing_is
     tokio::task::yield_now().await;
     assert!(!is_sent.load(Ordering::SeqCst));
     second.end.abort();
+}
+
+#[tokio::test]
+async fn an_operator_that_is_told_to_stop_before_its_first_lists_are_in_ends() {
+    let yard = Yard::idle("early", &["cpu"]).await;
+    // The lists that its watches ask for, and that by which it knows what is newer than itself.
+    for (number, (list, page)) in
+        [("/pods", "limit=500"), ("/trainingjobs", "limit=500"), ("/scoringjobs", "limit=1")].into_iter().enumerate()
+    {
+        let asked = Arc::new(Notify::new());
+        let asks = Arc::clone(&asked);
+        let client = wire::client(yard.namespace.client(), move |request| {
+            let uri = request.uri();
+            if uri.path().ends_with(list) && uri.query().is_some_and(|query| query.split('&').any(|part| part == page))
+            {
+                asks.notify_one();
+                return Fate::Lost;
+            }
+            Fate::Pass
+        });
+        let identity = format!("early-{number}");
+        let operator = Rival::new(&yard, &identity, 300, client);
+        leads(&yard, &identity).await;
+        asked.notified().await;
+        let end = tokio::time::timeout(PATIENCE, operator.stop()).await;
+        end.unwrap_or_else(|_| panic!("it waits for {list}")).expect("a good end");
+        assert_ne!(lease(&yard).await.holder_identity, Some(identity), "the lease was given back");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,22 @@
 //! Lives of jobs that have to come to the same end whatever happens to the operator and to its writes: a job starts, succeeds,
 //! fails by a cause of each policy, is suspended and deleted in each phase, meets its deadline, goes when its time is over, loses
-//! its node, is changed, and follows one of its name.
+//! its node, is changed, and follows one of its name; an endpoint answers, is changed, scaled and suspended.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use crds::contract::Cause;
-use crds::status::{AttemptRecord, JobStatus, Phase};
-use crds::{ScoringJob, TrainingJob};
+use crds::status::{AttemptRecord, EndpointPhase, JobStatus, ModelEndpointStatus, Phase};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::future::{FutureExt, LocalBoxFuture};
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use kube::Api;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Node, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::yard::{Yard, said, scored, trained};
@@ -29,7 +35,7 @@ const GPU: &[&str] = &["h200-580", "b200-590"];
 
 /// All plays.
 #[rustfmt::skip]
-pub(crate) static PLAYS: [Play; 15] = [
+pub(crate) static PLAYS: [Play; 17] = [
     Play { name: "restarted", nodes: CPU, act: |yard| restarted(yard).boxed_local() },
     Play { name: "suspended", nodes: CPU, act: |yard| suspended(yard).boxed_local() },
     Play { name: "shards", nodes: CPU, act: |yard| shards(yard).boxed_local() },
@@ -45,16 +51,20 @@ pub(crate) static PLAYS: [Play; 15] = [
     Play { name: "changed", nodes: GPU, act: |yard| changed(yard).boxed_local() },
     Play { name: "rejected", nodes: CPU, act: |yard| rejected(yard).boxed_local() },
     Play { name: "refused", nodes: CPU, act: |yard| refused_for_a_while(yard).boxed_local() },
+    Play { name: "served", nodes: CPU, act: |yard| served(yard).boxed_local() },
+    Play { name: "scaled", nodes: CPU, act: |yard| scaled(yard).boxed_local() },
 ];
 
 /// What is the same at the end of every life.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct End {
-    /// `None` where the job is gone.
+    /// `None` where the job is gone, or is an endpoint.
     phase: Option<Phase>,
+    /// Attempts, restarts and failures; of an endpoint its revision, the newest one and the pods that answer.
     counts: (u32, u32, u32),
     causes: Vec<(u32, Cause)>,
     result: String,
+    /// Names of pods; of an endpoint, whose pods have names of their ReplicaSet's, of what else belongs to it.
     pods: BTreeSet<String>,
 }
 
@@ -77,6 +87,30 @@ fn end(status: &JobStatus, result: String, pods: BTreeSet<String>) -> End {
 async fn training_end(yard: &Yard, phase: Phase) -> End {
     let status = yard.phase("a", phase).await;
     end(&status, json!(yard.model("a").await).to_string(), yard.pods().await)
+}
+
+async fn endpoint_end(yard: &Yard, status: ModelEndpointStatus) -> End {
+    let mut parts = BTreeSet::new();
+    parts.extend(names::<Deployment>(yard).await);
+    parts.extend(names::<Service>(yard).await);
+    parts.extend(names::<PodDisruptionBudget>(yard).await);
+    parts.extend(names::<HorizontalPodAutoscaler>(yard).await);
+    End {
+        phase: None,
+        counts: (status.revision, status.latest_revision, status.ready_replicas),
+        causes: Vec::new(),
+        result: status.message,
+        pods: parts,
+    }
+}
+
+/// Kinds and names of the objects of a kind.
+async fn names<K>(yard: &Yard) -> Vec<String>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let all = yard.namespace.api::<K>().list_metadata(&ListParams::default()).await.expect("a list");
+    all.iter().map(|one| format!("{} {}", K::kind(&()), one.name_any())).collect()
 }
 
 /// Waits until neither a job nor a pod is left.
@@ -296,4 +330,27 @@ async fn refused_for_a_while(yard: &Yard) -> End {
     yard.patiently(async || yard.pods().await.contains("a-t1-0")).await;
     yard.namespace.pods().finish("a-t1-0", 0, &trained()).await;
     training_end(yard, Phase::Succeeded).await
+}
+
+/// An endpoint answers, and is changed so that other pods take over.
+async fn served(yard: &Yard) -> End {
+    yard.serve("a", json!({})).await;
+    yard.ready("a", 1).await;
+    yard.change::<ModelEndpoint>("a", json!({"explain": true})).await;
+    let status = yard.ready("a", 2).await;
+    endpoint_end(yard, status).await
+}
+
+/// An endpoint gets an autoscaler and loses it, is suspended and goes on.
+async fn scaled(yard: &Yard) -> End {
+    yard.serve("a", json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "scaleTarget": 20}})).await;
+    yard.ready("a", 1).await;
+    yard.namespace.wait("a-m", |autoscaler: Option<&HorizontalPodAutoscaler>| autoscaler.is_some()).await;
+    yard.change::<ModelEndpoint>("a", json!({"autoscaling": null})).await;
+    yard.namespace.wait("a-m", |autoscaler: Option<&HorizontalPodAutoscaler>| autoscaler.is_none()).await;
+    yard.change::<ModelEndpoint>("a", json!({"suspend": true})).await;
+    yard.endpoint_until("a", |status| status.phase == EndpointPhase::Suspended).await;
+    yard.change::<ModelEndpoint>("a", json!({"suspend": false})).await;
+    let status = yard.ready("a", 1).await;
+    endpoint_end(yard, status).await
 }

@@ -139,7 +139,7 @@ pub fn job_labels(job: &Job) -> BTreeMap<String, String> {
 }
 
 /// The labels by which the pods of a resource are selected.
-pub(super) fn labels_of(kind: &str, name: &str) -> BTreeMap<String, String> {
+pub fn labels_of(kind: &str, name: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(labels::JOB.to_owned(), name.to_owned()), (labels::KIND.to_owned(), kind.to_owned())])
 }
 

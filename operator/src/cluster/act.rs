@@ -93,7 +93,7 @@ impl Actor<'_> {
                         Ok(_) => Ok(()),
                         // It is gone, or another one has its name: either way this one is no more.
                         Err(error) if error.is_code(404) || error.is_code(409) => {
-                            self.pods.forget(owner, stop.id, &stop.uid);
+                            self.pods.forget(owner, stop.id, &stop.uid, error.is_code(404));
                             Ok(())
                         }
                         Err(error) => Err(error),
@@ -178,13 +178,12 @@ impl Actor<'_> {
         self.write("publish_event", "publish an event", self.post(namespace, event)).await.map(drop)
     }
 
-    /// Deletes a finished job whose time is over.
-    pub(super) async fn expire<K: Kind>(&self, owner: &Owner) -> Result<(), ActError> {
+    /// Deletes a finished job whose time is over. One that is not as it was seen last may have been given more time: the watch will
+    /// tell.
+    pub(super) async fn expire<K: Kind>(&self, owner: &Owner, version: Option<&String>) -> Result<(), ActError> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(owner.uid.clone()), resource_version: None }),
-            ..DeleteParams::background()
-        };
+        let preconditions = Preconditions { uid: Some(owner.uid.clone()), resource_version: version.cloned() };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         match self.write("delete_job", "delete the finished job", api.delete(&owner.name, &parameters)).await {
             Err(error) if !error.is_code(404) && !error.is_code(409) => Err(error),
             _ => Ok(()),

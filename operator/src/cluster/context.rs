@@ -15,14 +15,16 @@ use kube::runtime::reflector::{Lookup, ObjectRef, Store};
 use super::Settings;
 use super::act::Actor;
 use super::beside::Beside;
+use super::clock::Clock;
 use super::endpoint::Endpoints;
 use super::health::Health;
+use super::hearsay::Beginnings;
 use super::kind::Kind;
 use super::lanes::Lanes;
 use super::lease::Fence;
 use super::news::News;
 use super::nodes::{Concerns, Nodes};
-use super::pods::{Owner, Pods};
+use super::pods::{Owner, Pods, version as number};
 use super::progress::Polls;
 use super::telemetry::Telemetry;
 use crate::build::pod::Claim;
@@ -38,6 +40,8 @@ pub(super) struct Context {
     pub(super) fence: Fence,
     pub(super) health: Health,
     pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) beginnings: Beginnings,
     pub(super) pods: Pods,
     /// `None` where the operator may not read nodes.
     pub(super) nodes: Option<Nodes>,
@@ -59,10 +63,17 @@ pub(super) struct Remembered {
     pub(super) counted: Instant,
     /// The GPUs that its pods had on their nodes then.
     pub(super) gpus: f64,
+    /// Since when this operator knows it.
+    pub(super) known_since: Timestamp,
     /// The status that it stands in.
     pub(super) written: Written,
     /// Whether the last write of the status was not answered: what stands in it has to be read.
     pub(super) is_unsure: bool,
+    /// Whether all that is known of it is what a watch has told, while somebody else may have worked on it since; or what the watch has
+    /// told is older than what was read.
+    pub(super) is_hearsay: bool,
+    /// The newest generation of its spec that was told or read.
+    pub(super) generation: i64,
     /// What the API server said of a pod that it will never take.
     pub(super) rejected: Option<String>,
     /// What it said of one that it does not take now. It is told, and then tried again.
@@ -96,7 +107,6 @@ pub(super) struct Written {
 impl Written {
     /// Takes in that the watch has told of a version. Resource versions of one resource grow.
     fn saw(&mut self, version: Option<&String>) {
-        let number = |version: Option<&String>| version.and_then(|version| version.parse::<u128>().ok());
         if number(version) > number(self.version.as_ref()) {
             self.version = version.cloned();
         }
@@ -134,13 +144,18 @@ impl Context {
             let ledger = Ledger::of(&status);
             self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
             let written = Written { conditions: status.conditions, version: None };
+            // What is newer and has no status is nobody's but ours.
+            let is_hearsay = job.status().is_some() || self.beginnings.is_older(job);
             Remembered {
                 owner: owner.clone(),
                 ledger,
                 counted: Instant::now(),
                 gpus: 0.0,
+                known_since: self.clock.second(),
                 written,
                 is_unsure: false,
+                is_hearsay,
+                generation: 0,
                 rejected: None,
                 refused: None,
                 connected: None,
@@ -149,10 +164,13 @@ impl Context {
             }
         });
         known.written.saw(job.meta().resource_version.as_ref());
+        let generation = job.meta().generation.unwrap_or_default();
+        known.is_hearsay |= generation < known.generation;
+        known.generation = known.generation.max(generation);
         known.clone()
     }
 
-    /// Takes in the status that was read after a write of it had failed.
+    /// Takes in a job that was read: nothing is newer.
     pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
         let status = job.status().cloned().unwrap_or_default();
         let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
@@ -161,7 +179,7 @@ impl Context {
             self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
             known.ledger = ledger;
             known.written = Written { conditions: status.conditions, version };
-            known.is_unsure = false;
+            (known.is_unsure, known.is_hearsay) = (false, false);
         });
         self.recall(job, owner)
     }
@@ -228,7 +246,7 @@ impl Context {
         for (number, gang) in &after.gangs {
             let ran = before.gangs.get(number).is_some_and(|old| old.stage == Stage::Running);
             if gang.stage == Stage::Running && !ran {
-                let seconds = Timestamp::now().as_second() - gang.since.as_second();
+                let seconds = self.clock.now().as_second() - gang.since.as_second();
                 self.telemetry.started(seconds.max(0) as f64);
             }
         }
@@ -336,7 +354,7 @@ impl Context {
     }
 }
 
-fn is_filled<K>(store: &Store<K>) -> bool
+pub(super) fn is_filled<K>(store: &Store<K>) -> bool
 where
     K: Lookup + Clone + 'static,
     K::DynamicType: Eq + std::hash::Hash + Clone,

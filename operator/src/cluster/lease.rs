@@ -86,7 +86,7 @@ impl Fence {
 }
 
 /// Time on a clock that nobody sets, and that goes on while a machine sleeps.
-fn elapsed() -> Duration {
+pub(super) fn elapsed() -> Duration {
     // Linux has had this clock since 2.6.39.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }

@@ -13,9 +13,11 @@
 mod act;
 mod ask;
 mod beside;
+mod clock;
 mod context;
 mod endpoint;
 mod health;
+mod hearsay;
 mod kind;
 mod lanes;
 mod lease;
@@ -46,9 +48,11 @@ use kube::{Api, Client, Resource};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 
 pub use self::ask::{Judging, nodes, why};
+use self::clock::Clock;
 use self::context::Context;
 use self::endpoint::Endpoints;
 use self::health::{Health, Part};
+use self::hearsay::Beginnings;
 use self::kind::Controlled;
 use self::lanes::Lanes;
 pub(crate) use self::lease::NAME as LEASE;
@@ -147,6 +151,8 @@ pub async fn run(client: Client, settings: Settings, stop: BoxFuture<'static, ()
         news,
         lanes: Lanes::default(),
         fence: settings.leadership.as_ref().map_or_else(Fence::open, |_| Fence::closed()),
+        clock: Clock::start(),
+        beginnings: Beginnings::default(),
         pods: Pods::default(),
         nodes: settings.reads_nodes.then(Nodes::default),
         polls: Polls::new(settings.poll_every, moved.clone()),
@@ -249,6 +255,7 @@ async fn control<K: Controlled>(
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
     let api = api::<K>(context);
+    let newest = api.clone();
     let (forgetful, mut listed) = (Arc::clone(context), HashSet::new());
     let jobs = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
@@ -271,14 +278,19 @@ async fn control<K: Controlled>(
         .reflect(writer)
         .touched_objects();
     // The first look waits for what it rests on.
-    let caches = Arc::clone(context);
-    let ready = async move {
-        while !K::is_ready(&caches) {
+    let ready = async {
+        context.beginnings.begin(context, &newest).await;
+        while !K::is_ready(context) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    ready.await;
-    Controller::for_stream(jobs, reader)
+    tokio::select! {
+        () = ready => {}
+        () = stop.clone() => return Ok(()),
+    }
+    let filled = reader.clone();
+    // A controller ends by itself only when it was told to, and not before its list is in.
+    let looks = Controller::for_stream(jobs, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(wakes::gathered(wakes))
         .graceful_shutdown_on(stop.clone())
@@ -289,8 +301,17 @@ async fn control<K: Controlled>(
                 Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
                 Err(error) => tracing::warn!(%error, kind = %K::kind(&()), "the watch of jobs"),
             }
-        })
-        .await; // A controller ends by itself only when it was told to.
+        });
+    let unfilled = async {
+        stop.clone().await;
+        if context::is_filled(&filled) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = looks => {}
+        () = unfilled => {}
+    }
     stop.now_or_never().ok_or(OperatorError::Lost("a controller"))
 }
 

@@ -23,6 +23,10 @@ struct State {
     listed: HashMap<Owner, BTreeMap<MemberId, PodFacts>>,
     /// The newest version that the watch has told of: what is older, it has told.
     heard: u128,
+    /// The same of the pods of each job.
+    told: HashMap<Owner, u128>,
+    /// The version of the newest list of each job's pods that was asked of the API server itself.
+    asked: HashMap<Owner, u128>,
     ready: bool,
 }
 
@@ -63,13 +67,23 @@ impl Owner {
     }
 }
 
+impl State {
+    /// The watch has told of a pod of this job at this version.
+    fn tell(&mut self, job: &Owner, version: u128) {
+        match self.told.get_mut(job) {
+            Some(told) => *told = version.max(*told),
+            None => drop(self.told.insert(job.clone(), version)),
+        }
+    }
+}
+
 impl Pods {
     /// Takes in what the watch says; tells whose pods have changed.
     pub(super) fn hear(&self, event: Event<Pod>) -> Vec<Owner> {
         let mut state = self.lock();
         if let Event::InitApply(pod) | Event::Apply(pod) | Event::Delete(pod) = &event {
-            let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
-            state.heard = state.heard.max(version.unwrap_or_default());
+            let version = version(pod.metadata.resource_version.as_ref()).unwrap_or_default();
+            state.heard = state.heard.max(version);
         }
         match event {
             Event::Init => {
@@ -78,6 +92,7 @@ impl Pods {
             }
             Event::InitApply(pod) => {
                 let Some((owner, facts)) = facts(&pod) else { return Vec::new() };
+                state.tell(&owner, facts.version);
                 state.listed.entry(owner).or_default().insert(facts.id, facts);
                 Vec::new()
             }
@@ -98,11 +113,18 @@ impl Pods {
             }
             Event::Apply(pod) => {
                 let Some((owner, facts)) = facts(&pod) else { return Vec::new() };
-                keep(state.known.entry(owner.clone()).or_default(), facts);
+                state.tell(&owner, facts.version);
+                let asked = state.asked.get(&owner).copied().unwrap_or_default();
+                let of_owner = state.known.entry(owner.clone()).or_default();
+                // What the list lacked that was asked for since is gone.
+                if facts.version > asked || of_owner.get(&facts.id).is_some_and(|known| known.uid == facts.uid) {
+                    keep(of_owner, facts);
+                }
                 vec![owner]
             }
             Event::Delete(pod) => {
                 let Some((owner, mut facts)) = facts(&pod) else { return Vec::new() };
+                state.tell(&owner, facts.version);
                 let of_owner = state.known.entry(owner.clone()).or_default();
                 // A pod of the same name may be there already.
                 if of_owner.get(&facts.id).is_none_or(|known| known.uid == facts.uid) {
@@ -128,10 +150,32 @@ impl Pods {
         }
     }
 
-    /// Forgets a pod that is gone and whose end is accounted for.
-    pub(super) fn forget(&self, job: &Owner, id: MemberId, uid: &str) {
+    /// Takes in all pods of a job, as the API server has listed them at this version.
+    pub(super) fn list(&self, job: &Owner, pods: &[Pod], at: u128) {
+        let mut state = self.lock();
+        // A watch that has told of one of them what is newer has told all that the list has.
+        if state.told.get(job).is_some_and(|told| *told > at) {
+            return;
+        }
+        let of_job = pods.iter().filter_map(facts).filter(|(owner, _)| owner == job);
+        let mut listed: BTreeMap<MemberId, PodFacts> = of_job.map(|(_, facts)| (facts.id, facts)).collect();
+        for (id, mut facts) in state.known.remove(job).unwrap_or_default() {
+            if facts.version > at {
+                keep(&mut listed, facts);
+            } else if facts.has_ended() {
+                // What is gone still tells how it ended.
+                facts.is_gone = true;
+                listed.entry(id).or_insert(facts);
+            }
+        }
+        state.known.insert(job.clone(), listed);
+        state.asked.insert(job.clone(), at);
+    }
+
+    /// Forgets a pod that is gone and whose end is accounted for; where its name `is_free`, also one that the watch still has alive.
+    pub(super) fn forget(&self, job: &Owner, id: MemberId, uid: &str, is_free: bool) {
         if let Some(pods) = self.lock().known.get_mut(job)
-            && pods.get(&id).is_some_and(|facts| facts.uid == uid && facts.is_gone)
+            && pods.get(&id).is_some_and(|facts| facts.uid == uid && (facts.is_gone || is_free && !facts.has_ended()))
         {
             pods.remove(&id);
         }
@@ -139,7 +183,10 @@ impl Pods {
 
     /// Forgets all pods of a job that is gone.
     pub(super) fn forget_job(&self, job: &Owner) {
-        self.lock().known.remove(job);
+        let mut state = self.lock();
+        state.known.remove(job);
+        state.told.remove(job);
+        state.asked.remove(job);
     }
 
     /// The members of a job, by what `node` knows of their nodes.
@@ -183,6 +230,11 @@ fn keep(pods: &mut BTreeMap<MemberId, PodFacts>, facts: PodFacts) {
     if pods.get(&facts.id).is_none_or(|known| known.version <= facts.version) {
         pods.insert(facts.id, facts);
     }
+}
+
+/// A resource version as a number. Those of one resource grow.
+pub(super) fn version(text: Option<&String>) -> Option<u128> {
+    text.and_then(|text| text.parse().ok())
 }
 
 fn facts(pod: &Pod) -> Option<(Owner, PodFacts)> {
@@ -239,6 +291,43 @@ mod tests {
         assert_ne!(told[0], owner);
         pods.forget_job(&told[0]);
         assert_eq!(count(&pods, &owner), 1);
+    }
+
+    #[test]
+    fn a_list_that_was_asked_for_is_the_truth_of_its_time_whatever_an_old_watch_tells_afterwards() {
+        let pods = Pods::default();
+        let at = |index: u32, version: u32, phase: &str| {
+            let mut pod = pod("n", "a", index);
+            pod.metadata.resource_version = Some(version.to_string());
+            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+            pod
+        };
+        let owner = Owner::of(&at(0, 1, "")).expect("an owner");
+        let live = || {
+            let members = pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH);
+            members.iter().filter(|member| member.is_live()).map(|member| member.id.index).collect::<Vec<_>>()
+        };
+        // The first list was an old one.
+        for event in [Event::Init, Event::InitApply(at(0, 3, "Running")), Event::InitApply(at(1, 4, "Failed"))] {
+            pods.hear(event);
+        }
+        pods.hear(Event::InitDone);
+        pods.list(&owner, &[at(2, 20, "Running")], 30);
+        assert_eq!(live(), [2]);
+        let all = pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(all.len(), 2, "how the second one ended is still known");
+        // Now the watch tells what came after its own list, long after it was so.
+        for (event, then) in [
+            (Event::Apply(at(0, 5, "Running")), vec![2]),
+            (Event::Apply(at(2, 15, "Pending")), vec![2]),
+            (Event::Delete(at(0, 16, "Running")), vec![2]),
+            (Event::Apply(at(3, 31, "Running")), vec![2, 3]),
+        ] {
+            pods.hear(event);
+            assert_eq!(live(), then);
+        }
+        pods.list(&owner, &[], 30);
+        assert_eq!(live(), [2, 3], "the watch has told what is newer than this list");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One look at one job: observe, decide, act. It runs for one job at a time only once, and writes nothing where nothing has
 //! changed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,31 +8,26 @@ use crds::contract::{Cause, MANAGER};
 use crds::infrastructure::{Device, Infrastructure};
 use crds::reasons::reason;
 use crds::status::Phase;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
-use kube::api::ListParams;
 use kube::runtime::controller::Action;
 
 use super::act::{ActError, Actor};
 use super::context::{Context, Remembered};
+use super::hearsay;
 use super::kind::Kind;
 use super::place::{Place, find_place, model_of, pinned, refusal, warnings};
 use super::pods::Owner;
 use crate::build::assignment;
-use crate::build::pod::{Claim, Template, job_labels, mounts};
+use crate::build::pod::{Claim, Template, mounts};
 use crate::decide::{Event, Plan, decide};
-use crate::observe::pod::{NodeState, PodFacts};
+use crate::observe::pod::NodeState;
 use crate::observe::{Job, Ledger, Member, MemberId, MemberState, Setting, Stage, World};
 
 /// Time after which a job is looked at again while something waits that no event will tell of.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for pods that can't start and may be given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Nodes that the API server is asked for at the same time.
-const ASKED_AT_ONCE: usize = 8;
 
 /// Looks at a job, and does what there is to do.
 ///
@@ -78,76 +72,30 @@ fn owner_kind<K: Kind>() -> &'static str {
 
 async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembered) -> Result<Action, ActError> {
     // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let now = context.clock.second();
     let actor = context.actor();
-    let read;
-    let (job, known) = match known.is_unsure {
-        // It may have been written all the same: to decide on what was before could tell another end of the same job. And it may
-        // have been refused since the spec is another one than the watch has told of.
-        true => match actor.read::<K>(owner).await? {
-            Some(there) => {
-                let known = context.reread(&there, owner);
-                read = there;
-                (&read, known)
-            }
-            // It is gone, and its pods go with it: the watch will tell.
-            None => return Ok(Action::await_change()),
-        },
-        false => (job, known),
-    };
-    let known = &known;
-    let absent = absent_nodes(context, &actor, owner, now).await?;
+    let absent = hearsay::absent_nodes(context, &actor, owner, now).await?;
     let node = |name: &str| {
         context.node(name, now).unwrap_or_else(|| NodeState { is_gone: absent.contains(name), ..NodeState::default() })
     };
-    let start = Instant::now();
-    let members = context.pods.members(owner, node, now);
-    let infrastructure = pinned(job.infrastructure(), known, &members, &context.settings.catalogue);
-    let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
-    let unfit: Vec<String> = members
-        .iter()
-        .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
-        .filter_map(|member| member.node.clone())
-        .collect();
-    let elsewhere = unfit.is_empty() || {
-        let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
-        // The next attempt is pinned to nothing: where the device is Auto it may compute on CPUs. What waits for something
-        // else than a node has not been told that there is none.
-        let found = find_place(job, context, known, job.infrastructure(), &excluded);
-        found.err().is_none_or(|obstacle| obstacle.reason != reason::NO_FITTING_NODE)
+    // A status whose write was not answered may have been written all the same: to decide on what was before could tell another end of
+    // the same job. And it may have been refused since the spec is another one than the watch has told of.
+    let is_unsure = known.is_unsure;
+    let first = (!is_unsure).then(|| see(job, context, owner, &known, node, now));
+    let rests = |sight: &Sight| !hearsay::asks(&sight.world, &sight.plan, &known);
+    let read;
+    let (job, known, sight) = match first.filter(rests) {
+        Some(sight) => (job, &known, sight),
+        None => {
+            // It is gone, and its pods go with it: the watch will tell.
+            let Some(asked) = hearsay::ask::<K>(context, &actor, owner).await? else {
+                return Ok(Action::await_change());
+            };
+            read = asked;
+            (&read.0, &read.1, see(&read.0, context, owner, &read.1, node, now))
+        }
     };
-    let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
-    let wished = job.wishes(setting);
-    // Of what keeps a node from getting a pod ready no event may come.
-    let is_prepared = |member: &Member| member.state == MemberState::Pending && member.node.is_some();
-    let waits = members.iter().any(|member| !member.waiting.is_empty() || is_prepared(member));
-    let mut world = World {
-        ledger: known.ledger.clone(),
-        members,
-        progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
-        heard: context.polls.marks(&owner.uid),
-        warnings: warnings(job, known),
-        model: model_of(job, context, known).and_then(Result::ok),
-        place: refusal(known).map(Err),
-        gate: None,
-        connected: known.connected,
-        job: wished,
-    };
-    let (mut plan, mut place) = (decide(&world, now), None);
-    if plan.asks_place {
-        let found = find_place(job, context, known, &infrastructure, &excluded);
-        world.gate = found.as_ref().ok().map(|place| place.fingerprint);
-        world.place = Some(found.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone));
-        (plan, place) = (decide(&world, now), found.ok());
-    }
-    context.telemetry.decided(start.elapsed());
-    // Pods that go since their job is gone look like pods that were lost. Between this answer and the write it may still go.
-    if makes_again(&world, &plan) && actor.read::<K>(owner).await?.is_none() {
-        return Ok(Action::await_change());
-    }
-    if !plan.start.is_empty() && overlaps(&world.job, &plan, context, owner, node, now).await? {
-        return Ok(Action::requeue(Duration::from_secs(1)));
-    }
+    let Sight { world, mut plan, place, infrastructure, waits } = sight;
     let Some(reference) = job.controller_owner_ref(&()) else { return Ok(Action::await_change()) };
     let mut beside = known.beside.clone();
     let acted = async {
@@ -192,10 +140,10 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     context.note_unplaced(owner, waits_for_nodes && !ledger.phase.is_terminal());
     // One that has just come to its end is looked at once more: what lives of it is stopped then.
     if ledger.phase.is_terminal() && plan.wake.is_none() {
-        return expire(job, &actor, owner, ledger.completion_time, now).await;
+        return expire(job, context, owner, &ledger, known.written.version.as_ref()).await;
     }
     let for_model = ledger.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == reason::WAITING_FOR_MODEL);
-    let wake = plan.wake.map(|wake| until(wake, Timestamp::now()));
+    let wake = plan.wake.map(|wake| until(wake, context.clock.now()));
     let soon = (for_model || context.any_silent()).then_some(LOOK_AGAIN);
     let later = (waits || world.members.iter().any(|member| member.stopping_since.is_some())).then_some(PATIENCE);
     let again = known.refused.is_some().then(|| backoff(known.errors));
@@ -205,67 +153,67 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
 }
 
-/// Whether a plan starts more than what no status tells of: the next attempt, or what is missing of one that has begun.
-fn makes_again(world: &World, plan: &Plan) -> bool {
-    plan.start.iter().any(|id| {
-        let gang = world.ledger.gangs.get(&world.job.gang_of(id.index));
-        id.attempt > 1 || gang.is_some_and(|gang| gang.attempt == id.attempt)
-    })
+/// What is seen of a job, and what is to be done about it.
+struct Sight {
+    world: World,
+    plan: Plan,
+    place: Option<Place>,
+    infrastructure: Infrastructure,
+    /// Whether a pod waits for something that no event will tell of.
+    waits: bool,
 }
 
-/// The nodes of a job's pods that are gone, by the API server's own word: of a new one the watch may not have told yet.
-async fn absent_nodes(
-    context: &Context,
-    actor: &Actor<'_>,
-    owner: &Owner,
-    now: Timestamp,
-) -> Result<BTreeSet<String>, ActError> {
-    let mut unknown = context.pods.nodes(owner);
-    unknown.retain(|name| context.node(name, now).is_none());
-    let api: Api<Node> = Api::all(context.client.clone());
-    let asked = stream::iter(unknown).map(|name| {
-        let api = &api;
-        async move {
-            let named = ListParams::default().fields(&format!("metadata.name={name}"));
-            let doing = format!("ask for node {name}");
-            let found = actor.write("list_nodes", &doing, api.list_metadata(&named)).await?;
-            Ok(found.items.is_empty().then_some(name))
-        }
-    });
-    asked.buffered(ASKED_AT_ONCE).try_filter_map(async |absent| Ok(absent)).try_collect().await
-}
-
-/// Whether a member of an older attempt still lives, by the API server's own word: the cache may lag behind.
-async fn overlaps(
-    job: &Job,
-    plan: &Plan,
+fn see<K: Kind>(
+    job: &K,
     context: &Context,
     owner: &Owner,
+    known: &Remembered,
     node: impl Fn(&str) -> NodeState,
     now: Timestamp,
-) -> Result<bool, ActError> {
-    if plan.start.iter().all(|id| id.attempt == 1) {
-        return Ok(false);
-    }
-    let selector = job_labels(job).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let pods = api.list(&ListParams::default().labels(&selector)).await.map_err(|source| ActError::Api {
-        verb: "list_pods",
-        doing: "list the pods of the job".to_owned(),
-        source: Box::new(source),
-    })?;
-    let alive = |facts: &PodFacts| facts.member(facts.node.as_deref().map(&node).unwrap_or_default(), now).is_live();
-    Ok(pods
+) -> Sight {
+    let start = Instant::now();
+    let members = context.pods.members(owner, node, now);
+    let infrastructure = pinned(job.infrastructure(), known, &members, &context.settings.catalogue);
+    let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
+    let unfit: Vec<String> = members
         .iter()
-        .filter(|pod| Owner::of(pod).is_some_and(|of| of.uid == owner.uid))
-        .filter_map(PodFacts::of)
-        .filter(alive)
-        .any(|facts| {
-            let gang = job.gang_of(facts.id.index);
-            // One that the job has no gang for is of another spec, and of an attempt before.
-            gang >= job.gangs
-                || plan.start.iter().any(|id| job.gang_of(id.index) == gang && id.attempt > facts.id.attempt)
-        }))
+        .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
+        .filter_map(|member| member.node.clone())
+        .collect();
+    let elsewhere = unfit.is_empty() || {
+        let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
+        // The next attempt is pinned to nothing: where the device is Auto it may compute on CPUs. What waits for something
+        // else than a node has not been told that there is none.
+        let found = find_place(job, context, known, job.infrastructure(), &excluded);
+        found.err().is_none_or(|obstacle| obstacle.reason != reason::NO_FITTING_NODE)
+    };
+    let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
+    let wished = job.wishes(setting);
+    // Of what keeps a node from getting a pod ready no event may come.
+    let is_prepared = |member: &Member| member.state == MemberState::Pending && member.node.is_some();
+    let waits = members.iter().any(|member| !member.waiting.is_empty() || is_prepared(member));
+    let mut world = World {
+        ledger: known.ledger.clone(),
+        members,
+        progress: context.polls.newest(&owner.uid, wished.gangs, &known.ledger.done),
+        heard: context.polls.marks(&owner.uid),
+        since: known.known_since,
+        warnings: warnings(job, known),
+        model: model_of(job, context, known).and_then(Result::ok),
+        place: refusal(known).map(Err),
+        gate: None,
+        connected: known.connected,
+        job: wished,
+    };
+    let (mut plan, mut place) = (decide(&world, now), None);
+    if plan.asks_place {
+        let found = find_place(job, context, known, &infrastructure, &excluded);
+        world.gate = found.as_ref().ok().map(|place| place.fingerprint);
+        world.place = Some(found.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone));
+        (plan, place) = (decide(&world, now), found.ok());
+    }
+    context.telemetry.decided(start.elapsed());
+    Sight { world, plan, place, infrastructure, waits }
 }
 
 /// Makes and stops pods.
@@ -327,20 +275,22 @@ fn follow(context: &Context, owner: &Owner, job: &Job, ledger: &Ledger) {
 /// Deletes a finished job whose time is over, or waits until then.
 async fn expire<K: Kind>(
     job: &K,
-    actor: &Actor<'_>,
+    context: &Context,
     owner: &Owner,
-    completed: Option<Timestamp>,
-    now: Timestamp,
+    ledger: &Ledger,
+    version: Option<&String>,
 ) -> Result<Action, ActError> {
-    let (Some(ttl), Some(completed)) = (job.run_policy().ttl_seconds_after_finished, completed) else {
+    let (Some(ttl), Some(completed)) = (job.run_policy().ttl_seconds_after_finished, ledger.completion_time) else {
         return Ok(Action::await_change());
     };
     let end = completed.checked_add(SignedDuration::from_secs(ttl.into())).unwrap_or(Timestamp::MAX);
+    let now = context.clock.now();
     if now < end {
-        return Ok(Action::requeue(until(end, Timestamp::now())));
+        return Ok(Action::requeue(until(end, now)));
     }
-    actor.expire::<K>(owner).await?;
-    Ok(Action::await_change())
+    context.actor().expire::<K>(owner, version).await?;
+    // It is gone, or was changed meanwhile.
+    Ok(Action::requeue(LOOK_AGAIN))
 }
 
 /// Time from `now` until `then`, and a moment more: decisions are taken on whole seconds.

@@ -81,13 +81,16 @@ impl Draft<'_> {
     /// Restarts the gangs that stand still for too long.
     pub(super) fn check_stall(&mut self) {
         let Some(deadline) = self.world.job.stall_deadline_seconds else { return };
-        // Each gang by its own word: what others do says nothing of it, and one that has said nothing yet may never say anything.
+        // Each gang by its own word: what others do says nothing of it, and one that has said nothing yet may never say anything. It may
+        // have moved while nobody was there to hear of it.
         let still: Vec<(u32, u64, Timestamp)> = self
             .ledger
             .gangs
             .iter()
             .filter(|(number, gang)| gang.stage == Stage::Running && self.news_of(**number, gang).is_none())
-            .filter_map(|(number, gang)| Some((*number, gang.mark?.step, after(gang.moved_at?, deadline))))
+            .filter_map(|(number, gang)| {
+                Some((*number, gang.mark?.step, after(gang.moved_at?.max(self.world.since), deadline)))
+            })
             .filter(|(number, _, _)| !self.has_completed(*number))
             .collect();
         for (number, step, due) in still {

@@ -120,7 +120,7 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// Looks and acts until there is nothing left to do; the signal that stopped it, if one did.
     fn until_the_end(&mut self, signals: &Receiver<i32>) -> Result<Option<i32>, RunError> {
-        let mut stopped_by = None;
+        let (mut stopped_by, began) = (None, Timestamp::now());
         loop {
             let now = Timestamp::now();
             self.children.reap(&self.folder, now);
@@ -130,6 +130,7 @@ impl Runner<'_> {
                 members: self.children.members(),
                 progress: self.polls.newest(job.gangs, &self.memory.ledger.done),
                 heard: self.polls.marks(),
+                since: began,
                 // People have read them when the manifest was.
                 warnings: String::new(),
                 model: None,

@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use crds::contract::Progress;
 use crds::run_policy::ExitCode;
 use crds::status::Placement;
+use jiff::Timestamp;
 
 /// All that `decide` knows, apart from the time.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,8 @@ pub struct World {
     pub progress: Option<Progress>,
     /// How far each gang was by its own last word.
     pub heard: BTreeMap<u32, Mark>,
+    /// Since when whoever decides has been there to hear of it: that nothing was heard before says nothing.
+    pub since: Timestamp,
     /// What the spec asks for without effect, in sentences; empty where all of it has one.
     pub warnings: String,
     /// The model of the TrainingJob that the job names, if it names one that has left it.

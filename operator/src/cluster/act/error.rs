@@ -11,6 +11,8 @@ use super::super::reconcile::backoff;
 const LASTING: u32 = 5;
 /// Errors in a row from which on a person is told of what goes by itself and has not: after more than a minute.
 const STAYING: u32 = 40;
+/// What the API server says where a webhook or a policy of the cluster denies an object, whichever code that has chosen.
+const DENIALS: [&str; 2] = ["denied the request", "denied request: "];
 /// Longest time before a name is tried again that is soon free.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -97,17 +99,20 @@ impl ActError {
         }
     }
 
-    /// What the API server says is wrong with an object that it will never take.
+    /// What the API server says is wrong with an object that it will never take. What a webhook or a policy denies it may take later:
+    /// who runs the cluster can change them.
     pub(in crate::cluster) fn invalid(&self) -> Option<String> {
-        self.answer().filter(|status| status.code == 422).map(|status| status.message.clone())
+        let invalid = self.answer().filter(|status| status.code == 422 && !is_denial(status));
+        invalid.map(|status| status.message.clone())
     }
 
     /// What a person is to be told of an object that the API server may take later, by the number of errors in a row: at once what it
-    /// refuses, since a quota, a right or what the object names is missing; and whatever has been wrong so often that it is more than a
+    /// refuses, since a quota, a right or what the object names is missing, or a policy denies it; and whatever has been wrong so often that it is more than a
     /// moment's, such as an admission webhook that is down, or somebody else's object that has the name. What an earlier one of the
     /// same name has left has its grace period to go.
     pub(in crate::cluster) fn told(&self, errors: u32) -> Option<String> {
-        let refused = self.answer().filter(|status| status.code == 403).map(|status| status.message.clone());
+        let refused = self.answer().filter(|status| status.code == 403 || is_denial(status));
+        let refused = refused.map(|status| status.message.clone());
         let lasts = match self {
             ActError::Api { .. } => errors >= LASTING && !self.is_code(404),
             ActError::Timeout { .. } | ActError::Taken { holder: Holder::Stranger, .. } => errors >= LASTING,
@@ -151,11 +156,46 @@ impl ActError {
     }
 }
 
+fn is_denial(status: &Status) -> bool {
+    DENIALS.iter().any(|words| status.message.contains(words))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_cluster_does_not_take_now_is_told_in_its_own_words_and_never_ends_a_job() {
+        let quota =
+            "pods \"a-t1-0\" is forbidden: exceeded quota: pods, requested: pods=1, used: pods=2, limited: pods=2";
+        let range = "pods \"a-t1-0\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+        let security = "pods \"a-t1-0\" is forbidden: violates PodSecurity \"restricted:latest\": hostPath volumes";
+        let webhook = "admission webhook \"images.example.com\" denied the request: the image is not signed";
+        let policy = "pods \"a-t1-0\" is invalid: : ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no team label";
+        let down = "Internal error occurred: failed calling webhook \"images.example.com\": connection refused";
+        let wrong = "Pod \"a-t1-0\" is invalid: spec.affinity: Invalid value";
+        // Code and text; whether it can never pass; whether it is told at the first time.
+        for (code, text, never, at_once) in [
+            (403, quota, false, true),
+            (403, range, false, true),
+            (403, security, false, true),
+            (403, webhook, false, true),
+            (400, webhook, false, true),
+            (422, webhook, false, true),
+            (422, policy, false, true),
+            (500, down, false, false),
+            (422, wrong, true, false),
+        ] {
+            let source = Box::new(kube::Error::Api(Box::new(Status::failure(text, "").with_code(code))));
+            let error = ActError::Api { verb: "create_pod", doing: "create pod a-t1-0".to_owned(), source };
+            assert_eq!(error.invalid().as_deref(), never.then_some(text), "{code} {text}");
+            assert_eq!(error.told(1).as_deref(), at_once.then_some(text), "{code} {text}");
+            assert!(error.told(LASTING).is_some_and(|told| told.contains(text)), "{code} {text}");
+            assert!(error.wait(1) < error.wait(4), "less and less often");
+        }
+    }
 
     #[test]
     fn a_name_that_somebody_keeps_is_told_of_and_tried_less_and_less_often_and_one_that_is_left_goes_by_itself() {

@@ -28,9 +28,6 @@ use crate::decide::endpoint::{Name, Plan, Size};
 use crate::observe::endpoint::Rollout;
 use crate::placement::Placed;
 
-/// What the API server says of an object that would get a second owner.
-const TWO_OWNERS: &str = "Only one reference can have Controller set to true";
-
 /// What the API server says of a Service where somebody has changed the number of one of our ports: an apply merges ports by their
 /// numbers, so that ours comes to stand beside the other one of its name.
 const TWO_OF_A_NAME: &str = "Duplicate value";
@@ -55,7 +52,8 @@ impl Actor<'_> {
         if let (Some(record), Some(placed)) = (&plan.roll, placed) {
             let template = Template { endpoint, record, placed, owner: &reference };
             let deployment = template.deployment(endpoint.spec.replicas);
-            let applied = self.apply("apply_deployment", "apply the Deployment", &deployment, owner).await?;
+            let known = seen.rollouts.get(&owner.uid).map(|known| known.uid);
+            let applied = self.apply("apply_deployment", "apply the Deployment", known, deployment, owner).await?;
             seen.rollouts.learn(&applied, Rollout::of);
         }
         if let Some(size) = plan.resize {
@@ -84,7 +82,7 @@ impl Actor<'_> {
                 let (verb, doing) = ("apply_service", "apply the Service");
                 match self.keep(&seen.services, verb, doing, &service, owner).await {
                     Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OF_A_NAME)) => {
-                        self.replace_ports(&service, owner).await?;
+                        self.replace_ports(&seen.services, &service, owner).await?;
                         self.keep(&seen.services, verb, doing, &service, owner).await
                     }
                     kept => kept,
@@ -113,34 +111,79 @@ impl Actor<'_> {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        let applied = self.apply(verb, doing, object, owner).await?;
-        cache.learn(&applied, seen);
+        let known = cache.get(&owner.uid).map(|known| known.uid);
+        match self.apply(verb, doing, known, object.clone(), owner).await {
+            Ok(applied) => cache.learn(&applied, seen),
+            Err(error) => {
+                // The one that was known may be gone: whose the name is now is asked for.
+                if error.is_code(404) || error.is_code(409) {
+                    cache.forget(&owner.uid);
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
-    async fn apply<K>(&self, verb: &'static str, doing: &str, object: &K, owner: &Owner) -> Result<K, ActError>
+    /// Applies an object: over the one of this UID, where it is known, or over one of the endpoint's own that is found by its name.
+    /// One that is somebody else's is left as it is.
+    async fn apply<K>(
+        &self,
+        verb: &'static str,
+        doing: &str,
+        known: Option<String>,
+        mut object: K,
+        owner: &Owner,
+    ) -> Result<K, ActError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
+        let name = names::of_endpoint(&owner.name);
+        let own = match known {
+            Some(known) => Some(known),
+            None => self.own::<K>(&name, owner).await?,
+        };
+        // Another one that has come to the name meanwhile has another UID. Where there was none, what somebody has made meanwhile is not
+        // taken by force.
+        let apply = PatchParams::apply(FIELD_MANAGER);
+        let apply = if own.is_some() { apply.force() } else { apply };
+        object.meta_mut().uid = own;
         let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
-        let (name, apply) = (names::of_endpoint(&owner.name), PatchParams::apply(FIELD_MANAGER).force());
-        match self.write(verb, doing, api.patch(&name, &apply, &Patch::Apply(object))).await {
-            // It may be one that an earlier endpoint has left, and soon be gone.
-            Err(error) if error.invalid().is_some_and(|why| why.contains(TWO_OWNERS)) => {
-                let kind = K::kind(&());
-                let there = self.named::<K>("list_parts", &kind, &owner.namespace, &name).await?;
-                let holder = there.map_or(Holder::Leftover, |there| Holder::of(&there, &owner.kind, &owner.name));
-                Err(ActError::Taken { what: format!("{kind} {name}"), holder })
-            }
-            applied => applied,
+        self.write(verb, doing, api.patch(&name, &apply, &Patch::Apply(&object))).await
+    }
+
+    /// The UID of the object of this name if it is the endpoint's; `None` if there is none.
+    async fn own<K>(&self, name: &str, owner: &Owner) -> Result<Option<String>, ActError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let kind = K::kind(&());
+        let Some(there) = self.named::<K>("list_parts", &kind, &owner.namespace, name).await? else { return Ok(None) };
+        if controller(&there).is_some_and(|by| by.uid == owner.uid) {
+            return Ok(there.uid);
         }
+        // It may be one that an earlier endpoint has left, and soon be gone.
+        let holder = Holder::of(&there, &owner.kind, &owner.name);
+        Err(ActError::Taken { what: format!("{kind} {name}"), holder })
+    }
+
+    /// Whether the object of the endpoint's name is the one of this UID.
+    async fn is_there<K>(&self, uid: &str, owner: &Owner) -> Result<bool, ActError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let name = names::of_endpoint(&owner.name);
+        let there = self.named::<K>("list_parts", &K::kind(&()), &owner.namespace, &name).await?;
+        Ok(there.is_some_and(|there| there.uid.as_deref() == Some(uid)))
     }
 
     /// Puts the ports of a Service in the place of those that it has.
-    async fn replace_ports(&self, service: &Service, owner: &Owner) -> Result<(), ActError> {
+    async fn replace_ports(&self, cache: &Cache<Value>, service: &Service, owner: &Owner) -> Result<(), ActError> {
+        let Some(known) = cache.get(&owner.uid) else { return Ok(()) };
         let api: Api<Service> = Api::namespaced(self.client.clone(), &owner.namespace);
-        let patch =
-            Patch::Merge(json!({"spec": {"ports": service.spec.as_ref().and_then(|spec| spec.ports.as_ref())}}));
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+        // The UID keeps it off another Service of this name.
+        let patch = Patch::Merge(json!({"metadata": {"uid": known.uid}, "spec": {"ports": ports}}));
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let name = names::of_endpoint(&owner.name);
         let write = api.patch(&name, &parameters, &patch);
@@ -176,16 +219,21 @@ impl Actor<'_> {
     async fn remove_autoscaler(&self, seen: &Seen, owner: &Owner) -> Result<(), ActError> {
         let Some(known) = seen.autoscalers.get(&owner.uid) else { return Ok(()) };
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), &owner.namespace);
-        let preconditions = Preconditions { uid: Some(known.uid), resource_version: None };
+        let preconditions = Preconditions { uid: Some(known.uid.clone()), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let (name, doing) = (names::of_endpoint(&owner.name), "delete the HorizontalPodAutoscaler");
-        match self.write("delete_autoscaler", doing, api.delete(&name, &parameters)).await {
-            Err(error) if !error.is_code(404) && !error.is_code(409) => Err(error),
-            _ => {
-                seen.autoscalers.forget(&owner.uid);
-                Ok(())
-            }
+        let deleted = self.write("delete_autoscaler", doing, api.delete(&name, &parameters)).await;
+        let is_there = match &deleted {
+            Err(error) if error.is_code(404) => false,
+            // Another one may have its name.
+            Err(error) if error.is_code(409) => self.is_there::<HorizontalPodAutoscaler>(&known.uid, owner).await?,
+            deleted => deleted.is_err(),
+        };
+        if is_there {
+            return deleted.map(drop);
         }
+        seen.autoscalers.forget(&owner.uid);
+        Ok(())
     }
 
     /// The endpoint's Deployment by the API server's own word: the watch may lag behind, and a revision is made but once.

@@ -21,7 +21,6 @@ use crds::infrastructure::Device;
 use crds::reasons::{condition, reason};
 use crds::status::{ModelEndpointStatus, bounded};
 use futures::StreamExt;
-use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -92,16 +91,28 @@ async fn look(
     mut known: Known,
 ) -> Result<Action, ActError> {
     // The status keeps whole seconds: a decision on a status that was read is the one on the status that was written.
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let now = context.clock.second();
     let actor = context.actor();
-    if known.is_unsure
-        && let Some(read) = actor.read_endpoint(owner).await?
-    {
-        known.status = read.status.unwrap_or_default();
-        known.version = read.metadata.resource_version;
-        let newest = (known.status.clone(), known.version.clone(), false);
-        context.endpoints.change(&owner.uid, |known| (known.status, known.version, known.is_unsure) = newest);
-    }
+    let read;
+    let endpoint = match known.is_unsure {
+        true => {
+            let there = actor.read_endpoint(owner).await?.filter(|there| there.metadata.deletion_timestamp.is_none());
+            // It is gone, and what belongs to it goes with it: the watch will tell.
+            let Some(there) = there else { return Ok(Action::await_change()) };
+            actor.rollout(&context.endpoints.seen, owner).await?;
+            known.status = there.status.clone().unwrap_or_default();
+            known.version = there.metadata.resource_version.clone();
+            known.generation = known.generation.max(there.metadata.generation.unwrap_or_default());
+            known.is_unsure = false;
+            let (status, version, generation) = (known.status.clone(), known.version.clone(), known.generation);
+            context.endpoints.change(&owner.uid, |known| {
+                (known.status, known.version, known.generation, known.is_unsure) = (status, version, generation, false);
+            });
+            read = there;
+            &read
+        }
+        false => endpoint,
+    };
     let start = Instant::now();
     let mut world = context.world_of(endpoint, owner, &known);
     let (mut plan, mut placed) = (decide(&world, now), None);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::context::{Context, lock};
-use super::super::pods::Owner;
+use super::super::pods::{Owner, version as number};
 use super::super::progress::Polls;
 use super::super::telemetry::Telemetry;
 use super::KIND;
@@ -51,8 +51,11 @@ pub(super) struct Known {
     pub(super) version: Option<String>,
     /// Until when its time has been counted by this operator.
     counted: Instant,
-    /// Whether the last write of the status was not answered: what stands in it has to be read.
+    /// Whether it has to be read: the last write of the status was not answered; or all that is known of it is what a watch has told,
+    /// while somebody else may have worked on it since; or what the watch has told is older than what was read.
     pub(super) is_unsure: bool,
+    /// The newest generation of its spec that was told or read.
+    pub(super) generation: i64,
     /// What the API server said of an object that it will never take, and the generation of the spec that it was made of.
     pub(super) rejected: Option<(i64, String)>,
     /// What it said of one that it does not take now. It is told, and then tried again.
@@ -118,6 +121,8 @@ impl Context {
     pub(super) fn recall_endpoint(&self, endpoint: &ModelEndpoint, owner: &Owner) -> Known {
         let mut all = lock(&self.endpoints.known);
         let known = all.entry(owner.uid.clone()).or_insert_with(|| {
+            // What is newer and has no status is nobody's but ours.
+            let is_unsure = endpoint.status.is_some() || self.beginnings.is_older(endpoint);
             let status = endpoint.status.clone().unwrap_or_default();
             self.telemetry.moved(KIND, None, Some(format!("{:?}", status.phase)));
             Known {
@@ -125,18 +130,20 @@ impl Context {
                 status,
                 version: None,
                 counted: Instant::now(),
-                is_unsure: false,
+                is_unsure,
+                generation: 0,
                 rejected: None,
                 refused: None,
                 errors: 0,
             }
         });
-        // Resource versions of one resource grow.
-        let number = |version: Option<&String>| version.and_then(|version| version.parse::<u128>().ok());
         let told = endpoint.metadata.resource_version.as_ref();
         if number(told) > number(known.version.as_ref()) {
             known.version = told.cloned();
         }
+        let generation = endpoint.metadata.generation.unwrap_or_default();
+        known.is_unsure |= generation < known.generation;
+        known.generation = known.generation.max(generation);
         known.clone()
     }
 

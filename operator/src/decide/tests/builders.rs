@@ -56,6 +56,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
         members: Vec::new(),
         progress: None,
         heard: BTreeMap::new(),
+        since: noon(),
         warnings: String::new(),
         model: None,
         place: Some(Ok(Placement::default())),

@@ -1,5 +1,6 @@
 //! Decisions: tables that read as sentences, and properties of whole histories.
 
+mod absence;
 mod builders;
 mod failures;
 mod histories;

@@ -184,6 +184,7 @@ impl History {
         self.is_unsure = true;
         self.world.progress = None;
         self.world.heard.clear();
+        self.world.since = at(self.seconds);
         if self.dice.one_in(2) {
             self.world.members = self.server.pods.values().cloned().collect();
             self.server.untold.clear();

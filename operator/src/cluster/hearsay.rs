@@ -1,0 +1,140 @@
+//! What the API server is asked itself, since watches tell late: after a restart they may begin with a list that is old.
+//!
+//! A status is written over the version that it was decided on, and a pod is deleted by its UID: what rests on an old picture fails
+//! there. But pods are made before the status is written, and a pod that was made, has failed and was cleared away could be made
+//! again. So a job and its pods are asked for, once for each look at most:
+//! - before the first thing that is done about a job from before this operator began to lead;
+//! - before pods are made that are not the first ones, which is once for an attempt;
+//! - before pods that were not heard of count as lost.
+//!
+//! Of a job that is newer nobody else has made anything, and its first pods are made without a question.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::ListParams;
+
+use super::act::{ActError, Actor};
+use super::context::{Context, Remembered, lock};
+use super::kind::{Controlled, Kind};
+use super::pods::{Owner, version};
+use super::reconcile::backoff;
+use crate::build::pod::labels_of;
+use crate::decide::Plan;
+use crate::observe::{MemberId, Stage, World};
+
+/// Nodes that the API server is asked for at the same time.
+const ASKED_AT_ONCE: usize = 8;
+
+/// The version of each kind from which on this operator leads.
+#[derive(Debug, Default)]
+pub(super) struct Beginnings(Mutex<HashMap<String, u128>>);
+
+impl Beginnings {
+    /// Asks for the version of a kind as it is now, until there is an answer: this operator leads, and nobody else writes any more.
+    pub(super) async fn begin<K: Controlled>(&self, context: &Context, api: &Api<K>) {
+        let (one, mut errors) = (ListParams::default().limit(1), 0);
+        loop {
+            // A list that asks for no version is as new as the API server can have it.
+            let newest = api.list_metadata(&one);
+            match context.actor().write("list_kind", "ask for the newest version", newest).await {
+                Ok(list) => {
+                    if let Some(now) = version(list.metadata.resource_version.as_ref()) {
+                        lock(&self.0).insert(K::kind(&()).into_owned(), now);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    errors += 1;
+                    tracing::warn!(%error, kind = %K::kind(&()), "will try again");
+                    tokio::time::sleep(backoff(errors)).await;
+                }
+            }
+        }
+    }
+
+    /// Whether an object is as it was before this operator led, as far as is known.
+    pub(super) fn is_older<K: Controlled>(&self, object: &K) -> bool {
+        let began = lock(&self.0).get(&*K::kind(&())).copied();
+        began.is_none_or(|began| version(object.meta().resource_version.as_ref()).is_none_or(|told| told <= began))
+    }
+}
+
+/// Whether what is to be done asks for the API server's own word.
+pub(super) fn asks(world: &World, plan: &Plan, known: &Remembered) -> bool {
+    known.is_hearsay && !plan.is_empty() || makes_again(world, plan) || lacks(world)
+}
+
+/// Whether a plan starts more than what no status tells of: the next attempt, or what is missing of one that has begun.
+fn makes_again(world: &World, plan: &Plan) -> bool {
+    plan.start.iter().any(|id| {
+        let gang = world.ledger.gangs.get(&world.job.gang_of(id.index));
+        id.attempt > 1 || gang.is_some_and(|gang| gang.attempt == id.attempt)
+    })
+}
+
+/// Whether a gang that runs lacks a member: those that were not heard of yet look like those that are lost.
+fn lacks(world: &World) -> bool {
+    if world.ledger.phase.is_terminal() {
+        return false;
+    }
+    let there: BTreeSet<MemberId> = world.members.iter().map(|member| member.id).collect();
+    let mut running = world.ledger.gangs.iter().filter(|(_, gang)| gang.stage == Stage::Running);
+    running.any(|(number, gang)| {
+        let mut members = world.job.members_of(*number);
+        members.any(|index| !there.contains(&MemberId { attempt: gang.attempt, index }))
+    })
+}
+
+/// The job and its pods by the API server's own word, which is taken in; `None` if the job is gone, or on its way: its pods, which go
+/// with it, are not lost.
+pub(super) async fn ask<K: Kind>(
+    context: &Context,
+    actor: &Actor<'_>,
+    owner: &Owner,
+) -> Result<Option<(K, Remembered)>, ActError> {
+    let there = actor.read::<K>(owner).await?.filter(|job| job.meta().deletion_timestamp.is_none());
+    let Some(there) = there else { return Ok(None) };
+    pods_now(context, actor, owner).await?;
+    let known = context.reread(&there, owner);
+    Ok(Some((there, known)))
+}
+
+/// Takes in the pods of a job as they are.
+async fn pods_now(context: &Context, actor: &Actor<'_>, owner: &Owner) -> Result<(), ActError> {
+    let labels = labels_of(&owner.kind, &owner.name);
+    let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let of_job = ListParams::default().labels(&labels);
+    let pods = actor.write("list_pods", "list the pods of the job", api.list(&of_job)).await?;
+    if let Some(at) = version(pods.metadata.resource_version.as_ref()) {
+        context.pods.list(owner, &pods.items, at);
+    }
+    Ok(())
+}
+
+/// The nodes of a job's pods that are gone: of a new one the watch may not have told yet.
+pub(super) async fn absent_nodes(
+    context: &Context,
+    actor: &Actor<'_>,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<BTreeSet<String>, ActError> {
+    let mut unknown = context.pods.nodes(owner);
+    unknown.retain(|name| context.node(name, now).is_none());
+    let api: Api<Node> = Api::all(context.client.clone());
+    let asked = stream::iter(unknown).map(|name| {
+        let api = &api;
+        async move {
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            let doing = format!("ask for node {name}");
+            let found = actor.write("list_nodes", &doing, api.list_metadata(&named)).await?;
+            Ok(found.items.is_empty().then_some(name))
+        }
+    });
+    asked.buffered(ASKED_AT_ONCE).try_filter_map(async |absent| Ok(absent)).try_collect().await
+}
