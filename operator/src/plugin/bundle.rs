@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::access::{Access, Cluster, yaml};
 use super::error::PluginError;
 use super::job::all;
-use super::redact::{redact, uris};
+use super::redact::{self, redact};
 
 /// How what the chart has installed of the operator is found.
 pub(super) const OPERATOR: &str = "app.kubernetes.io/name=trainyard";
@@ -48,11 +48,15 @@ struct Contents {
 }
 
 impl Contents {
-    /// Adds a text, or why it is missing.
+    /// Adds a text without what may be secret, or why it is missing.
     fn text(&mut self, name: &str, text: Result<String, impl Display>) {
+        self.file(name, text.map(|text| redact::text(&text)));
+    }
+
+    fn file(&mut self, name: &str, text: Result<String, impl Display>) {
         match text {
-            Ok(text) => self.files.push((name.to_owned(), uris(&text))),
-            Err(fault) => self.missing.push(format!("{name}: {}", uris(&fault.to_string()))),
+            Ok(text) => self.files.push((name.to_owned(), text)),
+            Err(fault) => self.missing.push(format!("{name}: {}", redact::text(&fault.to_string()))),
         }
     }
 
@@ -63,7 +67,8 @@ impl Contents {
             list.iter_mut().for_each(redact);
             list.iter().fold(String::new(), |text, one| text + "---\n" + &yaml(one))
         });
-        self.text(name, text);
+        // Not as a text: names of fields, such as a toleration's key, are no names of secrets.
+        self.file(name, text);
     }
 
     /// The archive: one folder with all files.
@@ -129,7 +134,11 @@ impl SupportBundle {
     async fn operators(&self, cluster: &Cluster, contents: &mut Contents) {
         let pods = match &self.operator_namespace {
             Some(namespace) => all(&Api::<Pod>::namespaced(cluster.client.clone(), namespace), OPERATOR).await,
-            None => all(&Api::<Pod>::all(cluster.client.clone()), OPERATOR).await,
+            None => match all(&Api::<Pod>::all(cluster.client.clone()), OPERATOR).await {
+                // It may be in the namespace that the jobs are in.
+                Err(PluginError::Forbidden { .. }) => cluster.list(false, OPERATOR).await,
+                pods => pods,
+            },
         };
         let found: Vec<Pod> = pods.as_ref().map(Clone::clone).unwrap_or_default();
         let none = found.is_empty() && pods.is_ok();
@@ -174,7 +183,7 @@ mod tests {
         let mut contents = Contents::default();
         contents.objects("jobs.yaml", Ok(vec![json!({"env": [{"name": "A", "value": "hush"}]})]));
         contents.objects::<Value>("pods.yaml", Err(PluginError::Unauthorized));
-        contents.text("a.log", Ok::<_, PluginError>("read https://host/a?sig=hush\n".to_owned()));
+        contents.text("a.log", Ok::<_, PluginError>("read https://host/a?sig=hush with KEY=hush\n".to_owned()));
         let bytes = contents.archive("bundle", Timestamp::UNIX_EPOCH).expect("an archive");
         let mut archive = tar::Archive::new(GzDecoder::new(bytes.as_slice()));
         let read = |entry: io::Result<tar::Entry<'_, GzDecoder<&[u8]>>>| {
