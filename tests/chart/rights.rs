@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde_json::{Value, json};
 use tests::chart::{self, rules};
 
 use crate::golden::{SETS, rendered};
@@ -48,6 +49,32 @@ fn both_modes_have_the_same_rights_and_one_reads_no_nodes() {
         .map(|object| object["kind"].to_string())
         .collect();
     assert_eq!(outside, BTreeSet::new());
+}
+
+#[test]
+fn an_operator_of_another_namespace_has_its_rights_and_its_lease_there() {
+    let more = ["--set", "scope.mode=Namespaced,scope.namespace=vision,crds.enabled=false,rbac.aggregate=false"];
+    let objects = chart::render("a", "platform", &more);
+    let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).collect::<Vec<_>>();
+    let [role, binding, deployment] = ["Role", "RoleBinding", "Deployment"].map(|kind| {
+        let all = of(kind);
+        assert_eq!(all.len(), 1, "{kind}");
+        all[0]
+    });
+    assert_eq!(of("ClusterRole"), Vec::<&Value>::new());
+    for object in [role, binding] {
+        assert_eq!(object["metadata"]["namespace"], "vision", "{object}");
+    }
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let account = json!([{"kind": "ServiceAccount", "name": pod["serviceAccountName"], "namespace": "platform"}]);
+    assert_eq!((&deployment["metadata"]["namespace"], &binding["subjects"]), (&json!("platform"), &account));
+    // The lease is where the operator works, unless it is told otherwise (operator/src/cli/cluster.rs).
+    let arguments = pod["containers"][0]["args"].to_string();
+    assert!(arguments.contains("\"--namespace=vision\"") && !arguments.contains("--lease-namespace"), "{arguments}");
+    let leases = |rule: &PolicyRule| rule.resources == Some(vec!["leases".to_owned()]);
+    let verbs = rules(&objects, "Role").into_iter().filter(leases).flat_map(|rule| rule.verbs).collect::<Vec<_>>();
+    assert_eq!(verbs, ["create", "get", "update"]);
 }
 
 #[test]

@@ -118,6 +118,8 @@ fn wrong_values_are_refused_by_name() {
     let [monitor, service] = ["metrics.serviceMonitor.enabled=true", "metrics.service.enabled=false"];
     let ran = chart::template("trainyard", "trainyard", &["--set", monitor, "--set", service]);
     assert!(ran.err.contains("metrics.serviceMonitor.enabled needs metrics.service.enabled"), "{}", ran.err);
+    let ran = chart::template("trainyard", "trainyard", &["--set", "scope.namespace=vision"]);
+    assert!(ran.err.contains("scope.namespace needs scope.mode=Namespaced"), "{}", ran.err);
 }
 
 #[test]

@@ -13,7 +13,10 @@
 
 {{/* The namespace to work in; empty for all. */}}
 {{- define "trainyard.namespace" -}}
-{{- if eq .Values.scope.mode "Namespaced" }}{{ .Values.scope.namespace | default .Release.Namespace }}{{ end }}
+{{- if eq .Values.scope.mode "Namespaced" }}{{ .Values.scope.namespace | default .Release.Namespace }}
+{{- else if .Values.scope.namespace }}
+{{- fail "scope.namespace needs scope.mode=Namespaced: in the mode Cluster the operator works in all namespaces" }}
+{{- end }}
 {{- end }}
 
 {{/* The namespace of the operator's lease: by default that of -n, or the operator's own (operator/src/cli/cluster.rs). */}}
