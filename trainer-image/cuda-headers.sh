@@ -16,8 +16,13 @@ if [ ! -e "$home/complete" ]; then
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 \
     --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
     --platform manylinux2014_x86_64 --platform manylinux_2_18_x86_64 --platform manylinux_2_17_x86_64 \
-    --dest "$work/wheels" "torch==$torch" "nvidia-cuda-runtime==$cudart" "nvidia-cuda-crt==$crt" \
-    "nvidia-cuda-cccl==$cccl" "nvidia-nccl-cu13==$nccl" >&2
+    --dest "$work/wheels" --require-hashes --requirement /dev/stdin >&2 <<WHEELS
+torch==$torch --hash=sha256:7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a
+nvidia-cuda-runtime==$cudart --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
+nvidia-cuda-crt==$crt --hash=sha256:2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4
+nvidia-cuda-cccl==$cccl --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649
+nvidia-nccl-cu13==$nccl --hash=sha256:e4553a30f34195f3fa1da02a6da3d6337d28f2003943aa0a3d247bbc25fefc42
+WHEELS
   python3 - "$work" <<'PYTHON'
 import pathlib, sys, zipfile
 work = pathlib.Path(sys.argv[1])

@@ -14,9 +14,14 @@ if [ ! -e "$home/complete" ]; then
   mkdir -p "$cache"
   work=$(mktemp -d "$cache/libtorch.XXXXXX")
   trap 'rm -rf "$work"' EXIT
+  # What is not the wheel that it was when this was written is refused.
   python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
-    --dest "$work/wheels" "torch==$torch" "nvidia-cuda-runtime==$cudart" "nvidia-cuda-cupti==$cupti"
+    --dest "$work/wheels" --require-hashes --requirement /dev/stdin <<WHEELS
+torch==$torch --hash=sha256:7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a
+nvidia-cuda-runtime==$cudart --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
+nvidia-cuda-cupti==$cupti --hash=sha256:4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8
+WHEELS
   echo "libtorch: unpacking headers and libraries"
   python3 - "$work" <<'PYTHON'
 import pathlib, sys, zipfile

@@ -69,7 +69,7 @@ def main():
         numbers = [texts.setdefault(text, len(texts) + 1) for text in own]
         where = ", ".join(f"[{number}]" for number in numbers) or "no text comes with it"
         lines.append(f"{name}: {license}; {where}")
-    head = f"What is in this image besides Trainyard itself, which is under the Apache License 2.0: {len(lines)} parts."
+    head = f"What comes with Trainyard, which itself is under the Apache License 2.0: {len(lines)} parts."
     bodies = [f"[{number}] {'-' * 100}\n\n{text}" for text, number in texts.items()]
     said = "\n\n".join([head, "\n".join(lines), *bodies]) + "\n"
     path = pathlib.Path(out)

@@ -1,5 +1,5 @@
 //! Assembles our images for CPUs without a container engine: `images BUILT OUT` takes the programs that cargo built into the folder
-//! BUILT, writes OCI archives into OUT, and prints how large they are, packed and unpacked.
+//! BUILT, writes OCI archives into OUT, and prints how large they are, packed and unpacked. One that is larger than it may be is a fault.
 
 use std::error::Error;
 use std::path::Path;
@@ -39,6 +39,11 @@ fn assemble(built: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         );
         for (layer, name) in image.layers.iter().zip(&image.settings.layers) {
             println!("  {name:<8} {:>10.1} {:>10.1}", megabytes(layer.packed.len() as u64), megabytes(layer.size));
+        }
+        let (packed, most) = (image.packed_size(), product.most_packed());
+        if packed > most {
+            let (name, packed, most) = (product.name(), megabytes(packed), megabytes(most));
+            return Err(format!("the image of the {name} has {packed:.1} MB packed, and may have {most:.0}").into());
         }
     }
     Ok(())

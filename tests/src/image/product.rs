@@ -46,6 +46,14 @@ impl Product {
         format!("ghcr.io/trainyard/{}:{}{suffix}", self.name(), env!("CARGO_PKG_VERSION"))
     }
 
+    /// Bytes that a registry ships of it at most. Of the trainer's most are libtorch's.
+    pub fn most_packed(self) -> u64 {
+        match self {
+            Product::Operator => 15_000_000,
+            Product::Trainer => 110_000_000,
+        }
+    }
+
     /// The folder of its sources.
     fn folder(self) -> PathBuf {
         repository().join(match self {

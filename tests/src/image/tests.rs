@@ -178,6 +178,25 @@ fn the_containerfiles_copy_the_sections_of_their_lists_and_say_what_they_are() {
 }
 
 #[test]
+fn what_an_image_is_made_of_is_named_by_its_digest() {
+    let is_digest = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    for (containerfile, _) in IMAGES {
+        let text = fs::read_to_string(repository().join(containerfile)).unwrap();
+        let bases = text.lines().filter_map(|line| line.strip_prefix("FROM ")?.split(' ').next());
+        for base in bases.filter(|base| *base != "scratch") {
+            let digest = base.split_once("@sha256:").map(|(_, digest)| digest);
+            assert!(digest.is_some_and(is_digest), "{containerfile}: {base}");
+        }
+    }
+    for (script, wheels) in [("libtorch.sh", 3), ("cuda-headers.sh", 5), ("cuda-libraries.sh", 11)] {
+        let text = fs::read_to_string(repository().join("trainer-image").join(script)).unwrap();
+        assert!(text.contains("--require-hashes"), "{script}");
+        let named = text.lines().filter_map(|line| line.split_once("==")?.1.split_once(" --hash=sha256:"));
+        assert_eq!(named.filter(|(_, digest)| is_digest(digest)).count(), wheels, "{script}");
+    }
+}
+
+#[test]
 fn every_library_that_a_listed_library_needs_is_listed() {
     for (_, list) in IMAGES {
         let lines = fs::read_to_string(repository().join(list)).unwrap();
