@@ -1,9 +1,13 @@
 //! The workflows of continuous integration and of a release, as actionlint reads them, and the scripts that they run.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use tests::chart::{Ran, checker};
 
 #[test]
@@ -44,6 +48,45 @@ fn a_release_has_the_notes_of_its_own_version_and_of_no_other() {
         let ran = notes(version);
         assert!(!ran.ok && ran.err.contains(&format!("has no section \"## {version}\"")), "{version}: {ran:?}");
     }
+}
+
+#[test]
+fn an_archive_of_a_release_has_program_and_plugin_completions_and_licences() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("program");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let mut archive = Command::new(root().join(".ci/archive"));
+    Ran::of(archive.arg(&program).args(["trainyard-a", "7"]).current_dir(folder.path())).good();
+    let bytes = fs::read(folder.path().join("trainyard-a.tar.gz")).expect("an archive");
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(flate2::read::GzDecoder::new(bytes.as_slice())).entries().expect("entries") {
+        let mut entry = entry.expect("an entry");
+        let (path, mode) =
+            (entry.path().expect("a path").display().to_string(), entry.header().mode().expect("a mode"));
+        let link = entry.link_name().expect("a link or none").map(|link| link.display().to_string());
+        let mut text = String::new();
+        entry.read_to_string(&mut text).expect("a text");
+        files.insert(path.trim_start_matches("trainyard-a/").to_owned(), (link.unwrap_or(text), mode));
+    }
+    for (name, begin) in [
+        ("trainyard", "#!/bin/sh"),
+        ("kubectl-trainyard", "trainyard"),
+        ("completions/trainyard.bash", "completions bash"),
+        ("completions/_trainyard", "completions zsh"),
+        ("completions/trainyard.fish", "completions fish"),
+        ("THIRD-PARTY.txt", "What comes with Trainyard"),
+        ("CHANGELOG.md", "# Changelog"),
+        ("README.md", "# Trainyard"),
+    ] {
+        assert!(files.get(name).is_some_and(|(text, _)| text.starts_with(begin)), "{name}: {:?}", files.get(name));
+    }
+    assert_eq!((files["trainyard"].1, files["LICENSE"].1), (0o755, 0o644));
+    let known: Value =
+        serde_json::from_slice(&fs::read(folder.path().join("trainyard-a.spdx.json")).expect("a list")).expect("JSON");
+    let names: Vec<&str> =
+        known["packages"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str()).collect();
+    assert!(names.contains(&"kube") && !names.contains(&"libc6"), "{names:?}");
 }
 
 #[test]
