@@ -1,13 +1,13 @@
 //! A release from its installation to its end, on a control plane of its own with nodes that are played: an upgrade with
-//! running jobs restarts no pod, and what is uninstalled leaves definitions and jobs behind.
+//! running jobs and endpoints restarts no pod, and what is uninstalled leaves definitions and jobs behind.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crds::TrainingJob;
-use crds::status::Phase;
+use crds::status::{EndpointPhase, Phase};
+use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -22,8 +22,10 @@ use tests::program::{Operator, trainyard};
 use crate::accepted::restricted;
 use crate::alerts;
 
-/// Jobs that run while the release is upgraded.
-const JOBS: usize = 50;
+/// What runs while the release is upgraded, each with a pod.
+const TRAININGS: usize = 50;
+const SCORINGS: usize = 10;
+const ENDPOINTS: usize = 5;
 
 /// The chart as it was before, as a package: another version, with a column of another name in a definition.
 fn previous(folder: &Path) -> String {
@@ -68,16 +70,29 @@ impl Release<'_> {
         self.namespace.api().list(&ListParams::default()).await.expect("jobs").items
     }
 
-    /// How many jobs have a phase.
+    /// How many trainings have a phase.
     async fn count(&self, phase: Phase) -> usize {
         let jobs = self.jobs().await;
         jobs.iter().filter(|job| job.status.as_ref().is_some_and(|status| status.job.phase == phase)).count()
     }
 
-    /// The jobs' pods: their UIDs by their names.
-    async fn pods(&self) -> BTreeMap<String, Option<String>> {
-        let jobs = ListParams::default().labels(crds::contract::labels::JOB);
-        let pods = self.namespace.api::<Pod>().list(&jobs).await.expect("pods");
+    /// How many scorings run, and how many endpoints are ready.
+    async fn others(&self) -> (usize, usize) {
+        let scorings = self.namespace.api::<ScoringJob>().list(&ListParams::default()).await.expect("jobs");
+        let endpoints = self.namespace.api::<ModelEndpoint>().list(&ListParams::default()).await.expect("endpoints");
+        let runs = |job: &&ScoringJob| job.status.as_ref().is_some_and(|status| status.job.phase == Phase::Running);
+        let is_ready =
+            |one: &&ModelEndpoint| one.status.as_ref().is_some_and(|status| status.phase == EndpointPhase::Ready);
+        (scorings.iter().filter(runs).count(), endpoints.iter().filter(is_ready).count())
+    }
+
+    /// The pods of jobs and endpoints, or of those of one kind: their UIDs by their names.
+    async fn pods(&self, kind: Option<&str>) -> BTreeMap<String, Option<String>> {
+        let labels = match kind {
+            Some(kind) => format!("{}={kind}", crds::contract::labels::KIND),
+            None => crds::contract::labels::KIND.to_owned(),
+        };
+        let pods = self.namespace.api::<Pod>().list(&ListParams::default().labels(&labels)).await.expect("pods");
         pods.iter().map(|pod| (pod.name_any(), pod.uid())).collect()
     }
 
@@ -102,28 +117,41 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 async fn start_jobs(release: &Release<'_>) {
-    for number in 0..JOBS {
-        let spec = json!({
-            "data": {"uri": "file:///data/images"}, "infrastructure": {"device": "Cpu"},
-            "output": {"uri": format!("file:///data/{number}")},
-        });
-        release
-            .namespace
-            .create::<TrainingJob>(json!({"metadata": {"name": format!("job-{number}")}, "spec": spec}))
+    let namespace = release.namespace;
+    let device = json!({"device": "Cpu"});
+    for number in 0..TRAININGS {
+        let output = json!({"uri": format!("file:///data/{number}")});
+        let spec = json!({"data": {"uri": "file:///data/images"}, "infrastructure": device, "output": output});
+        namespace.create::<TrainingJob>(json!({"metadata": {"name": format!("job-{number}")}, "spec": spec})).await;
+    }
+    let model = json!({"uri": "file:///data/model"});
+    for number in 0..SCORINGS {
+        let output = json!({"uri": format!("file:///data/rows-{number}")});
+        let data = json!({"uri": "file:///data/images"});
+        let spec = json!({"model": model, "data": data, "infrastructure": device, "output": output});
+        namespace.create::<ScoringJob>(json!({"metadata": {"name": format!("rows-{number}")}, "spec": spec})).await;
+    }
+    for number in 0..ENDPOINTS {
+        let spec = json!({"model": model, "infrastructure": device});
+        namespace
+            .create::<ModelEndpoint>(json!({"metadata": {"name": format!("served-{number}")}, "spec": spec}))
             .await;
     }
-    until("all jobs run", async || release.count(Phase::Running).await == JOBS).await;
+    until("all run", async || {
+        release.count(Phase::Running).await == TRAININGS && release.others().await == (SCORINGS, ENDPOINTS)
+    })
+    .await;
 }
 
-/// Lets the pods end, as trainers that are done.
+/// Lets the trainings' pods end, as trainers that are done.
 async fn finish_jobs(release: &Release<'_>) {
     let result = json!({"uri": "file:///data/a", "metricName": "accuracy", "metric": 0.9});
     let message = json!({"contractVersion": 1, "cause": "Completed", "message": "done", "result": result}).to_string();
     let pods = release.namespace.pods();
-    for name in release.pods().await.keys() {
+    for name in release.pods(Some("TrainingJob")).await.keys() {
         pods.finish(name, 0, &message).await;
     }
-    until("all jobs are done", async || release.count(Phase::Succeeded).await == JOBS).await;
+    until("all trainings are done", async || release.count(Phase::Succeeded).await == TRAININGS).await;
 }
 
 /// `helm test`, with its pod played; and what its containers do, done for real with the rights that they have.
@@ -164,8 +192,8 @@ async fn an_upgrade_restarts_no_pod_and_what_is_uninstalled_leaves_jobs_behind()
     assert!(release.columns().await.contains(&"Done".to_owned()));
     let (before, _) = release.operator().await;
     start_jobs(&release).await;
-    let pods = release.pods().await;
-    assert_eq!(pods.len(), JOBS);
+    let pods = release.pods(None).await;
+    assert_eq!(pods.len(), TRAININGS + SCORINGS + ENDPOINTS);
 
     // Everything that can change without another name: a catalogue, replicas, flags, definitions.
     let values = folder.path().join("values.yaml");
@@ -177,12 +205,20 @@ async fn an_upgrade_restarts_no_pod_and_what_is_uninstalled_leaves_jobs_behind()
     assert!(release.columns().await.contains(&"Progress".to_owned()), "the definitions are upgraded");
     let (mut after, user) = release.operator().await;
     before.stop();
-    until("the new operator has seen all jobs run", async || {
-        after.get("/metrics").contains(&format!(r#"trainyard_jobs{{kind="TrainingJob",phase="Running"}} {JOBS}"#))
+    let figures = [
+        ("TrainingJob", "Running", TRAININGS),
+        ("ScoringJob", "Running", SCORINGS),
+        ("ModelEndpoint", "Ready", ENDPOINTS),
+    ];
+    until("the new operator has seen all of them run", async || {
+        let told = after.get("/metrics");
+        figures.iter().all(|(kind, phase, count)| {
+            told.contains(&format!("trainyard_jobs{{kind=\"{kind}\",phase=\"{phase}\"}} {count}\n"))
+        })
     })
     .await;
     assert_eq!(after.get("/readyz"), "ok");
-    assert_eq!(release.pods().await, pods, "no pod was restarted");
+    assert_eq!(release.pods(None).await, pods, "no pod was restarted");
     let attempts = release.jobs().await.into_iter().filter_map(|job| job.status).map(|status| status.job.attempt);
     assert_eq!(attempts.max(), Some(1));
 
@@ -201,9 +237,9 @@ async fn an_upgrade_restarts_no_pod_and_what_is_uninstalled_leaves_jobs_behind()
 
     let said = release.helm(&["uninstall", "trainyard", "--wait", "--timeout", "60s"]).await;
     assert!(said.contains("trainingjobs.trainyard.dev"), "Helm says what it keeps: {said}");
-    assert_eq!(release.count(Phase::Succeeded).await, JOBS);
+    assert_eq!(release.count(Phase::Succeeded).await, TRAININGS);
     assert_eq!(namespace.api::<ServiceAccount>().get_opt("trainyard").await.expect("an answer"), None);
     // What was kept is no obstacle to the next release.
     release.helm(&["install", "trainyard", &source, "--wait", "--timeout", "60s"]).await;
-    assert_eq!(release.jobs().await.len(), JOBS);
+    assert_eq!(release.jobs().await.len(), TRAININGS);
 }
