@@ -1,15 +1,16 @@
 //! `trainyard retrain`: a TrainingJob that goes on from the model of another one, on other hardware if asked.
 
 use clap::{Args, ValueEnum};
-use crds::TrainingJob;
 use crds::check::Resource;
 use crds::status::Phase;
+use crds::{TrainingJob, infrastructure};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use super::access::{Access, Cluster, Format, yaml};
 use super::error::PluginError;
 use super::job::Job;
+use super::tree::count;
 use crate::cli::Device;
 use crate::manifest::{File, Setting};
 
@@ -28,7 +29,7 @@ pub(crate) struct Retrain {
     /// What computes; as before if absent.
     #[arg(long, value_name = "DEVICE", ignore_case = true)]
     device: Option<Device>,
-    /// GPUs of each node, one process each; as before if absent.
+    /// GPUs of each node, one process each; as before if absent. Without --device it means GPUs, whatever the old job ran on.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     gpus: Option<u32>,
     /// Nodes, one pod each; as before if absent.
@@ -64,10 +65,29 @@ struct Wish {
     nodes: Option<u32>,
 }
 
+impl Wish {
+    /// Refuses what contradicts itself.
+    fn check(self) -> Result<Wish, PluginError> {
+        match (self.device, self.gpus) {
+            (Some(Device::Cpu), Some(gpus)) => Err(PluginError::Usage(format!(
+                "--gpus {gpus} has no effect with --device Cpu: leave one of them out. Processes on CPUs are \
+                 --set spec.infrastructure.processesPerNode={gpus}"
+            ))),
+            _ => Ok(self),
+        }
+    }
+
+    /// Who asks for GPUs in number means GPUs.
+    fn device(self) -> Option<Device> {
+        self.device.or(self.gpus.map(|_| Device::Gpu))
+    }
+}
+
 impl Retrain {
     /// Makes it; the exit code.
     pub(crate) fn run(&self) -> u8 {
         self.access.with(async |cluster| {
+            let wish = Wish { device: self.device, gpus: self.gpus, nodes: self.nodes }.check()?;
             let old = cluster.find_training(&self.job).await?;
             if old.status.phase == Phase::Failed {
                 let text = format!("{} has failed: there is no model to train on from", old.title());
@@ -77,7 +97,6 @@ impl Retrain {
                 Some(name) => name.clone(),
                 None => free_name(&cluster, &old.name).await?,
             };
-            let wish = Wish { device: self.device, gpus: self.gpus, nodes: self.nodes };
             let (value, job) = checked(&manifest(&old, &name, wish), &self.settings)?;
             if self.dry_run == Some(DryRun::Client) {
                 return Ok(self.output.print(&value, || yaml(&value)));
@@ -103,11 +122,20 @@ impl Retrain {
 /// What differs from job to job: where it runs, and where the model goes.
 fn summary(job: &Job) -> String {
     let infrastructure = &job.infrastructure;
+    let gpus = count(infrastructure.gpus_per_node, "GPU");
+    let processes = match infrastructure.processes_per_node {
+        1 => "1 process".to_owned(),
+        number => format!("{number} processes"),
+    };
+    let each = match infrastructure.device {
+        infrastructure::Device::Gpu => gpus,
+        infrastructure::Device::Cpu => processes,
+        infrastructure::Device::Auto => format!("{gpus}, or {processes} on CPUs,"),
+    };
     format!(
-        "  device {:?}, {} with {} each on GPUs\n  output {}",
+        "  device {:?}, {} with {each} each\n  output {}",
         infrastructure.device,
-        super::tree::count(infrastructure.nodes, "node"),
-        super::tree::count(infrastructure.gpus_per_node, "process").replace("processs", "processes"),
+        count(infrastructure.nodes, "node"),
         job.output
     )
 }
@@ -148,19 +176,7 @@ fn manifest(old: &Job, name: &str, wish: Wish) -> Value {
     let mut spec = old.value["spec"].clone();
     spec["retrainFrom"] = json!({"trainingJob": old.name});
     spec["output"]["uri"] = output(&old.output, &old.name, name).into();
-    let infrastructure = &mut spec["infrastructure"];
-    // Who asks for GPUs in number means GPUs, whatever the old job had.
-    let had_cpu = infrastructure["device"] == "Cpu";
-    let device = wish.device.map(|device| format!("{device:?}"));
-    if let Some(device) = device.or_else(|| (wish.gpus.is_some() && had_cpu).then(|| "Gpu".to_owned())) {
-        infrastructure["device"] = device.into();
-    }
-    if let Some(gpus) = wish.gpus {
-        infrastructure["gpusPerNode"] = gpus.into();
-    }
-    if let Some(nodes) = wish.nodes {
-        infrastructure["nodes"] = nodes.into();
-    }
+    place(&mut spec["infrastructure"], old, wish);
     if let Some(model) = spec.get_mut("model").and_then(Value::as_object_mut) {
         // The first weights are those of the old job's model.
         model.remove("initialWeights");
@@ -170,6 +186,26 @@ fn manifest(old: &Job, name: &str, wish: Wish) -> Value {
     }
     let kind = (&old.value["apiVersion"], &old.value["kind"]);
     json!({"apiVersion": kind.0, "kind": kind.1, "metadata": {"name": name, "namespace": old.namespace}, "spec": spec})
+}
+
+/// Changes the infrastructure as wished. What says how to use the other device would have no effect: it is left out.
+fn place(infrastructure: &mut Value, old: &Job, wish: Wish) {
+    let Some(fields) = infrastructure.as_object_mut() else { return };
+    if let Some(device) = wish.device() {
+        let was = old.status.placement.as_ref().map_or(old.infrastructure.device, |placement| placement.device);
+        let (elsewhere, without_effect): (_, &[&str]) = match device {
+            Device::Gpu => (was == infrastructure::Device::Cpu, &["processesPerNode"]),
+            Device::Cpu => (was == infrastructure::Device::Gpu, &["gpusPerNode", "gpu"]),
+            Device::Auto => (false, &[]),
+        };
+        fields.retain(|name, _| !(without_effect.contains(&name.as_str()) || elsewhere && name == "runtime"));
+        fields.insert("device".to_owned(), format!("{device:?}").into());
+    }
+    for (name, number) in [("gpusPerNode", wish.gpus), ("nodes", wish.nodes)] {
+        if let Some(number) = number {
+            fields.insert(name.to_owned(), number.into());
+        }
+    }
 }
 
 /// Where the new model goes: beside the old one. A folder belongs to the first job that writes to it.
@@ -251,18 +287,73 @@ mod tests {
 
     #[test]
     fn it_runs_elsewhere_if_asked() {
-        for (wish, device, gpus, nodes) in [
-            (Wish::default(), "Cpu", 1, 1),
-            (Wish { gpus: Some(8), nodes: Some(2), device: None }, "Gpu", 8, 2),
-            (Wish { gpus: Some(8), device: Some(Device::Auto), nodes: None }, "Auto", 8, 1),
+        let wish = |device, gpus, nodes| Wish { device, gpus, nodes };
+        for (before, wish, expected) in [
+            (json!({"device": "Cpu"}), wish(None, None, None), json!({"device": "Cpu"})),
+            (
+                json!({"device": "Auto"}),
+                wish(None, Some(8), Some(2)),
+                json!({"device": "Gpu", "gpusPerNode": 8, "nodes": 2}),
+            ),
+            (
+                json!({"device": "Cpu"}),
+                wish(Some(Device::Auto), Some(8), None),
+                json!({"device": "Auto", "gpusPerNode": 8}),
+            ),
+            (
+                json!({"device": "Gpu", "gpusPerNode": 4}),
+                wish(None, None, Some(3)),
+                json!({"device": "Gpu", "gpusPerNode": 4, "nodes": 3}),
+            ),
+            // What says how to use the other device goes, and the runtime for it.
+            (
+                json!({"device": "Cpu", "processesPerNode": 4, "runtime": "cpu"}),
+                wish(Some(Device::Gpu), None, None),
+                json!({"device": "Gpu"}),
+            ),
+            (
+                json!({"device": "Gpu", "gpusPerNode": 8, "gpu": {"products": ["NVIDIA-H200"]}, "runtime": "cuda-13.0"}),
+                wish(Some(Device::Cpu), None, None),
+                json!({"device": "Cpu"}),
+            ),
+            (
+                json!({"device": "Auto", "processesPerNode": 4, "runtime": "cuda-12.8"}),
+                wish(None, Some(2), None),
+                json!({"device": "Gpu", "gpusPerNode": 2, "runtime": "cuda-12.8"}),
+            ),
         ] {
-            let value = manifest(&old(json!({})), "b", wish);
+            let value = manifest(&old(json!({"infrastructure": before})), "b", wish.check().expect("a wish"));
             let (_, job) = checked(&value, &[]).expect("a job");
-            let found = job.spec.infrastructure;
-            assert_eq!(
-                (format!("{:?}", found.device).as_str(), found.gpus_per_node, found.nodes),
-                (device, gpus, nodes)
-            );
+            let expected: infrastructure::Infrastructure = serde_json::from_value(expected).expect("an infrastructure");
+            assert_eq!(job.spec.infrastructure, expected, "{before} and {wish:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_job_ran_on_counts_where_it_left_that_open() {
+        let mut old = old(json!({"infrastructure": {"device": "Auto", "runtime": "cpu"}}));
+        let placement = json!({"device": "Cpu", "gpus": 0, "reason": "no node has a GPU"});
+        old.status.placement = serde_json::from_value(placement).expect("a placement");
+        let value = manifest(&old, "b", Wish { gpus: Some(1), ..Wish::default() });
+        assert_eq!(value["spec"]["infrastructure"].get("runtime"), None);
+    }
+
+    #[test]
+    fn gpus_on_cpus_are_refused() {
+        let error = Wish { device: Some(Device::Cpu), gpus: Some(2), nodes: None }.check().expect_err("no such thing");
+        assert!(error.to_string().contains("--set spec.infrastructure.processesPerNode=2"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn the_summary_tells_processes_as_the_device_has_them() {
+        for (infrastructure, expected) in [
+            (json!({"device": "Gpu", "gpusPerNode": 8, "nodes": 2}), "  device Gpu, 2 nodes with 8 GPUs each\n"),
+            (json!({"device": "Cpu", "processesPerNode": 4}), "  device Cpu, 1 node with 4 processes each\n"),
+            (json!({}), "  device Auto, 1 node with 1 GPU, or 1 process on CPUs, each\n"),
+        ] {
+            let told = summary(&old(json!({"infrastructure": infrastructure})));
+            assert!(told.starts_with(expected), "{told}");
         }
     }
 
