@@ -199,6 +199,29 @@ async fn what_is_not_there_is_told_in_a_sentence_and_an_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_see_nodes_is_told_what_a_job_says_of_itself() {
+    let yard = Yard::new("cli-viewer", &["cpu"]).await;
+    yard.train("flowers", json!({})).await;
+    yard.namespace.pods().running("flowers-t1-0").await;
+    yard.phase("flowers", Phase::Running).await;
+    let rule = json!({
+        "apiGroups": ["trainyard.dev"], "resources": ["trainingjobs", "scoringjobs", "modelendpoints"], "verbs": ["get", "list"],
+    });
+    let user = yard.namespace.user("viewer", &[serde_json::from_value(rule).expect("a rule")], &[]).await;
+    let typed = async |arguments: &[&str]| {
+        let mut command = Command::new(trainyard());
+        command.args(arguments).arg("--kubeconfig").arg(user.kubeconfig()).args(["-n", yard.namespace.name()]);
+        ran(command).await
+    };
+    let why = typed(&["why", "flowers"]).await;
+    assert!(why.code == 0 && why.out.starts_with("Running: "), "{why:?}");
+    assert!(why.out.contains("is not told: you may not list nodes in the whole cluster. Ask"), "{why:?}");
+    let nodes = typed(&["nodes"]).await;
+    assert!(nodes.code == 1 && nodes.out.is_empty(), "{nodes:?}");
+    assert!(nodes.err.starts_with("you may not list nodes in the whole cluster: ask"), "{nodes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_that_cannot_be_read_yet_are_told_and_do_not_stop_the_rest() {
     let yard = Yard::new("cli-logs", &["cpu"]).await;
     yard.train("flowers", json!({"runPolicy": {"backoffLimit": 0}})).await;

@@ -70,8 +70,12 @@ enum Command {
     /// Run the operator: jobs of a cluster as pods, until it is told to stop.
     Operator(Operator),
     /// Say why a job of the cluster is where it is, or nowhere: what each node has and lacks for it.
+    ///
+    /// Without the right to list nodes it tells what the job's status says and which right is missing, and ends with 0.
     Why(Why),
     /// List the cluster's nodes as jobs are placed on them: GPUs, driver, CUDA, sharing.
+    ///
+    /// It needs the right to list nodes; without it ends with 1.
     Nodes(Nodes),
     /// Show the jobs, or one job: attempts, pods, progress, why it doesn't run, and what to do next.
     Status(Status),
@@ -95,7 +99,9 @@ enum Command {
     Evaluations(Evaluations),
     /// Gather what somebody else needs to understand a namespace, without anything secret.
     SupportBundle(SupportBundle),
-    /// Look for what is missing on this machine and in the cluster: trainer, driver, GPUs, definitions, rights, operator.
+    /// Look for what is missing on this machine and in the cluster: trainer, driver, GPUs, definitions, rights, operator, runtimes.
+    ///
+    /// It ends with 1 if something does not work, and says what to do about it; what is missing and not needed by all is no fault.
     Doctor(Doctor),
     /// Print the version of this program and of the cluster.
     Version(Version),

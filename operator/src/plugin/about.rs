@@ -66,7 +66,12 @@ impl Nodes {
     /// Prints them; the exit code.
     pub(crate) fn run(&self) -> u8 {
         self.access.with(async |cluster| {
-            let nodes = all(&Api::<Node>::all(cluster.client), "").await?;
+            let nodes = all(&Api::<Node>::all(cluster.client), "").await.map_err(|error| match error {
+                PluginError::Forbidden { .. } => {
+                    PluginError::Refused(format!("{error}. What is known without it of a job: trainyard why JOB"))
+                }
+                error => error,
+            })?;
             let table = placement::nodes(&nodes.iter().map(NodeFacts::of).collect::<Vec<_>>());
             Ok(self.output.print(&rows(&table), || table.to_string()))
         })
@@ -105,15 +110,36 @@ pub(crate) fn why(
         };
         let judging = Judging { catalogue: &catalogue, autoscaled };
         let answer = cluster::why(&cluster.client, Some(&cluster.namespace), &title, judging).await;
-        let answer = answer.map_err(|error| match error {
-            OperatorError::Client(error) => error.into(),
-            error => PluginError::Refused(error.to_string()),
-        })? + &note;
+        let answer = match answer {
+            Ok(answer) => answer + &note,
+            Err(OperatorError::Client(error)) => {
+                let placement = &subject.value()["status"]["placement"];
+                let asked = format!("trainyard why {title} -n {}", cluster.namespace);
+                without_nodes(&subject.standing(), placement, &asked, error.into())?
+            }
+            Err(error) => return Err(PluginError::Refused(error.to_string())),
+        };
         let lines: Vec<&str> = answer.lines().collect();
         let status = &subject.value()["status"];
         let value = json!({"job": title, "namespace": cluster.namespace, "status": status, "why": lines});
         Ok(output.print(&value, || answer.clone()))
     })
+}
+
+/// What can be told to somebody who may not see the nodes: what the status says, and which right is missing. Another fault stays one.
+fn without_nodes(standing: &str, placement: &Value, asked: &str, error: PluginError) -> Result<String, PluginError> {
+    let PluginError::Forbidden { verb, resource, place } = &error else { return Err(error) };
+    if resource != "nodes" {
+        return Err(error);
+    }
+    let placed = match (placement["device"].as_str(), placement["reason"].as_str()) {
+        (Some(device), Some(reason)) => format!("Placed on {device}: {reason}\n"),
+        _ => String::new(),
+    };
+    Ok(format!(
+        "{standing}\n{placed}\nWhat each node has and lacks for it is not told: you may not {verb} {resource} {place}. Ask whoever runs \
+         the cluster for a ClusterRole with that right, or for what this says: {asked}\n"
+    ))
 }
 
 /// Whether this program was started as a plugin of kubectl's: by the name under which kubectl finds it.
@@ -130,6 +156,26 @@ mod tests {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let table = Table { head: texts(&["NAME", "GPUS"]), rows: vec![texts(&["a", "8"])] };
         assert_eq!(rows(&table), json!([{"name": "a", "gpus": "8"}]));
+    }
+
+    #[test]
+    fn who_may_not_see_nodes_is_told_the_rest_and_the_right_that_is_missing() {
+        let forbidden = |resource: &str| PluginError::Forbidden {
+            verb: "list".to_owned(),
+            resource: resource.to_owned(),
+            place: "in the whole cluster".to_owned(),
+        };
+        let placement = json!({"device": "Gpu", "reason": "4 nodes fit"});
+        let told = without_nodes("Running: all is well", &placement, "trainyard why tj/a -n b", forbidden("nodes"));
+        assert_eq!(
+            told.expect("an answer"),
+            "Running: all is well\nPlaced on Gpu: 4 nodes fit\n\nWhat each node has and lacks for it is not told: you may not list \
+             nodes in the whole cluster. Ask whoever runs the cluster for a ClusterRole with that right, or for what this says: \
+             trainyard why tj/a -n b\n"
+        );
+        for fault in [forbidden("trainingjobs"), PluginError::Unauthorized] {
+            assert!(without_nodes("", &Value::Null, "", fault).is_err());
+        }
     }
 
     #[test]

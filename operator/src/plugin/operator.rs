@@ -10,6 +10,9 @@ use kube::{Api, Client};
 use super::bundle::OPERATOR;
 use crate::placement::Catalogue;
 
+/// The label by which the chart says the version.
+const VERSION: &str = "app.kubernetes.io/version";
+
 /// What an operator judges places by.
 pub(super) struct Judgement {
     /// The runtimes that it has.
@@ -18,11 +21,18 @@ pub(super) struct Judgement {
     pub(super) autoscaled: bool,
     /// Its Deployment, for people.
     pub(super) name: String,
+    /// Its version, as the chart says it.
+    pub(super) version: Option<String>,
 }
 
 /// What the operator that works in a namespace judges by; `None` where there is none of the chart's, or it may not be read.
 pub(super) async fn of_namespace(client: &Client, namespace: &str) -> Option<Judgement> {
-    let operators = Api::<Deployment>::all(client.clone()).list(&ListParams::default().labels(OPERATOR)).await.ok()?;
+    let ours = ListParams::default().labels(OPERATOR);
+    let operators = match Api::<Deployment>::all(client.clone()).list(&ours).await {
+        Ok(operators) => operators,
+        // Who may look into this namespace alone may see an operator that is in it.
+        Err(_) => Api::<Deployment>::namespaced(client.clone(), namespace).list(&ours).await.ok()?,
+    };
     // One for this namespace alone goes before one for all.
     let mut told: Vec<Told> = operators.iter().filter_map(Told::of).collect();
     told.retain(|told| told.works_in.as_deref().is_none_or(|works_in| works_in == namespace));
@@ -31,7 +41,8 @@ pub(super) async fn of_namespace(client: &Client, namespace: &str) -> Option<Jud
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &told.namespace);
     let text = maps.get(&map).await.ok()?.data?.remove(&key)?;
     let catalogue = Catalogue::parse(&text).ok()?;
-    Some(Judgement { catalogue, autoscaled: told.autoscaled, name: format!("{}/{}", told.namespace, told.name) })
+    let name = format!("{}/{}", told.namespace, told.name);
+    Some(Judgement { catalogue, autoscaled: told.autoscaled, name, version: told.version })
 }
 
 /// What an operator's Deployment tells it.
@@ -39,6 +50,7 @@ pub(super) async fn of_namespace(client: &Client, namespace: &str) -> Option<Jud
 struct Told {
     namespace: String,
     name: String,
+    version: Option<String>,
     /// The only namespace that it works in, if it is one.
     works_in: Option<String>,
     autoscaled: bool,
@@ -55,6 +67,7 @@ impl Told {
         Some(Told {
             namespace: deployment.metadata.namespace.clone()?,
             name: deployment.metadata.name.clone()?,
+            version: deployment.metadata.labels.as_ref().and_then(|labels| labels.get(VERSION).cloned()),
             works_in: value("--namespace").map(str::to_owned),
             autoscaled: arguments.iter().any(|argument| argument == "--autoscaled"),
             catalogue: value("--catalogue").and_then(|path| mounted(pod, container, Path::new(path))),
@@ -78,7 +91,7 @@ mod tests {
 
     fn told(arguments: &[&str], mount: &str) -> Option<Told> {
         let value: Value = json!({
-            "metadata": {"namespace": "trainyard", "name": "trainyard"},
+            "metadata": {"namespace": "trainyard", "name": "trainyard", "labels": {VERSION: "0.1.0"}},
             "spec": {"selector": {}, "template": {"spec": {
                 "containers": [{
                     "name": "operator", "args": arguments,
@@ -102,8 +115,8 @@ mod tests {
         ] {
             let told = told(arguments, mount).expect("an operator");
             assert_eq!(
-                (told.works_in.as_deref(), told.autoscaled, told.catalogue),
-                (works_in, autoscaled, found),
+                (told.works_in.as_deref(), told.autoscaled, told.catalogue, told.version.as_deref()),
+                (works_in, autoscaled, found, Some("0.1.0")),
                 "{arguments:?}"
             );
         }

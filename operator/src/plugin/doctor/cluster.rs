@@ -1,8 +1,9 @@
 //! The cluster: can it be reached, does it know our kinds as this program does, may the caller use them, does an operator lead, are
-//! there GPU nodes.
+//! there GPU nodes, and runtimes for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::infrastructure::{Device, Infrastructure};
 use crds::manifest::definition;
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use jiff::{SignedDuration, Timestamp};
@@ -17,9 +18,11 @@ use serde_json::Value;
 use super::super::access::{Access, Cluster};
 use super::super::error::PluginError;
 use super::super::job::all;
+use super::super::operator::{Judgement, of_namespace};
 use super::Finding;
 use crate::cluster::LEASE;
 use crate::observe::NodeFacts;
+use crate::placement::{self, Request};
 
 /// Our kinds as the API server names them, and what this program takes them for.
 const KINDS: [(&str, fn() -> Value); 3] = [
@@ -50,8 +53,15 @@ pub(super) fn look(access: &Access) -> Vec<Finding> {
             vec![Finding::good("cluster", format!("Kubernetes {version}, namespace {}", cluster.namespace))];
         findings.push(kinds(&cluster.client).await);
         findings.push(rights(&cluster).await);
-        findings.push(operator(&cluster.client).await);
-        findings.push(nodes(&cluster.client).await);
+        let judgement = of_namespace(&cluster.client, &cluster.namespace).await;
+        findings.push(operator(&cluster, judgement.as_ref()).await);
+        let nodes = all(&Api::<Node>::all(cluster.client.clone()), "").await;
+        let nodes = nodes.map(|nodes| nodes.iter().map(NodeFacts::of).collect::<Vec<_>>());
+        findings.push(match &nodes {
+            Ok(nodes) => of_nodes("GPU nodes", nodes),
+            Err(error) => Finding::skipped("GPU nodes", error.to_string()),
+        });
+        findings.push(runtimes(judgement.as_ref(), nodes.as_deref().unwrap_or_default()));
         Ok(findings)
     });
     match found {
@@ -153,10 +163,15 @@ async fn rights(cluster: &Cluster) -> Finding {
     }
 }
 
-/// Whether an operator leads, by its lease.
-async fn operator(client: &Client) -> Finding {
+/// Whether an operator leads, by its lease, and whether it is as new as this program.
+async fn operator(cluster: &Cluster, judgement: Option<&Judgement>) -> Finding {
     const WHAT: &str = "operator";
-    let leases = match all(&Api::<Lease>::all(client.clone()), "").await {
+    let leases = match all(&Api::<Lease>::all(cluster.client.clone()), "").await {
+        // One that works in this namespace alone has its lease here.
+        Err(PluginError::Forbidden { .. }) => cluster.list::<Lease>(false, "").await,
+        leases => leases,
+    };
+    let leases = match leases {
         Ok(leases) => leases,
         Err(error) => return Finding::skipped(WHAT, error.to_string()),
     };
@@ -164,11 +179,45 @@ async fn operator(client: &Client) -> Finding {
     let ours = leases.iter().filter(|lease| lease.metadata.name.as_deref() == Some(LEASE));
     let leading = ours.filter_map(|lease| leader(lease, now)).next();
     match leading {
-        Some(leader) => Finding::good(WHAT, leader),
+        Some(leader) => led(WHAT, leader, judgement.and_then(|one| one.version.as_deref())),
         None => Finding::noted(
             WHAT,
             "no operator holds a lease here",
             "without one jobs stay Pending: trainyard operator. One that was started with --no-lease does not show",
+        ),
+    }
+}
+
+fn led(what: &'static str, leader: String, version: Option<&str>) -> Finding {
+    let ours = env!("CARGO_PKG_VERSION");
+    match version {
+        Some(version) if version != ours => Finding::noted(
+            what,
+            format!("{leader}; it is of version {version}, and this program of {ours}"),
+            "take the program of the operator's version, or upgrade the chart",
+        ),
+        _ => Finding::good(what, leader),
+    }
+}
+
+/// Which runtimes jobs get, and whether one of them runs on the GPUs that there are.
+fn runtimes(judgement: Option<&Judgement>, nodes: &[NodeFacts]) -> Finding {
+    const WHAT: &str = "runtimes";
+    let Some(Judgement { catalogue, name, .. }) = judgement else {
+        return Finding::skipped(WHAT, "no Deployment of an operator for this namespace can be read");
+    };
+    let names: Vec<&str> = catalogue.runtimes().iter().map(|runtime| runtime.name.as_str()).collect();
+    let seen = format!("{} of the operator {name}", names.join(", "));
+    let wish = Infrastructure { device: Device::Gpu, ..Infrastructure::default() };
+    if !nodes.iter().any(|node| node.capacity.get(&wish.gpu.resource_name).is_some_and(|count| *count > 0)) {
+        return Finding::good(WHAT, seen);
+    }
+    match placement::place(&Request::apart(&wish, &[], 1), Some(nodes), catalogue) {
+        Ok(placed) => Finding::good(WHAT, format!("{seen}; a job on a GPU: {}", placed.reason)),
+        Err(refusal) => Finding::noted(
+            WHAT,
+            format!("{seen}; a job on a GPU has no place: {}", refusal.text()),
+            "name an image for these GPUs and drivers under runtimes in the chart's values; trainyard nodes shows them",
         ),
     }
 }
@@ -185,14 +234,6 @@ fn leader(lease: &Lease, now: Timestamp) -> Option<String> {
 }
 
 /// Which GPUs the nodes have.
-async fn nodes(client: &Client) -> Finding {
-    const WHAT: &str = "GPU nodes";
-    match all(&Api::<Node>::all(client.clone()), "").await {
-        Ok(nodes) => of_nodes(WHAT, &nodes.iter().map(NodeFacts::of).collect::<Vec<_>>()),
-        Err(error) => Finding::skipped(WHAT, error.to_string()),
-    }
-}
-
 fn of_nodes(what: &'static str, nodes: &[NodeFacts]) -> Finding {
     let mut gpus: BTreeMap<&str, u64> = BTreeMap::new();
     let mut with = Vec::new();
@@ -237,6 +278,7 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
+    use crate::placement::Catalogue;
 
     fn node(name: &str, gpus: u64, labels: &[(&str, &str)]) -> NodeFacts {
         let node = json!({"metadata": {"name": name, "labels": labels.iter().copied().collect::<BTreeMap<_, _>>()},
@@ -258,6 +300,38 @@ mod tests {
             told(&[a, b, cpu]),
             (Verdict::Noted, "2 of 3 nodes: 12 nvidia.com/gpu; 1 don't tell their driver".into())
         );
+    }
+
+    #[test]
+    fn runtimes_are_told_with_what_they_are_good_for() {
+        let driver = |major: &'static str| {
+            let names = ["nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver-version.minor"];
+            [(names[0], major), (names[1], "65"), ("nvidia.com/cuda.driver-version.revision", "06")]
+        };
+        let judgement =
+            Judgement { catalogue: Catalogue::built_in(), autoscaled: false, name: "a/b".into(), version: None };
+        let told = |nodes: &[NodeFacts]| {
+            let finding = runtimes(Some(&judgement), nodes);
+            (finding.verdict, finding.seen)
+        };
+        assert_eq!(told(&[node("cpu", 0, &[])]), (Verdict::Good, "cuda-13.0, cpu of the operator a/b".into()));
+        let (verdict, seen) = told(&[node("new", 8, &driver("580"))]);
+        assert!(verdict == Verdict::Good && seen.contains("; a job on a GPU: "), "{seen}");
+        let (verdict, seen) = told(&[node("old", 8, &driver("470"))]);
+        assert!(
+            verdict == Verdict::Noted && seen.contains("has no place: runtime cuda-13.0 needs driver 580"),
+            "{seen}"
+        );
+        assert_eq!(runtimes(None, &[]).verdict, Verdict::Skipped);
+    }
+
+    #[test]
+    fn an_operator_of_another_version_is_noted() {
+        for (version, verdict) in
+            [(None, Verdict::Good), (Some(env!("CARGO_PKG_VERSION")), Verdict::Good), (Some("0.0.1"), Verdict::Noted)]
+        {
+            assert_eq!(led("operator", "a leads".into(), version).verdict, verdict, "{version:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! This machine: the trainer, and what its own preflight says of driver, CUDA and GPUs.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,7 +33,11 @@ pub(super) fn look(trainer: Option<&Path>) -> Vec<Finding> {
             findings
         }
         Err(why) => {
-            let cure = format!("see what {} preflight says", path.display());
+            let cure = match why.contains("shared libraries") {
+                // What the dynamic linker says.
+                true => "lay libtorch's libraries into ../lib beside the trainer, as make build does, or name their folder in LD_LIBRARY_PATH".to_owned(),
+                false => format!("see what {} preflight says", path.display()),
+            };
             vec![Finding::bad("trainer", format!("{}: {why}", path.display()), cure)]
         }
     }
@@ -41,13 +46,10 @@ pub(super) fn look(trainer: Option<&Path>) -> Vec<Finding> {
 /// What the trainer's preflight says, as JSON.
 fn preflight(trainer: &Path) -> Result<Value, String> {
     let mut command = Command::new(trainer);
-    command.args(["preflight", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(["preflight", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let mut output = child.stdout.take().ok_or("it has no output")?;
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        output.read_to_string(&mut text).map(|_| text)
-    });
+    let output = reading(child.stdout.take().ok_or("it has no output")?);
+    let errors = reading(child.stderr.take().ok_or("it has no standard error")?);
     let began = Instant::now();
     let status = loop {
         match child.try_wait().map_err(|error| error.to_string())? {
@@ -61,9 +63,21 @@ fn preflight(trainer: &Path) -> Result<Value, String> {
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let text = reader.join().map_err(|_| "its output can't be read")?.map_err(|error| error.to_string())?;
+    let text = output.join().map_err(|_| "its output can't be read")?.map_err(|error| error.to_string())?;
     // A broken GPU ends it with a code of its own, and the report all the same.
-    serde_json::from_str(&text).map_err(|_| format!("its preflight ends with {status} and no report"))
+    serde_json::from_str(&text).map_err(|_| {
+        let said = errors.join().ok().and_then(Result::ok).unwrap_or_default();
+        let last = said.lines().next_back().map(|line| format!(": {line}")).unwrap_or_default();
+        format!("its preflight ends with {status} and no report{last}")
+    })
+}
+
+/// Reads a pipe to its end, so that who writes into it never waits.
+fn reading(mut pipe: impl Read + Send + 'static) -> JoinHandle<io::Result<String>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).map(|_| String::from_utf8_lossy(&bytes).into_owned())
+    })
 }
 
 /// The device that jobs get here, and each check that failed or that a person should know of.
@@ -132,5 +146,10 @@ mod tests {
         let found = look(Some(&trainer));
         assert_eq!((found.len(), found[0].verdict), (1, Verdict::Bad));
         assert!(found[0].seen.ends_with("its preflight ends with exit status: 70 and no report"), "{found:?}");
+        let said = "trainer: error while loading shared libraries: libtorch_cpu.so: cannot open shared object file";
+        fs::write(&trainer, format!("#!/bin/sh\necho '{said}' >&2\nexit 127\n")).unwrap();
+        let found = look(Some(&trainer)).remove(0);
+        assert!(found.seen.ends_with(&format!("exit status: 127 and no report: {said}")), "{found:?}");
+        assert!(found.cure.starts_with("lay libtorch's libraries into ../lib"), "{found:?}");
     }
 }
