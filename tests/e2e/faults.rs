@@ -11,10 +11,12 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use serde_json::json;
 
+use crate::follow::Followed;
 use crate::jobs::{phase, step, two_pods, until};
 use crate::yard::{JOBS, RELEASE, Yard};
 
-const NAME: &str = "digits-long";
+/// The name that the README has: what it says of logs is typed.
+const NAME: &str = "flowers";
 
 fn attempt(job: &TrainingJob) -> u32 {
     job.status.as_ref().map(|status| status.job.attempt).unwrap_or_default()
@@ -62,13 +64,21 @@ pub(crate) fn outlives(yard: &mut Yard) {
     job["spec"]["output"] = json!({"uri": "pvc://models/digits-long", "checkpoint": {"everySteps": 5}});
     yard.apply(&job);
     let mut at = step(&works(yard, 1, 5));
+    let followed = Followed::start(yard);
+    followed.has_both_of(yard, 1);
 
     at = step(&a_rank_is_killed(yard, at));
+    followed.has_both_of(yard, 2);
     at = step(&a_pod_is_deleted(yard, at));
+    followed.has_both_of(yard, 3);
     at = step(&the_operator_is_killed(yard, at));
     at = step(&a_kubelet_is_away(yard, at));
     at = step(&it_is_suspended(yard, at));
+    followed.has_both_of(yard, 4);
     a_node_loses_power(yard, at);
+    followed.has_both_of(yard, 5);
+    let tree = followed.plugin("status flowers");
+    assert!(tree.starts_with("tj/flowers   Running   attempt 5"), "{tree}");
 }
 
 fn a_rank_is_killed(yard: &mut Yard, at: i64) -> TrainingJob {

@@ -5,6 +5,7 @@
 //! (no root, no cgroup v1, no namespaces), they are left out, and it is said why.
 
 mod faults;
+mod follow;
 mod gpus;
 mod install;
 mod jobs;

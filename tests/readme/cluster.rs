@@ -54,7 +54,7 @@ fn volumes() -> String {
 }
 
 /// The values of the chart that the README has.
-fn values() -> String {
+pub(crate) fn values() -> String {
     blocks("yaml").into_iter().find(|block| block.starts_with("image:")).expect("values")
 }
 
@@ -132,7 +132,8 @@ async fn what_is_told_of_a_cluster_works() {
     accepted(&story, &judged).await;
     run(retrain).await;
     run(bundle).await;
-    run(doctor).await;
+    let found = run(doctor).await;
+    assert!(found.contains("cuda-13.0, cpu of the operator trainyard/trainyard; a job on a GPU: "), "{found}");
     // The slash has kubectl follow the link.
     run("kubectl create -f crds-of-prometheus/").await;
     run("kubectl wait --for=condition=Established -f crds-of-prometheus/ --timeout=60s").await;

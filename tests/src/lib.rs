@@ -7,6 +7,7 @@
 //! image      our images, made without a container engine
 //! program    the operator's program as a child process
 //! storage    an S3 server of a test binary's own, over a folder; Google's storage; Azure's; a web server
+//! told       commands of the README that a real node is needed for
 //! bin/digits the images that the examples train on
 //! ```
 
@@ -16,3 +17,4 @@ pub mod image;
 pub mod node;
 pub mod program;
 pub mod storage;
+pub mod told;
