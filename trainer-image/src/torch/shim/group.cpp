@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <cstring>
+#include <mutex>
 
 #include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
@@ -21,6 +22,7 @@ namespace {
 thread_local std::string last_error;
 
 using Backend = c10::intrusive_ptr<c10d::Backend>;
+using Started = c10::intrusive_ptr<c10d::Work>;
 using Type = c10d::ProcessGroup::BackendType;
 using std::chrono::milliseconds;
 
@@ -163,7 +165,16 @@ ty_status ty_group_all_gather(ty_group* group, ty_tensor* out, ty_tensor* tensor
 }
 
 ty_status ty_group_barrier(ty_group* group) {
-  return edge([&] { group->processes->barrier()->wait(); });
+  return edge([&] {
+    // ProcessGroup::barrier assigns to a tensor that is one for the whole process, and ranks may be threads of one.
+    static std::mutex one_at_a_time;
+    Started started;
+    {
+      std::lock_guard<std::mutex> lock(one_at_a_time);
+      started = group->processes->barrier();
+    }
+    started->wait();
+  });
 }
 
 ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length) {
