@@ -10,6 +10,7 @@
 mod calibration;
 mod curve;
 mod evaluation;
+mod exact;
 mod history;
 mod phases;
 mod sparse;
@@ -22,6 +23,7 @@ mod worst;
 pub use calibration::{CALIBRATION_BINS, ReliabilityPoint};
 pub use curve::{Curve, RocPoint};
 pub use evaluation::{Evaluation, MetricsError};
+pub use exact::{Scores, areas};
 pub use history::{Epoch, History};
 pub use phases::{Phase, Phases, Stopwatch};
 pub use summary::{Averages, ClassFigures, Confusion, Summary};

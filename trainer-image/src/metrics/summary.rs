@@ -167,7 +167,7 @@ fn average(classes: &[ClassFigures], weight: impl Fn(usize) -> f64) -> Averages 
     Averages { precision: of(&|class| class.precision), recall: of(&|class| class.recall), f1: of(&|class| class.f1) }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
 }

@@ -79,6 +79,13 @@ fn seven_classes_give_what_scikit_learn_gives() {
         assert_near([curve.auc().unwrap()], &[*exact], curve.auc_error());
     }
     assert_near([summary.macro_auc.unwrap()], &[auc.iter().sum::<f64>() / 7.0], 5e-4);
+    let of = |class: usize| rows(240, 7).iter().map(|(label, row)| (row[class], *label == class)).collect();
+    let scores: Vec<Scores> = (0..7).map(of).collect();
+    let refined = summary.clone().refined(&scores, &DecisionThreshold::default());
+    assert_near(refined.classes.iter().map(|class| class.auc.unwrap()), &auc, 1e-12);
+    assert_near([refined.macro_auc.unwrap()], &[auc.iter().sum::<f64>() / 7.0], 1e-12);
+    assert_eq!(refined.threshold, None);
+    assert_eq!(summary.clone().refined(&[], &DecisionThreshold::default()), summary, "where they are not known");
 }
 
 /// Values of scikit-learn 1.9.1 for `rows(200, 2)`; J is the largest `tpr - fpr` of `roc_curve`, at 0.6068376068376068.

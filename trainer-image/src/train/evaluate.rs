@@ -1,5 +1,6 @@
 //! A model over labelled images on all ranks: each image on one of them, figures added up.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use crate::data::{Failures, Images, Loader, Options, Request, evaluation_part};
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::input::over_batches;
-use crate::metrics::{Evaluation, Worst};
+use crate::metrics::{Evaluation, Scores, Worst};
 
 /// Most wrong images that are kept for the report.
 const WORST: usize = 24;
+/// Most probabilities that are kept: 64 MiB on each rank while they are added up.
+const MOST_SCORES: usize = 1 << 23;
 /// How long rank 0 waits for what another rank found.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -23,8 +26,9 @@ const WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Evaluated {
     pub(super) evaluation: Evaluation,
     pub(super) worst: Worst,
-    /// If asked for: of each image that was seen, the probability of the second class and whether it is of it.
-    pub(super) scores: Vec<(f32, bool)>,
+    /// If asked for, and there is room for it: of each image that was seen, the probability of each class and whether it is of
+    /// it. Of many images the second of two classes alone, or none.
+    pub(super) scores: Vec<Scores>,
 }
 
 /// How to evaluate.
@@ -34,7 +38,7 @@ pub(super) struct EvaluationOptions {
     pub(super) threads: usize,
     /// Images that may be unreadable.
     pub(super) unreadable: usize,
-    /// Whether to keep the probability of the second class of each image.
+    /// Whether to keep the probabilities of each image.
     pub(super) scores: bool,
 }
 
@@ -83,9 +87,10 @@ pub(super) fn evaluate_loaded(
     let mut failed = 0;
     let mut evaluation = Evaluation::new(classes);
     let mut worst = Worst::new(WORST);
-    // The bits of each image's probability plus one, and 0 for those that this rank has not seen: their sum over the ranks
+    let kept = if options.scores { kept_classes(dataset.samples.len(), classes) } else { 0..0 };
+    // The bits of each image's probabilities plus one, and 0 for those that this rank has not seen: their sum over the ranks
     // is exact.
-    let mut seen = if options.scores { vec![0.0; dataset.samples.len()] } else { Vec::new() };
+    let mut seen = vec![0.0; dataset.samples.len() * kept.len()];
     let whole = over_batches(
         &replica.model,
         &replica.input,
@@ -109,8 +114,9 @@ pub(super) fn evaluate_loaded(
                 }
                 let label = batch.labels[place] as usize;
                 evaluation.add(label, row)?;
-                if options.scores {
-                    seen[batch.indices[place]] = f64::from(row[1].to_bits()) + 1.0;
+                let at = batch.indices[place] * kept.len();
+                for (seen, probability) in seen[at..at + kept.len()].iter_mut().zip(&row[kept.clone()]) {
+                    *seen = f64::from(probability.to_bits()) + 1.0;
                 }
                 worst.offer(label, row, || dataset.samples[batch.indices[place]].path.to_string_lossy().into_owned());
             }
@@ -131,9 +137,25 @@ pub(super) fn evaluate_loaded(
     let (sums, seen) = sums.split_at(counted);
     let evaluation = Evaluation::from_sums(classes, sums)?;
     gather_worst(group, &mut worst)?;
-    let scores = seen.iter().zip(&dataset.samples).filter(|(bits, _)| **bits > 0.0);
-    let scores = scores.map(|(bits, sample)| (f32::from_bits((bits - 1.0) as u32), sample.label == Some(1))).collect();
+    let score = |row: &[f64], class: usize, label: Option<u32>| {
+        let bits = row[class - kept.start];
+        (bits > 0.0).then(|| (f32::from_bits((bits - 1.0) as u32), label == Some(class as u32)))
+    };
+    let of_class = |class: usize| -> Scores {
+        let rows = seen.chunks_exact(kept.len().max(1)).zip(&dataset.samples);
+        rows.filter_map(|(row, sample)| score(row, class, sample.label)).collect()
+    };
+    let scores = (0..classes).map(|class| if kept.contains(&class) { of_class(class) } else { Vec::new() }).collect();
     Ok(Some(Evaluated { evaluation, worst, scores }))
+}
+
+/// The classes whose probabilities are kept of each of so many images.
+fn kept_classes(images: usize, classes: usize) -> Range<usize> {
+    match classes {
+        _ if images.saturating_mul(classes) <= MOST_SCORES => 0..classes,
+        2 => 1..2,
+        _ => 0..0,
+    }
 }
 
 /// Brings what each rank found to rank 0, by way of the store: a few lines of text.
@@ -153,4 +175,16 @@ fn gather_worst(group: &Group, worst: &mut Worst) -> Result<(), Fault> {
     }
     group.barrier()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_kept_while_there_is_room_and_of_two_classes_always() {
+        assert_eq!(kept_classes(50_000, 100), 0..100);
+        assert_eq!(kept_classes(50_000, 1000), 0..0);
+        assert_eq!((kept_classes(1 << 22, 2), kept_classes(1 << 23, 2)), (0..2, 1..2));
+    }
 }

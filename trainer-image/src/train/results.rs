@@ -10,13 +10,14 @@ use super::course::Course;
 use super::evaluate::{Evaluated, EvaluationOptions, evaluate};
 use super::position::Position;
 use super::provenance::origin;
+use super::replica::Replica;
 use super::saving::check_finite;
 use super::setup::Setup;
 use crate::data::Images;
 use crate::ddp::Group;
 use crate::fault::Fault;
 use crate::folder::Folder;
-use crate::metrics::{History, Summary, best_of};
+use crate::metrics::{History, Summary};
 use crate::model::{self, Card, METRICS, REPORT, WEIGHTS};
 use crate::place::Place;
 use crate::zoo::{Model, write_safetensors};
@@ -48,11 +49,11 @@ pub(super) fn leave_behind(
     let result = match folder {
         None => None,
         Some(folder) => {
-            let files = Files::new(job, setup, place, position, evaluated.as_ref(), &replica.model)?;
+            let files = Files::new(job, setup, place, position, evaluated.as_ref(), replica)?;
             Some(JobResult { note: note(position), ..files.commit(folder, &job.spec.output.uri)? })
         }
     };
-    group.barrier()?;
+    group.part()?;
     Ok(result)
 }
 
@@ -80,7 +81,7 @@ impl Course<'_> {
         let options = EvaluationOptions {
             threads: self.place.threads,
             unreadable: self.setup.unreadable(images.dataset().samples.len()),
-            scores: self.setup.classes().len() == 2,
+            scores: true,
         };
         let (group, control, left_out) = (self.group, &mut self.control, &mut self.left_out);
         evaluate(&self.replica, group, images, options, left_out, || Ok(control.stops(group)?))
@@ -111,7 +112,7 @@ impl Files {
         place: &Place,
         position: &Position,
         evaluated: Option<&Evaluated>,
-        model: &Model,
+        replica: &Replica<'_>,
     ) -> Result<Files, Fault> {
         let summary = evaluated.and_then(|evaluated| summary(evaluated, &setup.recipe.training.threshold));
         let kept_epoch = position.best.map(|best| best.epoch + 1);
@@ -122,10 +123,11 @@ impl Files {
             validation_digest: setup.validation.as_ref().map(|images| images.dataset().digest()),
         };
         let card = card(job, setup, place, summary.as_ref());
-        let report = super::report::render(&job.name, &card, setup, position, &history, evaluated)?;
+        let report =
+            super::report::render(&job.name, &card, setup, position, &history, evaluated, replica.launch.told())?;
         Ok(Files {
             card,
-            weights: write_safetensors(&model.state().snapshot())?,
+            weights: write_safetensors(&replica.model.state().snapshot())?,
             metrics: serde_json::to_vec_pretty(&history).expect("plain data"),
             report,
         })
@@ -154,11 +156,9 @@ fn note(position: &Position) -> Option<String> {
     (found > 0).then(|| format!("{found} {findings} about the data: see the report"))
 }
 
-/// The figures; of two classes with the threshold that is the best of all there are, not of the curve's bins alone.
+/// The figures, of all probabilities where there was room for them, not of the curves' bins alone.
 fn summary(evaluated: &Evaluated, rule: &DecisionThreshold) -> Option<Summary> {
-    let mut summary = evaluated.evaluation.summary_by(rule)?;
-    summary.threshold = best_of(&evaluated.scores, rule).or(summary.threshold);
-    Some(summary)
+    Some(evaluated.evaluation.summary_by(rule)?.refined(&evaluated.scores, rule))
 }
 
 fn card(job: &Assignment<TrainingJobSpec>, setup: &Setup, place: &Place, summary: Option<&Summary>) -> Card {
