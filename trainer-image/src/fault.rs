@@ -64,6 +64,12 @@ impl Fault {
             .hint("this is a defect of the trainer: please report it with the log")
     }
 
+    /// Adds more of what was wrong.
+    pub(crate) fn and(mut self, more: &str) -> Fault {
+        self.message = format!("{}; {more}", self.message);
+        self
+    }
+
     /// Adds what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Fault {
         self.hint = hint.into();

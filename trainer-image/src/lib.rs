@@ -12,6 +12,7 @@
 //!  metrics   figures that add up over ranks      causes what each module's errors mean for the end
 //!  storage   files and objects, one way to read  fault  how every path ends
 //!  affinity  which CPUs a process keeps to       tensorboard  the event file of an attempt
+//!  xids      what the driver tells of a GPU that failed
 //!  strangers what others may send, for tests and for fuzzers: no part of the product
 //! ```
 
@@ -43,4 +44,5 @@ pub mod tensorboard;
 pub mod torch;
 pub mod train;
 pub mod work;
+mod xids;
 pub mod zoo;

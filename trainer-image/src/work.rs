@@ -16,6 +16,7 @@ use crate::place::Place;
 use crate::preflight::Requirements;
 use crate::progress::{ProgressHandle, ProgressServer};
 use crate::torch::driver::{self, GpuInfo};
+use crate::xids::Xids;
 use crate::{affinity, preflight, score, train};
 
 /// What this version can be assigned.
@@ -37,7 +38,12 @@ pub fn run() -> Result<(), Fault> {
             let precision = job.spec.training.as_ref().map_or(Precision::default(), |training| training.precision);
             let (device, gpus) = device(&job.spec.infrastructure, precision, &place)?;
             affinity::bind(&seat(device, &place));
-            train::run(&job, &place, device, &gpus, serve_progress(&place, job.attempt))?
+            let xids = gpus.get(place.gpu()).and_then(Xids::of);
+            let trained = train::run(&job, &place, device, &gpus, serve_progress(&place, job.attempt));
+            trained.map_err(|fault| match &xids {
+                Some(xids) => xids.explain(fault),
+                None => fault,
+            })?
         }
         Work::Scoring(job) => {
             let (device, _) = device(&job.spec.infrastructure, job.spec.precision, &place)?;

@@ -1,6 +1,7 @@
 //! What NVIDIA's management library (NVML) says about the health of the GPUs. Opens that library and nothing else.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
+use std::time::Duration;
 
 use super::driver::{DriverError, GpuInfo, MOST_DEVICES, RawReport, text};
 
@@ -110,6 +111,58 @@ impl RawGpu {
 
 unsafe extern "C" {
     fn ty_nvml_ask(library: *const c_char, report: *mut RawReport, gpus: *mut RawGpu, capacity: i32) -> i32;
+    fn ty_nvml_watch(library: *const c_char, report: *mut RawReport, events: *mut *mut c_void) -> i32;
+    fn ty_nvml_next(
+        library: *const c_char,
+        events: *mut c_void,
+        milliseconds: u32,
+        number: *mut u64,
+        uuid: *mut c_char,
+    ) -> i32;
+}
+
+/// The Xids of all GPUs that this process may see, from its making on: containers can't read the kernel's log.
+pub struct XidEvents {
+    library: CString,
+    events: *mut c_void,
+}
+
+// SAFETY: NVML takes calls of any thread; the pointer is a name of what it keeps, and never freed.
+unsafe impl Send for XidEvents {}
+
+/// An Xid that the driver told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XidEvent {
+    /// Its number.
+    pub number: u64,
+    /// UUID of its GPU without its prefix, as [`GpuState`] has it.
+    pub uuid: String,
+}
+
+impl XidEvents {
+    /// Begins to listen, by a management library.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn watch(library: &str) -> Result<XidEvents, DriverError> {
+        let name = CString::new(library).map_err(|_| DriverError::Library(format!("{library:?} is no file name")))?;
+        let (mut report, mut events) = (RawReport::new(), std::ptr::null_mut());
+        // SAFETY: the string ends with a zero; it, the report, laid out as in shim/probe.h, and the out pointer live through the
+        // call.
+        let outcome = unsafe { ty_nvml_watch(name.as_ptr(), &mut report, &raw mut events) };
+        report.failure(outcome).map_or(Ok(XidEvents { library: name, events }), Err)
+    }
+
+    /// The next one, if one comes within `limit`.
+    pub fn next(&self, limit: Duration) -> Option<XidEvent> {
+        let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        let (mut number, mut uuid): (u64, [c_char; 96]) = (0, [0; 96]);
+        // SAFETY: the string and the out values live through the call, and there is room for 96 bytes.
+        let outcome = unsafe {
+            ty_nvml_next(self.library.as_ptr(), self.events, milliseconds, &raw mut number, uuid.as_mut_ptr())
+        };
+        (outcome == 0).then(|| XidEvent { number, uuid: bare(&text(&uuid)) })
+    }
 }
 
 /// Opens a management library, [`LIBNVML`] mostly, and asks it for every GPU that this process may see. Where there is no
@@ -246,6 +299,28 @@ mod tests {
             ..plain
         };
         assert_eq!(ask(&library(&folder, LIBRARY, 0)), Ok(vec![plain, cut]));
+    }
+
+    #[test]
+    fn xids_are_heard_of_one_by_one() {
+        const EVENTS: &str = r#"
+            int nvmlEventSetCreate(void **set) { *set = (void *)7; return 0; }
+            int nvmlDeviceRegisterEvents(void *device, u64 types, void *set) {
+              return types == 8 && set == (void *)7 && device == (void *)2 ? 0 : 3; }
+            struct event { void *device; u64 type, data; unsigned gpu, compute; };
+            int nvmlEventSetWait_v2(void *set, struct event *event, unsigned milliseconds) {
+              static int told = 0;
+              event->device = (void *)2; event->type = 8; event->data = 79;
+              return told++ || set != (void *)7 || milliseconds != 1500 ? 10 : 0; }
+        "#;
+        let folder = tempfile::tempdir().unwrap();
+        let file = library(&folder, &format!("{LIBRARY}{EVENTS}"), 0);
+        let events = XidEvents::watch(&file).unwrap();
+        let limit = Duration::from_millis(1500);
+        assert_eq!(events.next(limit), Some(XidEvent { number: 79, uuid: "00000002-0000".to_owned() }));
+        assert_eq!(events.next(limit), None);
+        let lacking = XidEvents::watch(&library(&folder, "int nvmlInit_v2(void) { return 0; }", 1));
+        assert_eq!(lacking.err(), Some(DriverError::Function("nvmlDeviceGetCount_v2".to_owned())));
     }
 
     #[test]

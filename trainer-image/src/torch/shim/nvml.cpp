@@ -23,6 +23,11 @@ struct ty_nvml_gpu {
 
 // 0: all known; 1: the library can't be opened; 2: it lacks a function; 3: a call failed.
 int ty_nvml_ask(const char* library, ty_probe_report* report, ty_nvml_gpu* gpus, int32_t capacity);
+
+// From now on the driver's Xids of every GPU are kept for `events`, which is never freed. The results are as above.
+int ty_nvml_watch(const char* library, ty_probe_report* report, void** events);
+// Waits for the next one: its number, and the UUID of its GPU in 96 bytes. 3 where none came in time, or none can come.
+int ty_nvml_next(const char* library, void* events, uint32_t milliseconds, uint64_t* number, char* uuid);
 }
 
 namespace {
@@ -47,6 +52,15 @@ struct Pci {
   unsigned domain, bus, device, device_id, subsystem;
   char address[32];
 };
+
+// nvmlEventData_t.
+struct Event {
+  Device device;
+  unsigned long long type, data;
+  unsigned gpu_instance, compute_instance;
+};
+
+constexpr unsigned long long XID = 0x8;
 
 struct Process {
   unsigned pid;
@@ -153,5 +167,49 @@ int ty_nvml_ask(const char* library, ty_probe_report* report, ty_nvml_gpu* gpus,
     // One that fell off the bus has no handle; the driver's own library tells of that.
     if (get(i, &device) == 0) describe(opened, device, gpus + report->count++);
   }
+  return OK;
+}
+
+int ty_nvml_watch(const char* library, ty_probe_report* report, void** events) {
+  std::memset(report, 0, sizeof *report);
+  void* opened = open_library(library, report);
+  if (!opened) return NO_LIBRARY;
+  int (*init)() = nullptr;
+  int (*count)(unsigned*) = nullptr;
+  int (*get)(unsigned, Device*) = nullptr;
+  int (*create)(void**) = nullptr;
+  int (*enlist)(Device, unsigned long long, void*) = nullptr;
+  if (!find(opened, "nvmlInit_v2", init, report) || !find(opened, "nvmlDeviceGetCount_v2", count, report) ||
+      !find(opened, "nvmlDeviceGetHandleByIndex_v2", get, report) ||
+      !find(opened, "nvmlEventSetCreate", create, report) ||
+      !find(opened, "nvmlDeviceRegisterEvents", enlist, report)) {
+    return NO_FUNCTION;
+  }
+  unsigned there = 0;
+  if (!call(report, "nvmlInit", init()) || !call(report, "nvmlDeviceGetCount", count(&there)) ||
+      !call(report, "nvmlEventSetCreate", create(events))) {
+    return CALL_FAILED;
+  }
+  for (unsigned i = 0; i < there; i++) {
+    Device device = nullptr;
+    // One that has no such events is passed over.
+    if (get(i, &device) == 0 && enlist(device, XID, *events) == 0) report->count++;
+  }
+  return OK;
+}
+
+int ty_nvml_next(const char* library, void* events, uint32_t milliseconds, uint64_t* number, char* uuid) {
+  ty_probe_report unused;
+  void* opened = open_library(library, &unused);
+  int (*wait)(void*, Event*, unsigned) = nullptr;
+  Event event{};
+  if (!opened || !find(opened, "nvmlEventSetWait_v2", wait, &unused) || wait(events, &event, milliseconds) != 0 ||
+      event.type != XID) {
+    return CALL_FAILED;
+  }
+  *number = event.data;
+  constexpr unsigned room = sizeof(ty_nvml_gpu::uuid);
+  uuid[0] = '\0';
+  told(opened, "nvmlDeviceGetUUID", of<Device, char*, unsigned>(), event.device, uuid, room);
   return OK;
 }
