@@ -27,9 +27,10 @@ pub struct Rendezvous {
     pub run_id: String,
     /// Who serves the store.
     pub host: StoreHost,
-    /// How long to wait for the other ranks, and then once more for the connections between GPUs.
+    /// How long to wait for the other ranks.
     pub join_timeout: Duration,
-    /// How long a collective may take before the others count as lost. Less than the slowest step is too little.
+    /// How long a collective may take before the others count as lost, and the connections between GPUs once all ranks have
+    /// come. Less than the slowest step is too little.
     pub timeout: Duration,
     /// How gradients travel.
     pub backend: Backend,
@@ -71,7 +72,7 @@ pub struct Group {
     processes: ProcessGroup,
     backend: Backend,
     /// By NCCL, with others.
-    _watch: Option<Watch>,
+    watch: Option<Watch>,
 }
 
 /// The one key without the run's prefix: the run that the store serves.
@@ -80,6 +81,12 @@ const RUN: &str = "trainyard/run";
 const WORLD_SIZE: &str = "world_size";
 /// What NCCL's own watchdog, which aborts the process, waits longer than [`Watch`], which says who is late.
 const NCCL_MARGIN: Duration = Duration::from_secs(60);
+/// What GPUs may take to connect in any case: a machine full of them takes seconds, however short its steps are.
+const CONNECTING: Duration = Duration::from_secs(60);
+/// What the end of connections between GPUs may take, when there is nothing left to do.
+const PARTING: Duration = Duration::from_secs(10);
+/// Counts the ranks whose last collective has ended.
+const PARTED: &str = "parted";
 
 impl Group {
     /// Meets the other ranks and connects to each. A world of one needs no network.
@@ -106,7 +113,8 @@ impl Group {
         match backend {
             Backend::Gloo => processes.connect_gloo(&own_address(addr, *port, world_size), *timeout),
             Backend::Nccl { device } => processes.share().and_then(|own| {
-                connected(own, *join_timeout, || processes.connect_nccl(*device, *timeout + NCCL_MARGIN))
+                let limit = connecting(*timeout);
+                connected(own, limit, || processes.connect_nccl(*device, *timeout + NCCL_MARGIN))
             }),
         }
         .during("connecting to the other ranks")?;
@@ -114,7 +122,7 @@ impl Group {
             Backend::Nccl { .. } if world_size > 1 => Some(watch(&processes, *timeout)?),
             _ => None,
         };
-        Ok(Group { processes, backend: *backend, _watch: watch })
+        Ok(Group { processes, backend: *backend, watch })
     }
 
     /// A group of this process alone, for CPU work outside a gang.
@@ -186,6 +194,34 @@ impl Group {
         self.during("waiting for all ranks", self.processes.barrier())
     }
 
+    /// Waits until every rank is here for the last time. By NCCL a rank that ends takes its connections with it: it stays until
+    /// the others have done with them, or for a moment.
+    ///
+    /// # Errors
+    /// As [`all_reduce_sum`](Self::all_reduce_sum).
+    pub fn part(&self) -> Result<(), DdpError> {
+        self.barrier()?;
+        if self.is_by_nccl() && self.world_size() > 1 {
+            self.during("ending together", self.processes.settle())?;
+            self.wait_for_parting();
+        }
+        Ok(())
+    }
+
+    /// Tells that this rank has done, and waits for the others, for a moment. A store that is gone is one that has parted.
+    fn wait_for_parting(&self) {
+        let ranks = i64::from(self.world_size());
+        self.processes.ask_within(FAREWELL, move |store| {
+            if store.add(PARTED, 1).is_ok() {
+                wait_for(FAREWELL, || store.add(PARTED, 0).map_or(true, |parted| parted >= ranks));
+            }
+        });
+    }
+
+    fn is_by_nccl(&self) -> bool {
+        matches!(self.backend, Backend::Nccl { .. })
+    }
+
     /// Sets a key that all ranks of this run see.
     ///
     /// # Errors
@@ -226,6 +262,20 @@ impl Group {
     pub(super) fn during<T>(&self, during: &'static str, result: Result<T, TorchError>) -> Result<T, DdpError> {
         result.map_err(|source| failure(&self.processes, during, source))
     }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.is_by_nccl() {
+            self.watch = None;
+            self.processes.abort_within(PARTING);
+        }
+    }
+}
+
+/// What GPUs may take to connect where a collective may take `timeout`.
+fn connecting(timeout: Duration) -> Duration {
+    timeout.max(CONNECTING)
 }
 
 /// What failed during what; where ranks have lost each other, also which did not come.
@@ -337,6 +387,44 @@ mod tests {
         assert_eq!(group.all_gather(&tensor).unwrap().size(), [1, 2]);
         assert_eq!(group.processes.flights().unwrap(), br#"{"entries":[]}"#, "all collectives have ended");
         assert_eq!(group.get("none", Duration::from_millis(20)).unwrap_err().category(), "timeout");
+    }
+
+    #[test]
+    fn gpus_connect_in_the_time_of_a_collective_or_a_minute() {
+        let seconds = Duration::from_secs;
+        assert_eq!([10, 60, 300].map(|timeout| connecting(seconds(timeout))), [60, 60, 300].map(seconds));
+    }
+
+    #[test]
+    fn ranks_that_part_tell_each_other() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap().port();
+        let minute = Duration::from_secs(60);
+        let part = |rank| {
+            let group = Group::join(&Rendezvous {
+                addr: "127.0.0.1".to_string(),
+                port,
+                rank,
+                world_size: 2,
+                run_id: "part".to_string(),
+                host: StoreHost::FirstRank,
+                join_timeout: minute,
+                timeout: minute,
+                backend: Backend::Gloo,
+            })
+            .unwrap();
+            group.part().unwrap();
+            group.wait_for_parting();
+            group.barrier().unwrap();
+            let parted = group.processes.add(PARTED, 0).unwrap();
+            // The store ends with rank 0.
+            group.barrier().unwrap();
+            parted
+        };
+        let part = &part;
+        let parted = std::thread::scope(|scope| {
+            [0, 1].map(|rank| scope.spawn(move || part(rank))).map(|end| end.join().unwrap())
+        });
+        assert_eq!(parted, [2, 2]);
     }
 
     #[test]

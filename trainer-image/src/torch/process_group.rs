@@ -76,7 +76,7 @@ impl ProcessGroup {
     }
 
     /// Asks the store something, and waits for `limit` at most: a host that was stopped takes questions and never answers.
-    /// `ask` may use the store alone, no collectives. `None` where it came to nothing in time; the group's memory is not
+    /// `ask` may use the store alone, no collectives; or be the last use of the group. `None` where it came to nothing in time; the group's memory is not
     /// freed then.
     pub fn ask_within<T: Send + 'static>(
         &self,
@@ -109,6 +109,27 @@ impl ProcessGroup {
         check(unsafe { ffi::ty_group_share(self.handle(), &raw mut handle) })?;
         let handle = NonNull::new(handle).ok_or_else(|| TorchError::Other("the shim gave no group".to_string()))?;
         Ok(ProcessGroup { handle, rank: self.rank, world_size: self.world_size, is_left_alone: Cell::new(false) })
+    }
+
+    /// Waits until each collective of this rank has ended, on its GPU too.
+    ///
+    /// # Errors
+    /// One failed.
+    pub fn settle(&self) -> Result<(), TorchError> {
+        // SAFETY: the handle is alive as long as self. So below.
+        check(unsafe { ffi::ty_group_settle(self.handle()) })
+    }
+
+    /// Gives up the connections, whatever the other ranks do; the group is of no further use. What takes longer than `limit`
+    /// is not waited for, and nothing is freed then: the process is to end.
+    pub fn abort_within(&self, limit: Duration) {
+        let aborted = self.ask_within(limit, |group| {
+            // SAFETY: as above. Nobody is left to hear of a failure.
+            let _ = check(unsafe { ffi::ty_group_abort(group.handle()) });
+        });
+        if aborted.is_none() {
+            tracing::debug!("the connections to the other ranks did not end within {} s", limit.as_secs_f64());
+        }
     }
 
     pub(super) fn handle(&self) -> *mut ffi::Group {

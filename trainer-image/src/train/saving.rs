@@ -144,7 +144,7 @@ impl Course<'_> {
         if let Some(step) = self.writer.as_mut().map_or(Ok(None), Writer::wait)? {
             self.tell_saved(step);
         }
-        self.group.barrier()?;
+        self.group.part()?;
         let (step, total) = (self.position.step, self.setup.total_steps());
         let message = format!("stopped at step {step} of {total} with a checkpoint committed");
         Ok(Fault::new(Cause::Preempted, message).at_step(step))
