@@ -161,7 +161,7 @@ pub(crate) fn play_ghost(scheme: &str) -> Result<(), Failed> {
         tensors: vec![("a".into(), Tensor::from_slice(&[value]))],
     };
     let expect = |step: u64, writer: &str| -> Result<(), Failed> {
-        let newest = newest::<String>(&output)?.ok_or("no checkpoint")?;
+        let newest = newest::<String>(&output)?.checkpoint.ok_or("no checkpoint")?;
         check((newest.step, newest.position.as_str()) == (step, writer), || {
             format!("{} of {:?} and not {step} of {writer:?}", newest.step, newest.position)
         })

@@ -110,21 +110,29 @@ fn steps(folder: &Path) -> Result<Vec<u64>, Fault> {
     Ok(found)
 }
 
-/// The newest checkpoint that is whole; one with a wrong digest is passed over with a warning.
+/// What a training goes on from.
+#[derive(Debug)]
+pub struct Newest<Position> {
+    /// The newest checkpoint that is whole, if there is one.
+    pub checkpoint: Option<Checkpoint<Position>>,
+    /// What is wrong with the newer ones, the newest first.
+    pub passed_over: Vec<String>,
+}
+
+/// The newest checkpoint that is whole; one with a wrong digest is passed over, and told.
 ///
 /// # Errors
-/// If the storage fails: to begin anew for that would be to lose what is there.
-pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Option<Checkpoint<Position>>, Fault> {
-    for Found { step, path, .. } in list(output)?.into_iter().rev() {
+/// If the storage fails: to go back, or to begin anew, for that would be to lose what is there.
+pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Newest<Position>, Fault> {
+    let mut passed_over = Vec::new();
+    for Found { path, .. } in list(output)?.into_iter().rev() {
         match read(&path) {
-            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Ok(checkpoint) => return Ok(Newest { checkpoint: Some(checkpoint), passed_over }),
             Err(Unread::Storage(fault)) => return Err(fault),
-            Err(Unread::Damaged(reason)) => {
-                tracing::warn!(step, path = %path.display(), reason, "passing over a checkpoint that is not whole");
-            }
+            Err(Unread::Damaged(reason)) => passed_over.push(format!("{} is not whole: {reason}", path.display())),
         }
     }
-    Ok(None)
+    Ok(Newest { checkpoint: None, passed_over })
 }
 
 /// The checkpoint of a step, which another rank has found whole.
@@ -149,12 +157,13 @@ enum Unread {
     Storage(Fault),
 }
 
-/// A file of a checkpoint.
+/// A file of a checkpoint. One that is missing stays so; one that can't be read now may be read by the next attempt.
 fn file(path: &Path, name: &str) -> Result<Vec<u8>, Unread> {
     let file = path.join(name);
     storage::read(&file).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Unread::Damaged(format!("{name}: {error}")),
-        _ if !is_remote(path) => Unread::Damaged(format!("{name}: {error}")),
+        ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
+            Unread::Damaged(format!("{name}: {error}"))
+        }
         _ => Unread::Storage(Fault::io(format_args!("read {}", file.display()), error)),
     })
 }

@@ -18,7 +18,7 @@ fn checkpoint(step: u64, writer: &str, value: f32) -> Checkpoint<String> {
 }
 
 fn newest_writer(output: &Path) -> (u64, String) {
-    let newest = newest::<String>(output).unwrap().unwrap();
+    let newest = newest::<String>(output).unwrap().checkpoint.unwrap();
     (newest.step, newest.position)
 }
 
@@ -71,4 +71,47 @@ fn of_one_step_the_newer_attempts_stays_whoever_comes_first() {
         assert!(error.to_string().contains("superseded by attempt 2"), "{error}");
     });
     assert_eq!(newest_writer(root.path()), (20, "second".into()));
+}
+
+/// Two checkpoints, of the steps 10 and 20; the folder of the newer one.
+fn two(output: &Path) -> PathBuf {
+    let first = attempt(output, 1);
+    commit(&first, 3, &checkpoint(10, "first", 1.0)).unwrap();
+    commit(&first, 3, &checkpoint(20, "first", 2.0)).unwrap()
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_told() {
+    let damages: [(&str, fn(&Path)); 5] = [
+        ("digest of state.safetensors differs", |path| fs::write(path.join(STATE), "half").unwrap()),
+        ("state.safetensors: ", |path| fs::remove_file(path.join(STATE)).unwrap()),
+        ("expected value", |path| fs::write(path.join(RECORD), "garbage").unwrap()),
+        ("checkpoint.json: ", |path| fs::remove_file(path.join(RECORD)).unwrap()),
+        ("checkpoint.json: ", |path| {
+            fs::remove_dir_all(path).unwrap();
+            fs::write(path, "no folder").unwrap();
+        }),
+    ];
+    for (said, damage) in damages {
+        let root = tempfile::tempdir().unwrap();
+        damage(&two(root.path()));
+        let Newest { checkpoint, passed_over } = newest::<String>(root.path()).unwrap();
+        assert_eq!(checkpoint.unwrap().step, 10, "{said}");
+        assert!(passed_over.len() == 1 && passed_over[0].contains("step-000000020 is not whole"), "{passed_over:?}");
+        assert!(passed_over[0].contains(said), "{passed_over:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_can_not_be_read_now_ends_the_attempt_and_not_the_training() {
+    for name in [RECORD, STATE] {
+        let root = tempfile::tempdir().unwrap();
+        let file = two(root.path()).join(name);
+        fs::remove_file(&file).unwrap();
+        // Nobody, root neither, can read through a link to itself.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let fault = newest::<String>(root.path()).unwrap_err();
+        assert_eq!(fault.cause(), Cause::Storage, "{fault}");
+        assert!(fault.to_string().contains(name), "{fault}");
+    }
 }

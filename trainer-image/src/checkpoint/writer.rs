@@ -256,7 +256,7 @@ mod tests {
         writer.submit(7, || Ok(checkpoint(7))).unwrap();
         assert_eq!(writer.wait().unwrap(), Some(7));
         assert_eq!(tries.load(Ordering::Relaxed), 2);
-        assert_eq!(newest::<String>(root.path()).unwrap().unwrap().position, "at 7");
+        assert_eq!(newest::<String>(root.path()).unwrap().checkpoint.unwrap().position, "at 7");
     }
 
     #[test]
