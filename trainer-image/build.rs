@@ -54,7 +54,20 @@ fn compile_shim(include: &Path) {
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
         .flag(format!("-isystem{SHIM}/gloo"));
-    for file in ["group", "lane", "last_words", "reducer", "tensor", "optim", "packed", "driver", "nvml", "sync_norm"] {
+    for file in [
+        "graph",
+        "group",
+        "lane",
+        "last_words",
+        "plugin",
+        "reducer",
+        "tensor",
+        "optim",
+        "packed",
+        "driver",
+        "nvml",
+        "sync_norm",
+    ] {
         build.file(format!("{SHIM}/{file}.cpp"));
     }
     build.compile("trainer-shim");

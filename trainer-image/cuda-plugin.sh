@@ -15,6 +15,6 @@ mkdir -p "$(dirname "$out")"
 ${CXX:-g++} -std=c++17 -O2 -fPIC -shared -fvisibility-inlines-hidden -DUSE_DISTRIBUTED -DUSE_C10D_NCCL \
   -isystem "$root/.libtorch/include" -isystem "$root/.libtorch/include/torch/csrc/api/include" \
   -isystem "$home/include" -isystem "$home/include/cccl" -I "$shim" "$shim/cuda_plugin.cpp" \
-  -L "$home/lib" -L "$root/.libtorch/lib" -ltorch_cuda -lc10_cuda -ltorch_cpu -lc10 \
+  -L "$home/lib" -L "$root/.libtorch/lib" -ltorch_cuda -lc10_cuda -ltorch_cpu -lc10 -l:libcudart.so.13 \
   -Wl,-z,defs -Wl,--allow-shlib-undefined -Wl,-rpath,'$ORIGIN' -o "$out"
 echo "cuda-plugin: $out" >&2

@@ -69,6 +69,9 @@ pub struct Training {
     /// Only algorithms that give the same bits each time, with as many processes and on GPUs of one kind, at some cost in
     /// speed. A training that needs another one ends. On CPUs it is always so.
     pub deterministic: bool,
+    /// Whether a training of one process on a GPU hands each step over as a whole, once it has made a few: small steps are then
+    /// faster, and a step's memory is kept. The report says whether it was so, and why not.
+    pub cuda_graphs: CudaGraphs,
 }
 
 impl Default for Training {
@@ -92,6 +95,7 @@ impl Default for Training {
             collective_timeout_seconds: 300,
             seed: 0,
             deterministic: false,
+            cuda_graphs: CudaGraphs::Auto,
         }
     }
 }
@@ -209,4 +213,14 @@ pub enum GradientCompression {
     Float16,
     /// 16 bits with the range of 32 and a precision of 8.
     BFloat16,
+}
+
+/// How the steps of a training come to its GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CudaGraphs {
+    /// As a whole, by a CUDA graph, where the training allows it and the GPU has the memory.
+    #[default]
+    Auto,
+    /// One operation after the other.
+    Never,
 }

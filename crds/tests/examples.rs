@@ -79,7 +79,7 @@ fn ten_lines_come_to_a_whole_recipe() {
                 "warmupSteps": 0, "precision": "Float32", "gradientAccumulation": 1, "labelSmoothing": 0.0,
                 "classWeights": {"mode": "None"}, "threshold": {"by": "Youden", "atLeast": 0.5},
                 "syncBatchNorm": false, "gradientCompression": "None", "collectiveTimeoutSeconds": 300,
-                "seed": 0, "deterministic": false,
+                "seed": 0, "deterministic": false, "cudaGraphs": "Auto",
             },
         })
     );

@@ -75,14 +75,14 @@ def free_port():
 class Ranks:
     """The ranks of one side, which make steps when they are told to."""
 
-    def __init__(self, place, variant, architecture, batch, image, backend="none", world=1, precision="bfloat16"):
+    def __init__(self, place, variant, architecture, batch, image, backend="none", world=1, precision="bfloat16", graphs=False):
         port = free_port()
         self.ranks, self.batch, self.world = [], batch, world
         for rank in range(world):
             order = {
                 "architecture": architecture, "batch": batch, "image": image, "classes": 1000, "precision": precision,
                 "device": place.device, "backend": backend, "rank": rank, "worldSize": world, "port": port,
-                "variant": variant, "threads": 1 if place.smoke else None,
+                "variant": variant, "threads": 1 if place.smoke else None, "graphs": graphs,
             }
             if variant == "ours":
                 program, environment = [place.pack / "bin/gpu", "rank"], place.environment
@@ -214,15 +214,17 @@ def python_step(folder, job, device, batch):
     return {name: tensor.detach().cpu().contiguous() for name, tensor in result.items()}
 
 
-def against(place, table, name, architecture, batch, peer, goal, steps):
+def against(place, table, name, architecture, batch, peer, goal, steps, graphs=False):
     image = place.size(224, 32)
     batch = place.size(batch, 2)
     architecture = architecture if not place.smoke or architecture != "resnet50" else "resnet18"
-    with Ranks(place, "ours", architecture, batch, image) as ours, Ranks(place, peer, architecture, batch, image) as theirs:
+    job = (architecture, batch, image)
+    with Ranks(place, "ours", *job, graphs=graphs) as ours, Ranks(place, peer, *job) as theirs:
         pairs = in_turns(place, ours, theirs, steps)
         method = f"{architecture}, bfloat16, batch {batch}, {image} px, images on the device, fused SGD, channels-last; in turns"
-        table.pairs(f"{name} batch {batch}, against PyTorch {peer}", "images/s", pairs, goal, method)
-        if peer == "channels-last" and (memory := ours.memory()) and (other := theirs.memory()):
+        how = ", by CUDA graphs" if graphs else ""
+        table.pairs(f"{name} batch {batch}{how}, against PyTorch {peer}", "images/s", pairs, goal, method)
+        if not graphs and peer == "channels-last" and (memory := ours.memory()) and (other := theirs.memory()):
             table.alone(f"{name} batch {batch}: memory on the GPU, of PyTorch's", "x", memory / other, at_most=1.05,
                         method=f"{memory:.2f} and {other:.2f} GiB by nvidia-smi, caches of the allocators included")
 
@@ -242,8 +244,9 @@ def compile(place, table):
 @check
 def small(place, table):
     """ResNet-18 batch 32 and EfficientNet-B0 batch 64, where handing over the work is what takes time."""
-    against(place, table, "ResNet-18", "resnet18", 32, "channels-last", place.size(1.5, None), 60)
-    against(place, table, "EfficientNet-B0", "efficientnet_b0", 64, "channels-last", place.size(1.5, None), 40)
+    graphs = not place.smoke
+    against(place, table, "ResNet-18", "resnet18", 32, "channels-last", place.size(1.5, None), 60, graphs)
+    against(place, table, "EfficientNet-B0", "efficientnet_b0", 64, "channels-last", place.size(1.5, None), 40, graphs)
 
 
 @check
@@ -334,6 +337,27 @@ def end_to_end(place, table):
     theirs = float(run([sys.executable, here / "reference.py", json.dumps(order)]).split()[-1])
     table.pairs("from JPEGs, against torchvision's recipe", "images/s", [(ours, theirs)], place.size(1.5, None),
                 f"{method}; peer: references/classification's loaders and loop, bfloat16, {order['workers']} workers")
+
+
+@check
+def graphs(place, table):
+    """Steps as CUDA graphs: a training's losses are the same to the last bit with and without, and what they are faster by."""
+    losses, told = {}, {}
+    # A learning rate that 32 bits have exactly: with graphs the GPU knows it so.
+    more = {"training_optimizer": {"name": "Sgd", "learningRate": 2**-7}, "training_schedule": {"name": "Constant"},
+            "training_deterministic": True, "training_batchSize": place.size(64, 2), "training_epochs": 2,
+            "model_architecture": place.size("efficientnet_b0", "resnet18")}
+    for setting in ["Auto", "Never"]:
+        name = f"graphs-{setting.lower()}"
+        output = job(place, "TrainingJob", name, training(place, name, training_cudaGraphs=setting, **more))
+        losses[setting] = [epoch["trainLoss"] for epoch in json.loads((output / "metrics.json").read_text())["epochs"]]
+        told[setting] = "as a whole (CUDA graph)" in (output / "report.html").read_text()
+    same = losses["Auto"] == losses["Never"]
+    table.said("training with CUDA graphs: the losses are those without", same, f"{losses['Auto']} and {losses['Never']}")
+    if place.smoke:
+        return table.left_out("steps as CUDA graphs", "they need a GPU")
+    table.said("the report tells of CUDA graphs", told == {"Auto": True, "Never": False}, str(told))
+    against(place, table, "ResNet-50", "resnet50", 256, "channels-last", 1.10, 20, graphs=True)
 
 
 @check

@@ -7,7 +7,7 @@ use crds::contract::Cause;
 use crds::model::Architecture;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::ddp::{Backend, Ddp, DdpError, DdpOptions, GradSync, Group, Rendezvous, StoreHost};
-use trainer::torch::{self, AdamStep, Autocast, LogLevel, SgdStep, TorchError};
+use trainer::torch::{self, AdamStep, Autocast, LogLevel, OnDevice, SgdStep, TorchError};
 use trainer::zoo::{Blueprint, Model, host_copy, read_safetensors, write_safetensors};
 
 use crate::job::Job;
@@ -101,7 +101,7 @@ impl Optimizer {
                     nesterov: true,
                     first_step,
                 };
-                torch::fused_sgd(parameters, momentum, &step)
+                torch::fused_sgd(parameters, momentum, &step, OnDevice::default())
             }
             Optimizer::AdamW { means, squares, steps } => {
                 let step = AdamStep {
@@ -112,7 +112,7 @@ impl Optimizer {
                     weight_decay: 1e-2,
                     decoupled: true,
                 };
-                torch::fused_adam(parameters, means, squares, &[] as &[Tensor], steps, &step)
+                torch::fused_adam(parameters, means, squares, &[] as &[Tensor], steps, &step, OnDevice::default())
             }
         }
     }

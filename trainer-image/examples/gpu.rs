@@ -15,7 +15,7 @@ use crds::model::Architecture;
 use serde::Deserialize;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::ddp::Group;
-use trainer::torch::{self, Autocast, NormRanks, SgdStep, SyncNorm, fused_sgd};
+use trainer::torch::{self, Autocast, NormRanks, OnDevice, SgdStep, SyncNorm, fused_sgd};
 use trainer::zoo::{Blueprint, Model, Role, host_copy, read_safetensors, write_safetensors};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -99,7 +99,7 @@ fn step(folder: &Path) -> Result<(), Box<dyn Error>> {
         nesterov: false,
         first_step: true,
     };
-    fused_sgd(&parameters, &momentum, &sgd)?;
+    fused_sgd(&parameters, &momentum, &sgd, OnDevice::default())?;
     result.extend(model.state().snapshot().into_iter().map(|(name, tensor)| (format!("after.{name}"), tensor)));
     std::fs::write(folder.join("ours.safetensors"), write_safetensors(&result)?)?;
     Ok(())

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 use trainer::ddp::{Backend, Ddp, DdpOptions, GradSync, Group, Rendezvous, StoreHost};
-use trainer::torch::{self, Autocast, SgdStep, TorchError, fused_sgd};
+use trainer::torch::{self, Autocast, Graph, OnDevice, SgdStep, TorchError, fused_sgd};
 use trainer::zoo::{Blueprint, Model};
 
 /// What a rank is to train, as JSON.
@@ -36,6 +36,9 @@ pub(crate) struct Order {
     port: u16,
     /// Of libtorch, where the order is to say.
     threads: Option<i32>,
+    /// Whether a step is recorded once some have been made, and the others are that one again: on a GPU without DDP.
+    #[serde(default)]
+    graphs: bool,
 }
 
 /// Makes one step, says `first`, then answers each number on standard input with the cost of so many steps, as JSON.
@@ -45,6 +48,9 @@ pub(crate) fn serve(order: &Order) -> Result<(), Box<dyn Error>> {
         tch::set_num_threads(threads);
     }
     let device = if order.device == "cuda" { Device::Cuda(0) } else { Device::Cpu };
+    if order.graphs {
+        torch::compute_beside(device)?;
+    }
     let group = if order.backend == "none" { None } else { Some(Group::join(&meeting(order))?) };
     let Order { architecture, batch, image, classes, .. } = *order;
     let model = Model::new(Blueprint { architecture, classes, image_size: image }, 1, device)?;
@@ -83,11 +89,21 @@ pub(crate) fn serve(order: &Order) -> Result<(), Box<dyn Error>> {
             first_step,
         };
         first_step = false;
-        fused_sgd(&parameters, &momentum, &sgd)?;
+        fused_sgd(&parameters, &momentum, &sgd, OnDevice::default())?;
         Ok(loss.detach())
     };
     let say = |text: String| writeln!(stdout(), "{text}").and_then(|()| stdout().flush());
     step()?.double_value(&[]);
+    let mut recorded = None;
+    if order.graphs {
+        step()?;
+        step()?;
+        recorded = Some(Graph::record(0, &mut step)?);
+    }
+    let mut step = || match &recorded {
+        Some((graph, loss)) => graph.replay().map(|()| loss.shallow_clone()).map_err(Into::into),
+        None => step(),
+    };
     say("first".to_owned())?;
     for line in stdin().lines() {
         let (wall, cpu) = (Instant::now(), cpu_seconds()?);

@@ -69,6 +69,16 @@ impl Sampler {
         (first..first + size).map(|place| order[place % order.len()]).collect()
     }
 
+    /// How many of the last samples of a rank's [`batch`](Self::batch) come a second time in the epoch, to fill the batch up.
+    pub fn padding(&self, step: usize, rank: usize) -> usize {
+        let start = step * self.global_batch();
+        if start + self.global_batch() <= self.samples {
+            return 0;
+        }
+        let size = self.tail();
+        (start + (rank + 1) * size).saturating_sub(self.samples).min(size)
+    }
+
     /// The batches of one rank in one epoch from `first_step` on: a resumed epoch goes on where it stopped.
     pub fn batches(
         &self,
@@ -96,6 +106,8 @@ pub fn evaluation_part(samples: usize, rank: usize, ranks: usize) -> std::ops::R
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// All samples of an epoch in the order in which all ranks together see them.
@@ -108,6 +120,18 @@ mod tests {
             .collect()
     }
 
+    /// Those of them that are no padding.
+    fn counted(sampler: &Sampler, epoch: u64) -> Vec<usize> {
+        let order = sampler.order(epoch);
+        (0..sampler.steps_per_epoch())
+            .flat_map(|step| (0..sampler.ranks).map(move |rank| (step, rank)))
+            .flat_map(|(step, rank)| {
+                let batch = sampler.batch(&order, step, rank);
+                batch[..batch.len() - sampler.padding(step, rank)].to_vec()
+            })
+            .collect()
+    }
+
     #[test]
     fn every_sample_comes_once_an_epoch_and_only_the_last_step_is_padded_or_left_out() {
         for samples in 1..70 {
@@ -115,6 +139,10 @@ mod tests {
                 for (ranks, pass) in [(1, 8), (2, 2), (3, 3), (4, 8), (1, 2), (2, 3)] {
                     let sampler = Sampler::new(3, samples, batch_size, ranks).in_passes(pass);
                     let seen = stream(&sampler, 5);
+                    let once: Vec<usize> = counted(&sampler, 5);
+                    assert_eq!(once, seen[..once.len()], "padding comes last");
+                    assert_eq!(once.iter().collect::<BTreeSet<_>>().len(), once.len(), "each counts once");
+                    assert_eq!(once.len(), seen.len().min(samples));
                     let order = sampler.order(5);
                     let mut sorted = order.clone();
                     sorted.sort_unstable();

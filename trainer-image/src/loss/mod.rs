@@ -73,6 +73,27 @@ impl Targets {
             Targets::Classes(tensor) | Targets::Shares(tensor) => tensor,
         }
     }
+
+    /// The first so many of them.
+    pub(crate) fn first(&self, count: i64) -> Result<Targets, TchError> {
+        Ok(match self {
+            Targets::Classes(classes) => Targets::Classes(classes.f_narrow(0, 0, count)?),
+            Targets::Shares(shares) => Targets::Shares(shares.f_narrow(0, 0, count)?),
+        })
+    }
+
+    /// Room for others like these.
+    pub(crate) fn empty_like(&self) -> Result<Targets, TchError> {
+        Ok(match self {
+            Targets::Classes(classes) => Targets::Classes(classes.f_empty_like()?),
+            Targets::Shares(shares) => Targets::Shares(shares.f_empty_like()?),
+        })
+    }
+
+    /// Takes the values of others like these.
+    pub(crate) fn copy_from(&self, others: &Targets) -> Result<(), TchError> {
+        self.tensor().shallow_clone().f_copy_(others.tensor()).map(drop)
+    }
 }
 
 /// `torch.nn.CrossEntropyLoss` with its reduction `mean`.
@@ -99,6 +120,11 @@ impl Criterion {
     /// Shapes don't fit, or memory ran out.
     pub fn mean(&self, logits: &Tensor, targets: &Targets) -> Result<Tensor, TchError> {
         let weights = self.weights.as_ref().map(|(_, tensor)| tensor);
+        if let (Some(weights), Targets::Classes(classes)) = (weights, targets)
+            && self.label_smoothing > 0.0
+        {
+            return self.smoothed(&logits.f_to_kind(Kind::Float)?, classes, weights);
+        }
         logits.f_to_kind(Kind::Float)?.f_cross_entropy_loss(
             targets.tensor(),
             weights,
@@ -106,6 +132,17 @@ impl Criterion {
             -100,
             self.label_smoothing,
         )
+    }
+
+    /// libtorch's `cross_entropy_loss_label_smoothing` in its order of operations, but for its selection of the images that are
+    /// not to be ignored: there are none, and a GPU would have to be waited for in each step.
+    fn smoothed(&self, logits: &Tensor, classes: &Tensor, weights: &Tensor) -> Result<Tensor, TchError> {
+        let logs = logits.f_log_softmax(1, Kind::Float)?;
+        let own = logs.f_nll_loss(classes, Some(weights), Reduction::Mean, -100)?;
+        let all = logs.f_mul(&weights.f_view([1, -1])?)?.f_sum_dim_intlist(1, false, None)?.f_neg()?;
+        let all = all.f_sum(None)?.f_div(&weights.f_gather(0, classes, false)?.f_sum(None)?)?;
+        let share = self.label_smoothing;
+        own.f_mul_scalar(1.0 - share)?.f_add(&all.f_mul_scalar(share / logits.size()[1] as f64)?)
     }
 
     /// What [`mean`](Self::mean) divides by for images of these classes, so that the means of parts of a batch add up to
@@ -136,6 +173,27 @@ mod tests {
         assert_eq!(with(ClassWeighting::Given, &[("b", 2.5)]), Ok(Some(vec![1.0, 2.5, 1.0])));
         let error = with(ClassWeighting::Given, &[("b", 2.5), ("d", 1.0)]).unwrap_err();
         assert_eq!(error.to_string(), "classWeights names d, and the data has the classes a, b, c");
+    }
+
+    #[test]
+    fn weighted_and_smoothed_it_is_libtorchs_own_to_the_last_bit() {
+        let classes = Tensor::from_slice(&(0..64_i64).map(|image| image * image % 5).collect::<Vec<_>>());
+        let weights = vec![0.3, 2.0, 1.0, 0.7, 5.5];
+        let loss_and_gradient = |of: &dyn Fn(&Tensor) -> Tensor| {
+            tch::manual_seed(4);
+            let logits = (Tensor::randn([64, 5], (Kind::Float, Device::Cpu)) * 3.0).set_requires_grad(true);
+            let loss = of(&logits);
+            loss.backward();
+            [loss.detach(), logits.grad()].map(|tensor| Vec::<f32>::try_from(tensor.view([-1])).unwrap())
+        };
+        let criterion = Criterion::new(0.1, Some(weights.clone()), Device::Cpu);
+        let ours =
+            loss_and_gradient(&|logits| criterion.mean(logits, &Targets::Classes(classes.shallow_clone())).unwrap());
+        let weights = Tensor::from_slice(&weights);
+        let theirs = loss_and_gradient(&|logits| {
+            logits.cross_entropy_loss(&classes, Some(&weights), Reduction::Mean, -100, 0.1)
+        });
+        assert_eq!(ours, theirs);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crds::optimizer::{Algorithm, OptimizerSettings};
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::{self, AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, TorchError};
+use crate::torch::{self, AdadeltaStep, AdagradStep, AdamStep, OnDevice, RmsPropStep, SgdStep, TorchError};
 
 /// An optimizer over a model's trainable parameters, and its state.
 pub struct Optimizer {
@@ -24,6 +24,8 @@ pub struct Optimizer {
     parameters: Vec<Tensor>,
     state: Vec<Slot>,
     steps: u64,
+    /// The learning rate, where the device is to know it: a float scalar.
+    rate: Option<Tensor>,
 }
 
 /// What an algorithm keeps for each parameter under one name.
@@ -80,7 +82,7 @@ impl Optimizer {
                 Slot { name, tensors }
             })
             .collect();
-        Optimizer { settings, names, parameters, state, steps: 0 }
+        Optimizer { settings, names, parameters, state, steps: 0, rate: None }
     }
 
     /// The learning rate after the warm-up.
@@ -103,8 +105,41 @@ impl Optimizer {
         torch::unscale_gradients(&self.parameters, inverse)
     }
 
+    /// Keeps the learning rate on the parameters' device from now on, as a number of 32 bits, so that a step is the same work for
+    /// each rate. SGD, Adam and AdamW alone know it from there.
+    ///
+    /// # Errors
+    /// Memory ran out. So below.
+    pub fn keep_rate_on_device(&mut self) -> Result<(), TorchError> {
+        let Some(parameter) = self.parameters.first() else { return Ok(()) };
+        self.rate = Some(Tensor::f_zeros([0_i64; 0], (Kind::Float, parameter.device()))?);
+        Ok(())
+    }
+
     /// One step at a learning rate.
     pub fn step(&mut self, learning_rate: f64) -> Result<(), TorchError> {
+        self.set_rate(learning_rate)?;
+        self.apply(learning_rate)?;
+        self.count();
+        Ok(())
+    }
+
+    /// The learning rate of the next steps, for a device that knows it by itself.
+    pub(crate) fn set_rate(&self, learning_rate: f64) -> Result<(), TorchError> {
+        if let Some(rate) = &self.rate {
+            let _ = rate.shallow_clone().f_fill_(learning_rate)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a step that the device has made by itself.
+    pub(crate) fn count(&mut self) {
+        self.steps += 1;
+    }
+
+    /// What a step does with the parameters and the state, but for what the host keeps of it.
+    pub(crate) fn apply(&self, learning_rate: f64) -> Result<(), TorchError> {
+        let on_device = OnDevice { learning_rate: self.rate.as_ref() };
         let weight_decay = self.settings.weight_decay;
         let parameters = &self.parameters;
         const NONE: &[Tensor] = &[];
@@ -115,12 +150,12 @@ impl Optimizer {
             Algorithm::Sgd { momentum, nesterov } => {
                 let first_step = self.steps == 0;
                 let step = SgdStep { learning_rate, momentum, dampening: 0.0, weight_decay, nesterov, first_step };
-                torch::fused_sgd(parameters, first, &step)?;
+                torch::fused_sgd(parameters, first, &step, on_device)?;
             }
             Algorithm::Adam { beta1, beta2, epsilon } | Algorithm::AdamW { beta1, beta2, epsilon } => {
                 let decoupled = matches!(self.settings.algorithm, Algorithm::AdamW { .. });
                 let step = AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled };
-                torch::fused_adam(parameters, first, second, NONE, third, &step)?;
+                torch::fused_adam(parameters, first, second, NONE, third, &step, on_device)?;
             }
             Algorithm::RmsProp { alpha, epsilon, momentum } => {
                 let step = RmsPropStep { learning_rate, alpha, epsilon, weight_decay, momentum };
@@ -139,7 +174,6 @@ impl Optimizer {
                 torch::adadelta(parameters, first, second, third, &step)?;
             }
         }
-        self.steps += 1;
         Ok(())
     }
 
@@ -169,5 +203,37 @@ impl Optimizer {
         }
         self.steps = steps;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::kind::FLOAT_CPU;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_that_the_device_knows_is_that_of_the_step_in_32_bits() {
+        for algorithm in [
+            Algorithm::Sgd { momentum: 0.9, nesterov: true },
+            Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+        ] {
+            let after = |on_device: bool| {
+                let weight = Tensor::arange(8, FLOAT_CPU).set_requires_grad(true);
+                let settings = OptimizerSettings { learning_rate: 0.1, weight_decay: 0.01, algorithm };
+                let mut optimizer = Optimizer::new(settings, vec![("w".to_owned(), weight.shallow_clone())]);
+                if on_device {
+                    optimizer.keep_rate_on_device().unwrap();
+                }
+                for rate in [0.1_f32, 0.07, 0.013] {
+                    torch::clear_gradients(&[&weight]).unwrap();
+                    torch::backward(&(&weight * &weight).sum(Kind::Float)).unwrap();
+                    optimizer.step(f64::from(rate)).unwrap();
+                }
+                (Vec::<f32>::try_from(weight.detach()).unwrap(), optimizer.tensors(), optimizer.steps())
+            };
+            assert_eq!(after(true), after(false), "{algorithm:?}");
+        }
     }
 }

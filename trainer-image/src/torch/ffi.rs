@@ -32,6 +32,16 @@ pub(super) struct Arrival {
     _private: [u8; 0],
 }
 
+/// `ty_graph`: only pointers to it exist here.
+#[repr(C)]
+pub(super) struct Graph {
+    _private: [u8; 0],
+}
+
+// `c10::DeviceType`.
+pub(super) const CPU: i32 = 0;
+pub(super) const CUDA: i32 = 1;
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct ReducerOptions {
@@ -79,6 +89,12 @@ pub(super) struct Sgd {
     pub(super) weight_decay: f64,
     pub(super) nesterov: bool,
     pub(super) first_step: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct OnDevice {
+    pub(super) learning_rate: *mut C_tensor,
 }
 
 #[repr(C)]
@@ -146,6 +162,8 @@ unsafe extern "C" {
     pub(super) fn ty_group_share(group: *mut Group, out: *mut *mut Group) -> Status;
     pub(super) fn ty_sync_batch_norm(group: *mut Group, images: *mut C_tensor, norm: BatchNorm, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_group_flights(group: *mut Group, text: *mut *mut u8, length: *mut usize) -> Status;
+    pub(super) fn ty_group_settle(group: *mut Group) -> Status;
+    pub(super) fn ty_group_abort(group: *mut Group) -> Status;
     pub(super) fn ty_group_free(group: *mut Group) -> Status;
     pub(super) fn ty_on_lost_peer(tell: LastWords);
     pub(super) fn ty_cuda_load(path: *const c_char) -> Status;
@@ -182,12 +200,19 @@ unsafe extern "C" {
     pub(super) fn ty_arrival_wait(arrival: *mut Arrival) -> Status;
     pub(super) fn ty_arrival_free(arrival: *mut Arrival) -> Status;
 
+    pub(super) fn ty_compute_beside(device_type: i32, index: i32) -> Status;
+    pub(super) fn ty_graph_room(index: i32, available: *mut i64, step: *mut i64) -> Status;
+    pub(super) fn ty_graph_begin(index: i32, out: *mut *mut Graph) -> Status;
+    pub(super) fn ty_graph_end(graph: *mut Graph) -> Status;
+    pub(super) fn ty_graph_replay(graph: *mut Graph) -> Status;
+    pub(super) fn ty_graph_free(graph: *mut Graph) -> Status;
+
     pub(super) fn ty_packs(kind: i32, out: *mut bool) -> Status;
     pub(super) fn ty_pack_conv(weight: *mut C_tensor, shape: ConvShape, input_size: *const i64, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_packed_conv(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, out: *mut *mut C_tensor) -> Status;
     pub(super) fn ty_packed_conv_add(images: *mut C_tensor, weight: *mut C_tensor, bias: *mut C_tensor, shape: ConvShape, activation: *const c_char, sum: *mut C_tensor, out: *mut *mut C_tensor) -> Status;
-    pub(super) fn ty_fused_sgd(parameters: Tensors, buffers: Tensors, count: usize, options: Sgd) -> Status;
-    pub(super) fn ty_fused_adam(parameters: Tensors, means: Tensors, squares: Tensors, max_squares: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
+    pub(super) fn ty_fused_sgd(parameters: Tensors, buffers: Tensors, count: usize, options: Sgd, on_device: OnDevice) -> Status;
+    pub(super) fn ty_fused_adam(parameters: Tensors, means: Tensors, squares: Tensors, max_squares: Tensors, steps: Tensors, count: usize, options: Adam, on_device: OnDevice) -> Status;
     pub(super) fn ty_fused_adagrad(parameters: Tensors, sums: Tensors, steps: Tensors, count: usize, options: Adagrad) -> Status;
     pub(super) fn ty_rmsprop(parameters: Tensors, squares: Tensors, buffers: Tensors, steps: Tensors, count: usize, options: RmsProp) -> Status;
     pub(super) fn ty_adamax(parameters: Tensors, means: Tensors, norms: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;

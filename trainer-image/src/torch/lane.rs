@@ -9,11 +9,9 @@ use tch::{Device, Tensor};
 use super::TorchError;
 use super::ffi::{self, check, pointer};
 
-// `c10::ScalarType` and `c10::DeviceType`.
+// `c10::ScalarType`.
 const UINT8: i32 = 0;
 const INT64: i32 = 4;
-const CPU: i32 = 0;
-const CUDA: i32 = 1;
 
 /// A stream of copies beside the one that computes.
 pub struct Lane(*mut ffi::Lane);
@@ -47,8 +45,8 @@ impl Lane {
     /// The device can't be used.
     pub fn new(device: Device) -> Result<Lane, TorchError> {
         let (kind, index) = match device {
-            Device::Cuda(index) => (CUDA, index as i32),
-            _ => (CPU, 0),
+            Device::Cuda(index) => (ffi::CUDA, index as i32),
+            _ => (ffi::CPU, 0),
         };
         let mut lane = ptr::null_mut();
         // SAFETY: the out pointer lives through the call.

@@ -1,5 +1,6 @@
 //! What libtorch has and tch lacks, behind a safe face: process groups, DDP's reducer, memory formats, autocast, determinism,
-//! optimizer steps, packed convolutions, copies beside what is computed and the generator's state. The C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
+//! optimizer steps, packed convolutions, copies beside what is computed, work that a GPU gets as a whole and the generator's state. The
+//! C++ half lies in `shim/`; `shim/shim.h` fixes what passes between.
 //!
 //! This module is the only place with unsafe code. Every exception of C++ arrives as a [`TorchError`].
 #![expect(unsafe_code, reason = "calls C++; each block says why it is sound")]
@@ -9,6 +10,7 @@ mod cuda;
 pub mod driver;
 mod error;
 mod ffi;
+mod graph;
 mod lane;
 mod last_words;
 mod memory;
@@ -24,12 +26,13 @@ pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use error::TorchError;
+pub use graph::{Graph, Room, compute_beside};
 pub use lane::{Lane, OnItsWay, Snapshot, read_back};
 pub(crate) use last_words::on_lost_peer;
 pub use memory::{give_back_memory, keep_memory};
 pub use optim::{
-    AdadeltaStep, AdagradStep, AdamStep, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients, clip_gradients,
-    fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
+    AdadeltaStep, AdagradStep, AdamStep, OnDevice, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients,
+    clip_gradients, fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
 };
 pub use packed::{ConvShape, Fused, PackedConv, packs};
 pub use process_group::{Endpoint, ProcessGroup};

@@ -6,7 +6,7 @@ use std::borrow::Borrow;
 use tch::Tensor;
 
 use super::TorchError;
-use super::ffi::{self, check, pointers};
+use super::ffi::{self, check, pointer, pointers};
 
 /// Settings of one SGD step, by `torch.optim.SGD`'s meaning.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +117,19 @@ fn same_lengths(parameters: usize, states: &[(&str, usize)]) -> Result<(), Torch
     states.iter().try_for_each(|(what, length)| same_length(what, *length, parameters))
 }
 
+/// What a device is told by a tensor of its own, so that the same call, recorded, does for every step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnDevice<'t> {
+    /// The learning rate, a float scalar; it counts in place of the step's.
+    pub learning_rate: Option<&'t Tensor>,
+}
+
+impl OnDevice<'_> {
+    fn pointers(&self) -> ffi::OnDevice {
+        ffi::OnDevice { learning_rate: self.learning_rate.map_or(std::ptr::null_mut(), pointer) }
+    }
+}
+
 /// One step of SGD. `momentum_buffers` has a tensor like each parameter, or is empty without momentum.
 ///
 /// # Errors
@@ -125,6 +138,7 @@ pub fn fused_sgd(
     parameters: &[impl Borrow<Tensor>],
     momentum_buffers: &[impl Borrow<Tensor>],
     step: &SgdStep,
+    on_device: OnDevice<'_>,
 ) -> Result<(), TorchError> {
     let SgdStep { learning_rate, momentum, dampening, weight_decay, nesterov, first_step } = *step;
     if momentum != 0.0 {
@@ -134,7 +148,7 @@ pub fn fused_sgd(
     let buffers = if momentum == 0.0 { std::ptr::null() } else { buffers.as_ptr() };
     let options = ffi::Sgd { learning_rate, momentum, dampening, weight_decay, nesterov, first_step };
     // SAFETY: as above; each array that is not null has as many entries as there are parameters.
-    check(unsafe { ffi::ty_fused_sgd(parameters.as_ptr(), buffers, parameters.len(), options) })
+    check(unsafe { ffi::ty_fused_sgd(parameters.as_ptr(), buffers, parameters.len(), options, on_device.pointers()) })
 }
 
 /// One step of Adam or AdamW. `means` and `squares` have a tensor like each parameter, `steps` a float scalar for each,
@@ -149,6 +163,7 @@ pub fn fused_adam(
     max_squares: &[impl Borrow<Tensor>],
     steps: &[impl Borrow<Tensor>],
     step: &AdamStep,
+    on_device: OnDevice<'_>,
 ) -> Result<(), TorchError> {
     let AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay, decoupled } = *step;
     let amsgrad = !max_squares.is_empty();
@@ -170,6 +185,7 @@ pub fn fused_adam(
             steps.as_ptr(),
             parameters.len(),
             options,
+            on_device.pointers(),
         )
     })
 }
@@ -317,7 +333,7 @@ mod tests {
     fn sgd_moves_against_the_gradient_and_skips_what_has_none() {
         let (used, unused) = (parameter(), parameter());
         super::super::backward(&(&used * 3.0).sum(tch::Kind::Float)).unwrap();
-        fused_sgd(&[&used, &unused], &NONE, &SGD).unwrap();
+        fused_sgd(&[&used, &unused], &NONE, &SGD, OnDevice::default()).unwrap();
         assert_eq!(Vec::<f32>::try_from(&used.detach()).unwrap(), [-0.5, -0.5]);
         assert_eq!(Vec::<f32>::try_from(&unused.detach()).unwrap(), [1.0, 1.0]);
     }
@@ -337,7 +353,7 @@ mod tests {
     #[test]
     fn state_of_another_length_is_refused() {
         let step = SgdStep { momentum: 0.9, ..SGD };
-        let error = fused_sgd(&[parameter()], &NONE, &step).unwrap_err();
+        let error = fused_sgd(&[parameter()], &NONE, &step, OnDevice::default()).unwrap_err();
         assert_eq!(error.to_string(), "libtorch: 0 tensors of momentum for 1 parameters");
     }
 }

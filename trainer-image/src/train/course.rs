@@ -162,7 +162,8 @@ impl Course<'_> {
             self.seed_step();
             let rate = setup.schedule.rate(self.position.step, &self.position.plateau);
             let (replica, control) = (&mut self.replica, &self.control);
-            let stepped = replica.step(&batch, rate, self.position.step, || Ok(control.orders()?.stop));
+            let padding = setup.sampler.padding(step, self.place.rank as usize);
+            let stepped = replica.step(&batch, padding, rate, self.position.step, || Ok(control.orders()?.stop));
             let Some(sums) = stepped.map_err(|fault| fault.at_step(self.position.step))? else {
                 self.save(WhenBusy::Wait)?;
                 return Err(self.stopped()?);
@@ -176,7 +177,7 @@ impl Course<'_> {
                 (position.step_in_epoch * setup.sampler.global_batch()).min(setup.training.dataset().samples.len());
             position.seconds = seconds_before + started.elapsed().as_secs_f64();
             let step = Step { number: position.step, rate };
-            self.tally.add(step, images, &sums).map_err(|fault| fault.at_step(step.number))?;
+            self.tally.add(step, images - padding, &sums).map_err(|fault| fault.at_step(step.number))?;
             self.meter.add(step.number, (images * self.place.world_size as usize) as u64);
             self.read_sums(Read::Due)?;
             if let (Some(progress), bytes @ Some(_)) = (&self.progress, self.gradient_bytes()?) {

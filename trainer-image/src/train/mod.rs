@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  setup ─► resume from the newest checkpoint ─► course: epochs of steps ─► results: the model folder
-//!             (position)                          (replica, tally, ahead, control; judging, saving)
+//!             (position)                          (replica, launch, tally, ahead, control; judging, saving)
 //! ```
 
 mod ahead;
@@ -11,6 +11,7 @@ mod course;
 mod evaluate;
 mod gpu_use;
 mod judging;
+mod launch;
 mod left_out;
 mod parent;
 mod position;
@@ -33,13 +34,14 @@ use tch::Device;
 use self::ahead::Ahead;
 use self::control::Control;
 use self::course::{Course, prime};
+use self::launch::Launch;
 use self::left_out::LeftOut;
 use self::position::Position;
 use self::replica::Replica;
 use self::saving::checkpointing;
 use self::setup::Setup;
 use self::tally::Tally;
-use crate::checkpoint::{self, Checkpoint, Clock, section};
+use crate::checkpoint::{self, Checkpoint, Clock, Newest, section};
 use crate::data::Finding;
 use crate::ddp::{Ddp, Group};
 use crate::fault::Fault;
@@ -52,7 +54,7 @@ use crate::progress::{Meter, ProgressHandle};
 use crate::storage::path_of;
 use crate::tensorboard::{Events, Publisher};
 use crate::torch::driver::GpuInfo;
-use crate::torch::{Lane, allow_only_deterministic};
+use crate::torch::{Lane, allow_only_deterministic, compute_beside};
 
 /// How long a rank waits for rank 0's list of the data.
 const LISTING: Duration = Duration::from_secs(600);
@@ -78,26 +80,37 @@ pub fn run(
         true => Some(Folder::claim(&output, &owner(job))?),
         false => None,
     };
+    let launch = Launch::of(&setup.recipe.training, device, place.world_size);
+    if launch.may_record() {
+        compute_beside(device)?;
+    }
     let timeout = Duration::from_secs(u64::from(setup.recipe.training.collective_timeout_seconds));
     let group = Group::join(&place.rendezvous(device, timeout))?;
     let data_digest = agree_on_data(&setup, &group)?;
-    let checkpoint = agree_on_checkpoint(&output, &group)?;
+    let Newest { checkpoint, passed_over } = agree_on_checkpoint(&output, &group)?;
     let mut model = setup.model()?;
     if setup.recipe.training.sync_batch_norm && group.world_size() > 1 {
         model.synchronise_norms(&group.norm_ranks()?);
     }
     let parameters = model.state().trainable();
     let mut optimizer = Optimizer::new(setup.recipe.training.optimizer.settings(), parameters);
+    if launch.may_record() {
+        optimizer.keep_rate_on_device()?;
+    } else if let Some(told) = launch.told() {
+        tracing::info!("steps go to the GPU {told}");
+    }
     let mut ema = setup.ema(&model);
     let (mut position, best) = match &checkpoint {
         Some(checkpoint) => resume(checkpoint, &setup, &data_digest, &mut model, &mut optimizer, ema.as_mut(), place)?,
         None => (Position { data_digest, ..Position::default() }, Vec::new()),
     };
-    if place.is_first() && checkpoint.is_none() {
-        position.findings = setup.look_at_data()?;
-        for Finding { check, text } in &position.findings {
+    if place.is_first() {
+        let mut found = if checkpoint.is_none() { setup.look_at_data()? } else { Vec::new() };
+        found.extend(lost_checkpoints(&passed_over, checkpoint.as_ref().map(|checkpoint| checkpoint.step)));
+        for Finding { check, text } in &found {
             tracing::warn!(check, "{text}");
         }
+        position.findings.append(&mut found);
     }
     if place.is_first() {
         setup.introduce(&model, place);
@@ -114,7 +127,7 @@ pub fn run(
     let scaler = setup.scaler().map(|fresh| position.scaler.unwrap_or(fresh));
     let watch = Stopwatch::new(position.phases);
     let mut replica =
-        Replica { model, ddp, optimizer, input, settings: setup.step, criterion, classes, scaler, ema, watch };
+        Replica { model, ddp, optimizer, input, settings: setup.step, criterion, classes, scaler, ema, watch, launch };
     if position.step > 0 {
         prime(&mut replica, &group, setup.preprocessing.crop_size)?;
     }
@@ -160,6 +173,20 @@ fn diagnostics(findings: &[Finding]) -> Vec<Diagnostic> {
     findings.iter().take(DIAGNOSTICS).map(|Finding { check, text }| Diagnostic::new(check, text)).collect()
 }
 
+/// What is told of checkpoints that were passed over for that of a step, or for none.
+fn lost_checkpoints(passed_over: &[String], step: Option<u64>) -> Option<Finding> {
+    let newest = passed_over.first()?;
+    let went_on = match step {
+        Some(step) => format!("the training goes on from step {step}, before it"),
+        None => "there is none before it: the training begins anew".to_owned(),
+    };
+    let more = match passed_over.len() {
+        1 => String::new(),
+        count => format!(" ({count} checkpoints in all)"),
+    };
+    Some(Finding { check: "checkpoint".to_owned(), text: format!("{newest}{more}; {went_on}") })
+}
+
 /// Makes sure that all ranks have listed the same images; returns the digest of the list.
 fn agree_on_data(setup: &Setup, group: &Group) -> Result<String, Fault> {
     const KEY: &str = "data";
@@ -174,16 +201,17 @@ fn agree_on_data(setup: &Setup, group: &Group) -> Result<String, Fault> {
 }
 
 /// The checkpoint to go on from: that which rank 0 finds the newest, on every rank, whatever is committed meanwhile.
-fn agree_on_checkpoint(output: &Path, group: &Group) -> Result<Option<Checkpoint<Position>>, Fault> {
+fn agree_on_checkpoint(output: &Path, group: &Group) -> Result<Newest<Position>, Fault> {
     const KEY: &str = "checkpoint";
     if group.rank() == 0 {
         let newest = checkpoint::newest::<Position>(output)?;
-        let step = newest.as_ref().map_or(String::new(), |newest| newest.step.to_string());
+        let step = newest.checkpoint.as_ref().map_or(String::new(), |checkpoint| checkpoint.step.to_string());
         group.set(KEY, step.as_bytes())?;
         return Ok(newest);
     }
     let step = String::from_utf8(group.get(KEY, LISTING)?).unwrap_or_default();
-    step.parse().ok().map(|step| checkpoint::of_step(output, step)).transpose()
+    let checkpoint = step.parse().ok().map(|step| checkpoint::of_step(output, step)).transpose()?;
+    Ok(Newest { checkpoint, passed_over: Vec::new() })
 }
 
 /// Takes a checkpoint's tensors, and finds the place from which its epoch goes on at this number of ranks.
@@ -224,4 +252,24 @@ fn resume(
     tracing::info!(step = position.step, epoch = position.epoch + 1, "resumed from a checkpoint");
     let best = if place.is_first() { section(&checkpoint.tensors, "best/").into_iter().collect() } else { Vec::new() };
     Ok((position, best))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_that_were_passed_over_are_told_with_where_it_goes_on() {
+        let told = |passed_over: &[&str], step| {
+            let passed_over: Vec<String> = passed_over.iter().map(|&text| text.to_owned()).collect();
+            lost_checkpoints(&passed_over, step).map(|finding| finding.text)
+        };
+        assert_eq!(told(&[], Some(10)), None);
+        assert_eq!(
+            told(&["a is not whole"], Some(10)).unwrap(),
+            "a is not whole; the training goes on from step 10, before it"
+        );
+        let text = "b is not whole (2 checkpoints in all); there is none before it: the training begins anew";
+        assert_eq!(told(&["b is not whole", "a is not whole"], None).unwrap(), text);
+    }
 }

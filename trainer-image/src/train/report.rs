@@ -29,6 +29,7 @@ pub(super) fn render(
     position: &Position,
     history: &History,
     evaluated: Option<&Evaluated>,
+    launch: Option<String>,
 ) -> Result<String, Fault> {
     let lead = format!(
         "{} trained on {} images of {} classes",
@@ -55,12 +56,12 @@ pub(super) fn render(
             same_images: before.validation_digest.is_some() && before.validation_digest == history.validation_digest,
         }),
         wrong: evaluated.map(|evaluated| wrong_images(evaluated, setup)).unwrap_or_default(),
-        facts: facts(card, setup, position, history),
+        facts: facts(card, setup, position, history, launch),
     };
     render_page(&report).map_err(|error| Fault::new(Cause::Bug, format!("can't render the report: {error}")))
 }
 
-fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> Vec<FactGroup> {
+fn facts(card: &Card, setup: &Setup, position: &Position, history: &History, launch: Option<String>) -> Vec<FactGroup> {
     let training = &card.recipe.training;
     let validation = setup.validation.as_ref().map(|images| images.dataset().samples.len());
     let epochs = match position.epoch {
@@ -90,6 +91,7 @@ fn facts(card: &Card, setup: &Setup, position: &Position, history: &History) -> 
         .fact("attempt", card.origin.attempt.to_string())
         .fact("time in epochs", format!("{:.1} s", history.seconds()))
         .fact("steps", position.step.to_string())
+        .maybe("steps come to the GPU", launch)
         .maybe("spec's digest", origin.spec_digest.as_ref())
         .maybe("retrained from", origin.retrained_from.as_ref());
     let machine = FactGroup::new("Machine and versions")

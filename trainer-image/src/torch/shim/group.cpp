@@ -1,7 +1,5 @@
 // Rendezvous and collectives: a store, a process group on it, and a backend by Gloo or, from the plug-in, by NCCL.
 
-#include <dlfcn.h>
-
 #include <cstring>
 #include <mutex>
 
@@ -10,9 +8,9 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include "cuda_plugin.h"
 #include "edge.h"
 #include "group.h"
+#include "plugin.h"
 
 // Gloo's own headers are replaced by declarations: this is the layout that libtorch 2.11.0 was built with.
 static_assert(sizeof(c10d::ProcessGroupGloo) == 488, "libtorch is another version than the shim was written for");
@@ -25,9 +23,6 @@ using Backend = c10::intrusive_ptr<c10d::Backend>;
 using Started = c10::intrusive_ptr<c10d::Work>;
 using Type = c10d::ProcessGroup::BackendType;
 using std::chrono::milliseconds;
-
-decltype(&trainyard_cuda_nccl) nccl = nullptr;
-decltype(&trainyard_cuda_flights) flights = nullptr;
 
 void give(const void* bytes, size_t size, uint8_t** value, size_t* length) {
   *value = static_cast<uint8_t*>(malloc(size + 1));
@@ -44,6 +39,7 @@ ty_status trainyard::failed(ty_status status, std::string text) {
 }
 
 using trainyard::edge;
+using trainyard::plugin;
 
 extern "C" {
 
@@ -119,7 +115,7 @@ ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t ti
     Backend backend = gloo;
     processes->setBackend(c10::DeviceType::CPU, Type::GLOO, backend);
     // Gloo also moves CUDA tensors, through host memory: for ranks that share one GPU, which NCCL refuses.
-    if (nccl != nullptr) processes->setBackend(c10::DeviceType::CUDA, Type::GLOO, backend);
+    if (plugin.nccl != nullptr) processes->setBackend(c10::DeviceType::CUDA, Type::GLOO, backend);
     group->gloo = std::move(gloo);
     group->processes = std::move(processes);
   });
@@ -127,14 +123,14 @@ ty_status ty_group_connect_gloo(ty_group* group, const char* address, int64_t ti
 
 ty_status ty_group_connect_nccl(ty_group* group, int index, int64_t timeout_ms) {
   return edge([&] {
-    TORCH_CHECK(nccl != nullptr, "the CUDA plug-in is not loaded");
+    TORCH_CHECK(plugin.nccl != nullptr, "the CUDA plug-in is not loaded");
     auto processes = c10::make_intrusive<c10d::ProcessGroup>(group->store, group->rank, group->size);
     processes->setDefaultBackend(Type::NCCL);
     processes->setBoundDeviceId(at::Device(at::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)));
     c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::PrefixStore>("nccl/", group->store);
     Backend backend;
     group->device = index;
-    nccl(&store, group->rank, group->size, index, timeout_ms, &backend);
+    plugin.nccl(&store, group->rank, group->size, index, timeout_ms, &backend);
     processes->setBackend(c10::DeviceType::CUDA, Type::NCCL, backend);
     group->processes = std::move(processes);
   });
@@ -179,28 +175,24 @@ ty_status ty_group_barrier(ty_group* group) {
 
 ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length) {
   return edge([&] {
-    std::string dump = group->gloo ? group->gloo->flights() : flights != nullptr ? flights(group->device) : "{}";
+    std::string dump = group->gloo ? group->gloo->flights() : plugin.flights != nullptr ? plugin.flights(group->device) : "{}";
     give(dump.data(), dump.size(), text, length);
   });
 }
 
-ty_status ty_group_free(ty_group* group) {
-  return edge([&] { delete group; });
+ty_status ty_group_settle(ty_group* group) {
+  return edge([&] {
+    // Gloo's have ended when their calls return.
+    if (!group->gloo) group->processes->waitForPendingWorks();
+  });
 }
 
-ty_status ty_cuda_load(const char* path) {
-  return edge([&] {
-    void* plugin = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    TORCH_CHECK(plugin != nullptr, dlerror());
-    auto version = reinterpret_cast<decltype(&trainyard_cuda_version)>(dlsym(plugin, "trainyard_cuda_version"));
-    auto create = reinterpret_cast<decltype(&trainyard_cuda_nccl)>(dlsym(plugin, "trainyard_cuda_nccl"));
-    auto dump = reinterpret_cast<decltype(&trainyard_cuda_flights)>(dlsym(plugin, "trainyard_cuda_flights"));
-    TORCH_CHECK(version != nullptr && create != nullptr, path, " is not Trainyard's CUDA plug-in");
-    TORCH_CHECK(version() == TRAINYARD_CUDA_VERSION && dump != nullptr, path, " has version ", version(),
-                " and this trainer needs ", TRAINYARD_CUDA_VERSION);
-    nccl = create;
-    flights = dump;
-  });
+ty_status ty_group_abort(ty_group* group) {
+  return edge([&] { group->processes->abort(); });
+}
+
+ty_status ty_group_free(ty_group* group) {
+  return edge([&] { delete group; });
 }
 
 } // extern "C"

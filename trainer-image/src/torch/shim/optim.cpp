@@ -59,35 +59,51 @@ std::vector<at::Tensor> penalised(const std::vector<at::Tensor>& gradients, cons
 
 extern "C" {
 
-ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, size_t count, ty_sgd options) {
+ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, size_t count, ty_sgd options,
+                       ty_on_device on_device) {
   return edge([&] {
     at::NoGradGuard no_grad;
     auto indices = with_gradient(parameters, count);
     if (indices.empty()) return;
-    at::_fused_sgd_(pick(parameters, indices), gradients(parameters, indices), pick(buffers, indices),
-                    options.weight_decay, options.momentum, options.learning_rate, options.dampening, options.nesterov,
-                    /* maximize */ false, options.first_step);
+    auto update = [&](const auto& learning_rate) {
+      at::_fused_sgd_(pick(parameters, indices), gradients(parameters, indices), pick(buffers, indices),
+                      options.weight_decay, options.momentum, learning_rate, options.dampening, options.nesterov,
+                      /* maximize */ false, options.first_step);
+    };
+    if (on_device.learning_rate != nullptr) {
+      update(*on_device.learning_rate);
+    } else {
+      update(options.learning_rate);
+    }
   });
 }
 
 ty_status ty_fused_adam(ty_tensor* const* parameters, ty_tensor* const* means, ty_tensor* const* squares,
-                        ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options) {
+                        ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options,
+                        ty_on_device on_device) {
   return edge([&] {
     at::NoGradGuard no_grad;
     auto indices = with_gradient(parameters, count);
     if (indices.empty()) return;
     auto counted = pick(steps, indices);
     at::_foreach_add_(counted, 1);
-    auto update = [&](auto kernel) {
+    auto update = [&](auto kernel, const auto& learning_rate) {
       kernel(pick(parameters, indices), gradients(parameters, indices), pick(means, indices), pick(squares, indices),
-             pick(max_squares, indices), counted, options.learning_rate, options.beta1, options.beta2,
-             options.weight_decay, options.epsilon, options.amsgrad, /* maximize */ false,
-             std::optional<at::Tensor>{}, std::optional<at::Tensor>{});
+             pick(max_squares, indices), counted, learning_rate, options.beta1, options.beta2, options.weight_decay,
+             options.epsilon, options.amsgrad, /* maximize */ false, std::optional<at::Tensor>{},
+             std::optional<at::Tensor>{});
+    };
+    auto by = [&](auto kernel) {
+      if (on_device.learning_rate != nullptr) {
+        update(kernel, *on_device.learning_rate);
+      } else {
+        update(kernel, options.learning_rate);
+      }
     };
     if (options.decoupled) {
-      update([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
+      by([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
     } else {
-      update([](auto&&... arguments) { at::_fused_adam_(arguments...); });
+      by([](auto&&... arguments) { at::_fused_adam_(arguments...); });
     }
   });
 }

@@ -35,6 +35,7 @@ typedef struct ty_group ty_group;
 typedef struct ty_reducer ty_reducer;
 typedef struct ty_lane ty_lane;
 typedef struct ty_arrival ty_arrival;
+typedef struct ty_graph ty_graph;
 
 // Text of the last failure on this thread; valid until the next call on this thread.
 const char* ty_error_text(void);
@@ -67,6 +68,10 @@ ty_status ty_group_barrier(ty_group* group);
 ty_status ty_group_share(ty_group* group, ty_group** out);
 // The collectives that did not end, as JSON in the form of libtorch's flight recorder; freed by ty_free_bytes.
 ty_status ty_group_flights(ty_group* group, uint8_t** text, size_t* length);
+// Waits until each collective of this rank has ended.
+ty_status ty_group_settle(ty_group* group);
+// Gives up the connections, whatever the other ranks do.
+ty_status ty_group_abort(ty_group* group);
 ty_status ty_group_free(ty_group* group);
 
 // ---- the end by a thread of libtorch (last_words.cpp) ----
@@ -77,7 +82,9 @@ typedef int (*ty_last_words)(const char* text);
 // the way they went.
 void ty_on_lost_peer(ty_last_words tell);
 
-// Opens the plug-in that carries NCCL. Before any other use of CUDA in the process.
+// ---- the CUDA plug-in (plugin.cpp) ----
+
+// Opens it. Before any other use of CUDA in the process.
 ty_status ty_cuda_load(const char* path);
 
 // ---- DDP's reducer (reducer.cpp) ----
@@ -170,6 +177,21 @@ ty_status ty_read_back(ty_tensor* source, ty_tensor** out, ty_arrival** arrival)
 ty_status ty_arrival_wait(ty_arrival* arrival);
 ty_status ty_arrival_free(ty_arrival* arrival);
 
+// ---- work that a GPU gets as a whole (graph.cpp) ----
+
+// From now on this thread computes on a stream other than the default one, which can't be recorded. Before any tensor that a
+// recording is to use is made.
+ty_status ty_compute_beside(int device_type, int index);
+// Bytes of GPU `index`: what is left for tensors, and what a step so far has taken for itself at most.
+ty_status ty_graph_room(int index, int64_t* available, int64_t* step);
+// From here to the end, what this thread has GPU `index` do is recorded and not done.
+ty_status ty_graph_begin(int index, ty_graph** out);
+ty_status ty_graph_end(ty_graph* graph);
+// Does all that was recorded, with what is now in the memory of the tensors that it used.
+ty_status ty_graph_replay(ty_graph* graph);
+// A graph without an end is given up.
+ty_status ty_graph_free(ty_graph* graph);
+
 // ---- convolutions prepared for inference on CPUs (packed.cpp) ----
 
 // Square, without dilation.
@@ -195,8 +217,15 @@ typedef struct ty_sgd {
   bool nesterov, first_step;
 } ty_sgd;
 
+// What a GPU can be told by tensors of its own, so that the call is the same for all steps; null where the options tell it.
+typedef struct ty_on_device {
+  // A float scalar.
+  ty_tensor* learning_rate;
+} ty_on_device;
+
 // `buffers` is null without momentum.
-ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, size_t count, ty_sgd options);
+ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, size_t count, ty_sgd options,
+                       ty_on_device on_device);
 
 typedef struct ty_adam {
   double learning_rate, beta1, beta2, epsilon, weight_decay;
@@ -205,7 +234,8 @@ typedef struct ty_adam {
 
 // `steps` are scalar float tensors. `max_squares` is null without amsgrad.
 ty_status ty_fused_adam(ty_tensor* const* parameters, ty_tensor* const* means, ty_tensor* const* squares,
-                        ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options);
+                        ty_tensor* const* max_squares, ty_tensor* const* steps, size_t count, ty_adam options,
+                        ty_on_device on_device);
 
 typedef struct ty_adagrad {
   double learning_rate, learning_rate_decay, weight_decay, epsilon;
