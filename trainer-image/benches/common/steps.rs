@@ -96,8 +96,9 @@ pub(crate) fn serve(order: &Order) -> Result<(), Box<dyn Error>> {
     step()?.double_value(&[]);
     let mut recorded = None;
     if order.graphs {
-        step()?;
-        step()?;
+        for _ in 0..2 {
+            let _ = step()?;
+        }
         recorded = Some(Graph::record(0, &mut step)?);
     }
     let mut step = || match &recorded {

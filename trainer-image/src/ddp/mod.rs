@@ -9,6 +9,7 @@ mod deadline;
 mod error;
 mod flight;
 mod group;
+mod meeting;
 mod plan;
 mod roll;
 mod verify;

@@ -1,11 +1,13 @@
 //! Optimizers with torch.optim's numbers, names and state, by libtorch's fused kernels where it has them; the learning
 //! rate's schedule; the weights' moving average; the scale of gradients of 16 bits.
 
+mod device_scale;
 mod ema;
 pub(crate) mod exact;
 mod scaler;
 mod schedule;
 
+pub use device_scale::DeviceScale;
 pub use ema::Ema;
 pub use scaler::GradientScaler;
 pub use schedule::{Plateau, Schedule};
@@ -116,12 +118,33 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Whether a step can be left out by a device on its own, and takes its learning rate from there.
+    pub(crate) fn may_be_told_by_device(&self) -> bool {
+        matches!(self.settings.algorithm, Algorithm::Sgd { .. } | Algorithm::Adam { .. } | Algorithm::AdamW { .. })
+    }
+
     /// One step at a learning rate.
     pub fn step(&mut self, learning_rate: f64) -> Result<(), TorchError> {
         self.set_rate(learning_rate)?;
-        self.apply(learning_rate)?;
+        self.apply(learning_rate, None)?;
         self.count();
         Ok(())
+    }
+
+    /// The same, which the device leaves out where it finds gradients `overflowed`: the host hears of it [later](Self::set_steps).
+    pub(crate) fn step_unless(&self, overflowed: &Tensor, learning_rate: f64) -> Result<(), TorchError> {
+        self.set_rate(learning_rate)?;
+        self.apply(learning_rate, Some(overflowed))
+    }
+
+    /// Takes note of how many steps the device has made.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
+    /// What [`unscale`](Self::unscale) does, by a device on its own.
+    pub(crate) fn unscale_there(&self, inverse: &Tensor, overflowed: &Tensor) -> Result<(), TorchError> {
+        torch::unscale_gradients_there(&self.parameters, inverse, overflowed)
     }
 
     /// The learning rate of the next steps, for a device that knows it by itself.
@@ -138,8 +161,8 @@ impl Optimizer {
     }
 
     /// What a step does with the parameters and the state, but for what the host keeps of it.
-    pub(crate) fn apply(&self, learning_rate: f64) -> Result<(), TorchError> {
-        let on_device = OnDevice { learning_rate: self.rate.as_ref() };
+    pub(crate) fn apply(&self, learning_rate: f64, overflowed: Option<&Tensor>) -> Result<(), TorchError> {
+        let on_device = OnDevice { learning_rate: self.rate.as_ref(), overflowed };
         let weight_decay = self.settings.weight_decay;
         let parameters = &self.parameters;
         const NONE: &[Tensor] = &[];
@@ -148,7 +171,8 @@ impl Optimizer {
         let (first, second, third) = (slot(0), slot(1), slot(2));
         match self.settings.algorithm {
             Algorithm::Sgd { momentum, nesterov } => {
-                let first_step = self.steps == 0;
+                // Momentum begins with zeros: where the host does not know whether this is the first step, that is as good.
+                let first_step = self.steps == 0 && overflowed.is_none();
                 let step = SgdStep { learning_rate, momentum, dampening: 0.0, weight_decay, nesterov, first_step };
                 torch::fused_sgd(parameters, first, &step, on_device)?;
             }

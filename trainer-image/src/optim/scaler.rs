@@ -1,14 +1,15 @@
 //! Scales losses so that gradients of 16 bits neither vanish nor overflow: the algorithm and the constants of
-//! `torch.amp.GradScaler`. The decision is made on the host, which waits for the gradients of each step for that.
+//! `torch.amp.GradScaler`. The decision is made on the host, which waits for the gradients of each step for that; or by a GPU
+//! itself ([`DeviceScale`](super::DeviceScale)).
 
 use serde::{Deserialize, Serialize};
 
 /// The scale at the start.
 const START: f32 = 65_536.0;
 /// What the scale is multiplied by after so many good steps in a row.
-const GROWTH: f32 = 2.0;
+pub(super) const GROWTH: f32 = 2.0;
 /// What it is multiplied by after a step whose gradients overflowed.
-const BACKOFF: f32 = 0.5;
+pub(super) const BACKOFF: f32 = 0.5;
 /// Good steps in a row after which the scale grows.
 const INTERVAL: u32 = 2000;
 /// A scale below this no longer helps: 2^-24 is the least number that 16 bits have.
@@ -38,6 +39,21 @@ impl GradientScaler {
     /// What the loss is multiplied by before the backward pass.
     pub fn scale(&self) -> f32 {
         self.scale
+    }
+
+    /// Good steps in a row so far.
+    pub(super) fn good_steps(&self) -> u32 {
+        self.good_steps
+    }
+
+    /// Good steps in a row after which the scale grows.
+    pub(super) fn interval(&self) -> u32 {
+        self.interval
+    }
+
+    /// The same scaler elsewhere on its way.
+    pub(super) fn at(&self, scale: f32, good_steps: u32) -> GradientScaler {
+        GradientScaler { scale, good_steps, interval: self.interval }
     }
 
     /// What gradients are multiplied by before they are used.

@@ -95,6 +95,7 @@ pub(super) struct Sgd {
 #[derive(Clone, Copy)]
 pub(super) struct OnDevice {
     pub(super) learning_rate: *mut C_tensor,
+    pub(super) overflowed: *mut C_tensor,
 }
 
 #[repr(C)]
@@ -218,6 +219,8 @@ unsafe extern "C" {
     pub(super) fn ty_adamax(parameters: Tensors, means: Tensors, norms: Tensors, steps: Tensors, count: usize, options: Adam) -> Status;
     pub(super) fn ty_adadelta(parameters: Tensors, squares: Tensors, deltas: Tensors, steps: Tensors, count: usize, options: Adadelta) -> Status;
     pub(super) fn ty_unscale_gradients(parameters: Tensors, count: usize, inverse: f32, overflowed: *mut bool) -> Status;
+    pub(super) fn ty_unscale_gradients_there(parameters: Tensors, count: usize, inverse: *mut C_tensor, overflowed: *mut C_tensor) -> Status;
+    pub(super) fn ty_update_scale(scale: *mut C_tensor, good_steps: *mut C_tensor, overflowed: *mut C_tensor, growth: f64, backoff: f64, interval: i64) -> Status;
     pub(super) fn ty_lerp(targets: Tensors, sources: Tensors, count: usize, weight: f64) -> Status;
 }
 

@@ -31,8 +31,9 @@ pub use lane::{Lane, OnItsWay, Snapshot, read_back};
 pub(crate) use last_words::on_lost_peer;
 pub use memory::{give_back_memory, keep_memory};
 pub use optim::{
-    AdadeltaStep, AdagradStep, AdamStep, OnDevice, RmsPropStep, SgdStep, adadelta, adamax, clear_gradients,
-    clip_gradients, fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
+    AdadeltaStep, AdagradStep, AdamStep, OnDevice, RmsPropStep, ScaleChange, SgdStep, adadelta, adamax,
+    clear_gradients, clip_gradients, fused_adagrad, fused_adam, fused_sgd, lerp, rmsprop, unscale_gradients,
+    unscale_gradients_there, update_scale,
 };
 pub use packed::{ConvShape, Fused, PackedConv, packs};
 pub use process_group::{Endpoint, ProcessGroup};

@@ -122,11 +122,14 @@ fn same_lengths(parameters: usize, states: &[(&str, usize)]) -> Result<(), Torch
 pub struct OnDevice<'t> {
     /// The learning rate, a float scalar; it counts in place of the step's.
     pub learning_rate: Option<&'t Tensor>,
+    /// Whether gradients are not to be used, a float scalar: 1 if so, 0 if not.
+    pub overflowed: Option<&'t Tensor>,
 }
 
 impl OnDevice<'_> {
     fn pointers(&self) -> ffi::OnDevice {
-        ffi::OnDevice { learning_rate: self.learning_rate.map_or(std::ptr::null_mut(), pointer) }
+        let or_null = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null_mut(), pointer);
+        ffi::OnDevice { learning_rate: or_null(self.learning_rate), overflowed: or_null(self.overflowed) }
     }
 }
 
@@ -296,6 +299,50 @@ pub fn unscale_gradients(parameters: &[impl Borrow<Tensor>], inverse: f32) -> Re
     // SAFETY: the tensors and the out value live through the call.
     check(unsafe { ffi::ty_unscale_gradients(parameters.as_ptr(), parameters.len(), inverse, &raw mut overflowed) })?;
     Ok(overflowed)
+}
+
+/// The same where a GPU is to know it by itself: `inverse` is a float scalar of its own, and so is `overflowed`, which becomes 1
+/// or 0.
+///
+/// # Errors
+/// They are of another kind or device. So below.
+pub fn unscale_gradients_there(
+    parameters: &[impl Borrow<Tensor>],
+    inverse: &Tensor,
+    overflowed: &Tensor,
+) -> Result<(), TorchError> {
+    let parameters = pointers(parameters);
+    let (inverse, overflowed) = (pointer(inverse), pointer(overflowed));
+    // SAFETY: the tensors live through the call. So below.
+    check(unsafe { ffi::ty_unscale_gradients_there(parameters.as_ptr(), parameters.len(), inverse, overflowed) })
+}
+
+/// How a scale of gradients changes after a step: the arguments of `torch.amp.GradScaler`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleChange {
+    /// What it is multiplied by after `interval` good steps in a row.
+    pub growth: f64,
+    /// What it is multiplied by after a step whose gradients overflowed.
+    pub backoff: f64,
+    /// See `growth`.
+    pub interval: u32,
+}
+
+/// Changes a scale, a float scalar, and the number of good steps in a row, a scalar of 32 bits, after a step that `overflowed` or
+/// did not.
+///
+/// # Errors
+/// As above.
+pub fn update_scale(
+    scale: &Tensor,
+    good_steps: &Tensor,
+    overflowed: &Tensor,
+    change: ScaleChange,
+) -> Result<(), TorchError> {
+    let ScaleChange { growth, backoff, interval } = change;
+    let (scale, good_steps, overflowed) = (pointer(scale), pointer(good_steps), pointer(overflowed));
+    // SAFETY: as above.
+    check(unsafe { ffi::ty_update_scale(scale, good_steps, overflowed, growth, backoff, i64::from(interval)) })
 }
 
 /// Moves each target towards its source by the share `weight` of their difference, in place.

@@ -197,9 +197,12 @@ impl Course<'_> {
     /// # Errors
     /// [`Cause::NotFinite`] at the first step whose loss is not.
     pub(super) fn read_sums(&mut self, which: Read) -> Result<(), Fault> {
-        while let Some((step, sums)) = self.tally.next(which).map_err(|fault| fault.at_step(self.position.step))? {
+        while let Some((step, sums, told)) =
+            self.tally.next(which).map_err(|fault| fault.at_step(self.position.step))?
+        {
             self.replica.watch.lap(Phase::Device);
             self.position.sums.add(sums);
+            self.replica.hear(&told).map_err(|fault| fault.at_step(step.number))?;
             if !sums.loss.is_finite() {
                 let message = format!("the loss is {} at step {}", sums.loss, step.number);
                 return Err(Fault::new(Cause::NotFinite, message).hint(DIVERGED).at_step(step.number));

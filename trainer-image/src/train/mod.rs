@@ -48,7 +48,7 @@ use crate::fault::Fault;
 use crate::folder::{Folder, Owner};
 use crate::input::Input;
 use crate::metrics::Stopwatch;
-use crate::optim::{Ema, Optimizer};
+use crate::optim::{DeviceScale, Ema, Optimizer};
 use crate::place::Place;
 use crate::progress::{Meter, ProgressHandle};
 use crate::storage::path_of;
@@ -125,9 +125,25 @@ pub fn run(
     let input = Input::new(&setup.preprocessing, device);
     let (criterion, classes) = (setup.criterion(), setup.classes().len() as i64);
     let scaler = setup.scaler().map(|fresh| position.scaler.unwrap_or(fresh));
+    // A GPU decides by itself. A moving average would have to know of it.
+    let decides = device != Device::Cpu && ema.is_none() && optimizer.may_be_told_by_device();
+    let on_device = scaler.as_ref().filter(|_| decides);
+    let device_scale = on_device.map(|scaler| DeviceScale::new(scaler, optimizer.steps(), device)).transpose()?;
     let watch = Stopwatch::new(position.phases);
-    let mut replica =
-        Replica { model, ddp, optimizer, input, settings: setup.step, criterion, classes, scaler, ema, watch, launch };
+    let mut replica = Replica {
+        model,
+        ddp,
+        optimizer,
+        input,
+        settings: setup.step,
+        criterion,
+        classes,
+        scaler,
+        device_scale,
+        ema,
+        watch,
+        launch,
+    };
     if position.step > 0 {
         prime(&mut replica, &group, setup.preprocessing.crop_size)?;
     }

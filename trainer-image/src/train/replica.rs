@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::input::Input;
 use crate::loss::{Blend, Criterion, Targets};
 use crate::metrics::{Phase, Stopwatch};
-use crate::optim::{Ema, GradientScaler, Optimizer};
+use crate::optim::{DeviceScale, Ema, GradientScaler, Optimizer};
 use crate::torch::{self, Autocast};
 use crate::zoo::Model;
 
@@ -46,6 +46,8 @@ pub(super) struct Replica<'g> {
     pub(super) classes: i64,
     /// With gradients of 16 bits.
     pub(super) scaler: Option<GradientScaler>,
+    /// The same where the device keeps it.
+    pub(super) device_scale: Option<DeviceScale>,
     /// Where a moving average of the weights is what counts in the end.
     pub(super) ema: Option<Ema>,
     /// Where the time goes.
@@ -100,7 +102,15 @@ impl Replica<'_> {
             let counted = (images - padding).clamp(first, end) - first;
             sums = sums.f_add(&self.pass(&input, &targets, sync, share, counted)?)?;
         }
-        self.update(learning_rate)?;
+        if let Some(scale) = &self.device_scale {
+            let clip_norm = self.settings.clip_norm;
+            scale.step(&self.optimizer, learning_rate, |optimizer| {
+                clip_norm.map_or(Ok(()), |norm| optimizer.clip(norm))
+            })?;
+            sums = Tensor::f_cat(&[sums, scale.told()?], 0)?;
+        } else {
+            self.update(learning_rate)?;
+        }
         self.watch.lap(Phase::Optimizer);
         Ok(Some(sums))
     }
@@ -169,9 +179,10 @@ impl Replica<'_> {
         };
         self.watch.lap(Phase::Forward);
         let part = if share < 1.0 { loss.f_mul_scalar(share)? } else { loss.shallow_clone() };
-        self.ddp.backward(&match &self.scaler {
-            Some(scaler) => part.f_mul_scalar(f64::from(scaler.scale()))?,
-            None => part,
+        self.ddp.backward(&match (&self.device_scale, &self.scaler) {
+            (Some(scale), _) => scale.scaled(&part)?,
+            (None, Some(scaler)) => part.f_mul_scalar(f64::from(scaler.scale()))?,
+            (None, None) => part,
         })?;
         self.watch.lap(Phase::Backward);
         match counted as i64 {
@@ -199,7 +210,7 @@ impl Replica<'_> {
         if let Some(norm) = self.settings.clip_norm {
             self.optimizer.clip(norm)?;
         }
-        self.optimizer.apply(self.optimizer.base_rate())?;
+        self.optimizer.apply(self.optimizer.base_rate(), None)?;
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
@@ -224,18 +235,33 @@ impl Replica<'_> {
         }
         if let Some(scaler) = &mut self.scaler {
             scaler.update(overflowed);
-            if scaler.is_exhausted() {
-                return Err(Fault::new(Cause::NotFinite, "gradients of 16 bits overflow at every scale")
-                    .hint("lower the learning rate, lengthen the warm-up, or set precision to BFloat16 or Float32"));
-            }
+            return in_use(scaler);
         }
         Ok(())
+    }
+
+    /// Takes note of what the device tells behind the sums of a step.
+    pub(super) fn hear(&mut self, told: &[f64]) -> Result<(), Fault> {
+        let Some(scaler) = self.scaler.as_mut().filter(|_| told.len() == DeviceScale::VALUES) else { return Ok(()) };
+        let (now, updates) = DeviceScale::read(scaler, told);
+        *scaler = now;
+        self.optimizer.set_steps(updates);
+        in_use(scaler)
     }
 
     /// Puts the moving average of the weights in the model's place, or back; nothing without one.
     pub(super) fn swap_average(&self) -> Result<(), Fault> {
         Ok(self.ema.as_ref().map_or(Ok(()), Ema::swap)?)
     }
+}
+
+/// Whether a scale is one that gradients can still have.
+fn in_use(scaler: &GradientScaler) -> Result<(), Fault> {
+    if scaler.is_exhausted() {
+        return Err(Fault::new(Cause::NotFinite, "gradients of 16 bits overflow at every scale")
+            .hint("lower the learning rate, lengthen the warm-up, or set precision to BFloat16 or Float32"));
+    }
+    Ok(())
 }
 
 /// The sum of the losses of images and the number of those that were right, in 64 bits, on the device.
@@ -290,8 +316,20 @@ mod tests {
             criterion: Criterion::new(0.1, Some(vec![0.5, 2.0, 1.0]), Device::Cpu),
             classes: 3,
             scaler: None,
+            device_scale: None,
             watch: Stopwatch::new(Phases::default()),
             launch: Launch::Apart(None),
+        }
+    }
+
+    /// The batch of a step.
+    fn batch(number: usize) -> Batch {
+        Batch {
+            pixels: (0..IMAGES * (SIDE * SIDE * 3) as usize).map(|at| (at * 31 + number * 7) as u8).collect(),
+            flips: vec![Flips::default(); IMAGES],
+            labels: (0..IMAGES).map(|image| ((image + number) % 3) as i64).collect(),
+            indices: (0..IMAGES).collect(),
+            failures: Vec::new(),
         }
     }
 
@@ -301,13 +339,7 @@ mod tests {
         let mut replica = replica(&group, mixup);
         let mut all = Vec::new();
         for number in 0..3 {
-            let batch = Batch {
-                pixels: (0..IMAGES * (SIDE * SIDE * 3) as usize).map(|at| (at * 31 + number * 7) as u8).collect(),
-                flips: vec![Flips::default(); IMAGES],
-                labels: (0..IMAGES).map(|image| ((image + number) % 3) as i64).collect(),
-                indices: (0..IMAGES).collect(),
-                failures: Vec::new(),
-            };
+            let batch = batch(number);
             tch::manual_seed(number as i64);
             let sums = step(&mut replica, &batch, 0.01 / (number + 1) as f64, number as u64);
             all.push((format!("sums {number}"), sums));
@@ -335,6 +367,35 @@ mod tests {
                 assert_eq!(apart, whole, "{name} with mixup {mixup}");
             }
         }
+    }
+
+    #[test]
+    fn a_scale_on_the_device_decides_as_the_host_does() {
+        // So large that gradients overflow at first, and the weights stay.
+        let scaler: GradientScaler =
+            serde_json::from_value(serde_json::json!({"scale": 2_f32.powi(127), "goodSteps": 0, "interval": 1}))
+                .unwrap();
+        let made = |on_device: bool| {
+            let group = Group::alone().unwrap();
+            let mut replica = Replica { ema: None, scaler: Some(scaler), ..replica(&group, 0.0) };
+            if on_device {
+                replica.device_scale = Some(DeviceScale::new(&scaler, 0, Device::Cpu).unwrap());
+            }
+            let mut course = Vec::new();
+            for number in 0..12 {
+                tch::manual_seed(number);
+                let sums =
+                    replica.step(&batch(number as usize), 0, 0.01, number as u64, || Ok(false)).unwrap().unwrap();
+                let sums: Vec<f64> = Vec::try_from(&sums).unwrap();
+                replica.hear(&sums[2..]).unwrap();
+                course.push((sums[0], replica.scaler.unwrap().scale(), replica.optimizer.steps()));
+            }
+            (course, replica.model.state().snapshot(), replica.optimizer.tensors())
+        };
+        let (there, here) = (made(true), made(false));
+        assert_eq!(there.0, here.0);
+        assert!(here.0[0].2 == 0 && here.0[11].2 > 0, "some steps are left out and some are made: {:?}", here.0);
+        assert_eq!((there.1, there.2), (here.1, here.2));
     }
 
     #[test]

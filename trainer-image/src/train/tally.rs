@@ -58,14 +58,17 @@ impl Tally {
     }
 
     /// The oldest step that is to be read, with this rank's sums.
-    pub(super) fn next(&mut self, which: Read) -> Result<Option<(Step, Sums)>, Fault> {
+    ///
+    /// What comes after the sums is given as it is.
+    pub(super) fn next(&mut self, which: Read) -> Result<Option<(Step, Sums, Vec<f64>)>, Fault> {
         let stay = if which == Read::All { 0 } else { self.ahead };
         if self.unread.len() <= stay {
             return Ok(None);
         }
         let Some(Unread { step, images, sums }) = self.unread.pop_front() else { return Ok(None) };
-        let sums: Vec<f64> = Vec::try_from(&sums.arrived()?)?;
-        Ok(Some((step, Sums { loss: sums[0], correct: sums[1], images: images as f64 })))
+        let mut sums: Vec<f64> = Vec::try_from(&sums.arrived()?)?;
+        let more = sums.split_off(2);
+        Ok(Some((step, Sums { loss: sums[0], correct: sums[1], images: images as f64 }, more)))
     }
 }
 
@@ -78,7 +81,8 @@ mod tests {
         let mut tally = Tally::reading_later(ahead);
         let take = |tally: &mut Tally, which| {
             let mut numbers = Vec::new();
-            while let Some((step, sums)) = tally.next(which).unwrap() {
+            while let Some((step, sums, more)) = tally.next(which).unwrap() {
+                assert_eq!(more, [7.0]);
                 let loss = step.number as f64;
                 assert_eq!(sums, Sums { loss, correct: 1.0, images: 8.0 });
                 numbers.push(step.number);
@@ -87,7 +91,7 @@ mod tests {
         };
         let mut all = Vec::new();
         for number in 1..=4 {
-            let sums = Tensor::from_slice(&[number as f64, 1.0]);
+            let sums = Tensor::from_slice(&[number as f64, 1.0, 7.0]);
             tally.add(Step { number, rate: 0.1 }, 8, &sums).unwrap();
             all.push(take(&mut tally, Read::Due));
         }

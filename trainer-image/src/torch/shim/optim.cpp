@@ -6,6 +6,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/_amp_update_scale.h>
 #include <ATen/ops/_foreach_abs.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_addcdiv.h>
@@ -15,6 +16,7 @@
 #include <ATen/ops/_foreach_maximum.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_sqrt.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adagrad.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -55,6 +57,10 @@ std::vector<at::Tensor> penalised(const std::vector<at::Tensor>& gradients, cons
   return weight_decay == 0 ? gradients : at::_foreach_add(gradients, parameters, weight_decay);
 }
 
+std::optional<at::Tensor> overflowed(const ty_on_device& on_device) {
+  return on_device.overflowed == nullptr ? std::nullopt : std::optional<at::Tensor>(*on_device.overflowed);
+}
+
 } // namespace
 
 extern "C" {
@@ -68,7 +74,7 @@ ty_status ty_fused_sgd(ty_tensor* const* parameters, ty_tensor* const* buffers, 
     auto update = [&](const auto& learning_rate) {
       at::_fused_sgd_(pick(parameters, indices), gradients(parameters, indices), pick(buffers, indices),
                       options.weight_decay, options.momentum, learning_rate, options.dampening, options.nesterov,
-                      /* maximize */ false, options.first_step);
+                      /* maximize */ false, options.first_step, /* grad_scale */ {}, overflowed(on_device));
     };
     if (on_device.learning_rate != nullptr) {
       update(*on_device.learning_rate);
@@ -91,7 +97,11 @@ ty_status ty_fused_adam(ty_tensor* const* parameters, ty_tensor* const* means, t
       kernel(pick(parameters, indices), gradients(parameters, indices), pick(means, indices), pick(squares, indices),
              pick(max_squares, indices), counted, learning_rate, options.beta1, options.beta2, options.weight_decay,
              options.epsilon, options.amsgrad, /* maximize */ false, std::optional<at::Tensor>{},
-             std::optional<at::Tensor>{});
+             overflowed(on_device));
+      // A step that was left out does not count.
+      if (on_device.overflowed != nullptr) {
+        at::_foreach_sub_(counted, std::vector<at::Tensor>(counted.size(), *on_device.overflowed));
+      }
     };
     auto by = [&](auto kernel) {
       if (on_device.learning_rate != nullptr) {
@@ -203,6 +213,25 @@ ty_status ty_unscale_gradients(ty_tensor* const* parameters, size_t count, float
     auto found = at::zeros({}, options);
     at::_amp_foreach_non_finite_check_and_unscale_(scaled, found, at::full({}, inverse, options));
     *overflowed = found.item<float>() != 0;
+  });
+}
+
+ty_status ty_unscale_gradients_there(ty_tensor* const* parameters, size_t count, ty_tensor* inverse,
+                                     ty_tensor* overflowed) {
+  return edge([&] {
+    at::NoGradGuard no_grad;
+    overflowed->zero_();
+    auto indices = with_gradient(parameters, count);
+    if (indices.empty()) return;
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients(parameters, indices), *overflowed, *inverse);
+  });
+}
+
+ty_status ty_update_scale(ty_tensor* scale, ty_tensor* good_steps, ty_tensor* overflowed, double growth, double backoff,
+                          int64_t interval) {
+  return edge([&] {
+    at::NoGradGuard no_grad;
+    at::_amp_update_scale_(*scale, *good_steps, *overflowed, growth, backoff, interval);
   });
 }
 

@@ -221,6 +221,8 @@ typedef struct ty_sgd {
 typedef struct ty_on_device {
   // A float scalar.
   ty_tensor* learning_rate;
+  // The same: 1 where gradients are not to be used, 0 else.
+  ty_tensor* overflowed;
 } ty_on_device;
 
 // `buffers` is null without momentum.
@@ -266,6 +268,12 @@ ty_status ty_adadelta(ty_tensor* const* parameters, ty_tensor* const* squares, t
 
 // Multiplies all gradients by `inverse`; tells whether one of them was not finite.
 ty_status ty_unscale_gradients(ty_tensor* const* parameters, size_t count, float inverse, bool* overflowed);
+// The same where a GPU is to know it by itself: `inverse` and `overflowed` are float scalars of its own.
+ty_status ty_unscale_gradients_there(ty_tensor* const* parameters, size_t count, ty_tensor* inverse,
+                                     ty_tensor* overflowed);
+// What torch.amp.GradScaler does after a step: `scale` is a float scalar, `good_steps` one of 32 bits.
+ty_status ty_update_scale(ty_tensor* scale, ty_tensor* good_steps, ty_tensor* overflowed, double growth, double backoff,
+                          int64_t interval);
 // Moves each target towards its source by the share `weight` of their difference.
 ty_status ty_lerp(ty_tensor* const* targets, ty_tensor* const* sources, size_t count, double weight);
 
