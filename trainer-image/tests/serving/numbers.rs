@@ -3,11 +3,13 @@
 use std::fs;
 
 use crds::contract::env;
+use crds::training::DecisionThreshold;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::data::{Scratch, View};
 use trainer::inference::as_trained;
 use trainer::input::{Input, logits, probabilities};
+use trainer::metrics::best_of;
 
 use crate::client::{post, request_of};
 use crate::model::{CLASSES, launch_with, png, trained, uri};
@@ -78,7 +80,8 @@ fn training_scoring_and_serving_say_the_same_of_an_image_bit_for_bit() {
     }
 }
 
-/// Training says nothing of single images. Its figures of those held out are sums over the bits of all their probabilities.
+/// Training says nothing of single images. Its figures of those held out are sums over the bits of all their probabilities, and its
+/// threshold is chosen by them.
 #[test]
 fn the_programs_that_train_score_and_serve_say_the_same_of_images_held_out() {
     const EXACT: [(&str, &str); 1] = [(env::EXACT, "1")];
@@ -112,7 +115,8 @@ fn the_programs_that_train_score_and_serve_say_the_same_of_images_held_out() {
     let json = |file: &str| serde_json::from_slice::<Value>(&fs::read(at(file)).unwrap()).unwrap();
     let (training, scoring) = (json("model/metrics.json")["evaluation"].clone(), json("rows/evaluation.json"));
     assert_eq!(training["count"], json!(held_out.len()), "{training}");
-    for (figure, value) in training.as_object().unwrap() {
+    // Scoring's threshold is that of a curve in bins.
+    for (figure, value) in training.as_object().unwrap().iter().filter(|(figure, _)| *figure != "threshold") {
         assert_eq!((figure, value), (figure, &scoring[figure]));
     }
 
@@ -120,7 +124,11 @@ fn the_programs_that_train_score_and_serve_say_the_same_of_images_held_out() {
     let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row["path"].as_str().unwrap()).collect();
     assert_eq!(names, held_out.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
-    let scored = rows.iter().flat_map(|row| CLASSES.map(|class| row["probabilities"][class].as_f64().unwrap() as f32));
+    let probability = |row: &Value, class: &str| row["probabilities"][class].as_f64().unwrap() as f32;
+    let scored: Vec<f32> = rows.iter().flat_map(|row| CLASSES.map(|class| probability(row, class))).collect();
+    let of_second: Vec<_> = rows.iter().map(|row| (probability(row, CLASSES[1]), row["label"] == CLASSES[1])).collect();
+    let threshold = best_of(&of_second, &DecisionThreshold::default()).unwrap();
+    assert_eq!(training["threshold"]["probability"].as_f64().unwrap() as f32, threshold.probability as f32);
     let model = at("model");
     let most = held_out.len().to_string();
     // Patience enough for all images of the request to be one batch.
@@ -128,5 +136,5 @@ fn the_programs_that_train_score_and_serve_say_the_same_of_images_held_out() {
     let server = Server::start_with(&[&[model.to_str().unwrap(), "--device", "Cpu"][..], &batch].concat(), &EXACT);
     let images: Vec<Vec<u8>> = held_out.iter().map(|(_, image)| image.clone()).collect();
     let answer = post(server.rest, "/v2/models/model/infer", &request_of(&images)).json();
-    assert_eq!(floats(&answer["outputs"][2]["data"]), scored.collect::<Vec<_>>());
+    assert_eq!(floats(&answer["outputs"][2]["data"]), scored);
 }

@@ -58,14 +58,14 @@ fn a_ghost_that_was_ready_to_finish_leaves_the_newer_attempt_its_work() {
 fn a_shard_that_starts_again_leaves_the_others_at_work_and_those_to_come_their_turn() {
     let job = job(90).shards(3);
     let mut other = job.writer_of(1, 1);
-    let ghost = job.writer_of(0, 1);
+    let mut ghost = job.writer_of(0, 1);
     assert_eq!(job.run(&Disk::default(), 0, 5).unwrap(), None);
     while let Some(range) = other.next_missing() {
         other.commit(range.clone(), &rows(range)).unwrap();
     }
     assert_eq!(other.finish().unwrap().manifest, None);
     let superseded = "attempt 1 was superseded by attempt 5: it stops without writing";
-    assert_eq!(ghost.finish().unwrap_err().to_string(), superseded);
+    assert_eq!(ghost.commit(0..16, &rows(0..16)).unwrap_err().to_string(), superseded);
     let manifest = job.run(&Disk::default(), 2, 1).unwrap().expect("the last shard completes the output");
     assert_eq!(manifest.rows, RowCounts { inputs: 90, written: 90, failed: 9 });
 }
