@@ -6,8 +6,8 @@ use serde_json::Value;
 /// What stands in the place of what was taken out.
 const REDACTED: &str = "REDACTED";
 /// Words in a name by which its value may be secret; `_`, `-` and `.` in the name don't count.
-const SECRET_WORDS: [&str; 8] =
-    ["token", "password", "passwd", "passphrase", "secret", "credential", "authorization", "accesskey"];
+const SECRET_WORDS: [&str; 9] =
+    ["token", "password", "passwd", "passphrase", "secret", "credential", "authorization", "accesskey", "apikey"];
 /// The copy of a manifest that kubectl keeps, values of variables and all.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

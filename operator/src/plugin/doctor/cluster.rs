@@ -305,8 +305,15 @@ mod tests {
     #[test]
     fn runtimes_are_told_with_what_they_are_good_for() {
         let driver = |major: &'static str| {
-            let names = ["nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver-version.minor"];
-            [(names[0], major), (names[1], "65"), ("nvidia.com/cuda.driver-version.revision", "06")]
+            [
+                ("kubernetes.io/arch", "amd64"),
+                ("kubernetes.io/os", "linux"),
+                ("nvidia.com/cuda.driver-version.major", major),
+                ("nvidia.com/cuda.driver-version.minor", "65"),
+                ("nvidia.com/cuda.driver-version.revision", "06"),
+                ("nvidia.com/gpu.compute.major", "9"),
+                ("nvidia.com/gpu.compute.minor", "0"),
+            ]
         };
         let judgement =
             Judgement { catalogue: Catalogue::built_in(), autoscaled: false, name: "a/b".into(), version: None };
