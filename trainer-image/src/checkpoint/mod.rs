@@ -115,7 +115,7 @@ fn steps(folder: &Path) -> Result<Vec<u64>, Fault> {
 pub struct Newest<Position> {
     /// The newest checkpoint that is whole, if there is one.
     pub checkpoint: Option<Checkpoint<Position>>,
-    /// What is wrong with the newer ones, the newest first.
+    /// What is wrong with the newer ones.
     pub passed_over: Vec<String>,
 }
 
@@ -124,12 +124,22 @@ pub struct Newest<Position> {
 /// # Errors
 /// If the storage fails: to go back, or to begin anew, for that would be to lose what is there.
 pub fn newest<Position: DeserializeOwned>(output: &Path) -> Result<Newest<Position>, Fault> {
+    let not_whole = |path: &Path, reason: &str| format!("{} is not whole: {reason}", path.display());
     let mut passed_over = Vec::new();
-    for Found { path, .. } in list(output)?.into_iter().rev() {
-        match read(&path) {
-            Ok(checkpoint) => return Ok(Newest { checkpoint: Some(checkpoint), passed_over }),
+    let found = list(output)?;
+    for (place, Found { path, .. }) in found.iter().enumerate().rev() {
+        match read(path) {
+            Ok(checkpoint) => {
+                // Those whose records can't be read count as the oldest, whatever their steps.
+                for other in found[..place].iter().filter(|other| other.attempt == 0 && other.step > checkpoint.step) {
+                    if let Err(Unread::Damaged(reason)) = record::<IgnoredAny>(&other.path) {
+                        passed_over.push(not_whole(&other.path, &reason));
+                    }
+                }
+                return Ok(Newest { checkpoint: Some(checkpoint), passed_over });
+            }
             Err(Unread::Storage(fault)) => return Err(fault),
-            Err(Unread::Damaged(reason)) => passed_over.push(format!("{} is not whole: {reason}", path.display())),
+            Err(Unread::Damaged(reason)) => passed_over.push(not_whole(path, &reason)),
         }
     }
     Ok(Newest { checkpoint: None, passed_over })

@@ -71,3 +71,55 @@ impl DeviceScale {
         (scaler.at(told[0] as f32, told[1] as u32), told[2] as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crds::optimizer::{Algorithm, OptimizerSettings};
+
+    use super::*;
+    use crate::torch::{backward, clear_gradients};
+
+    /// Weights, state, scale and steps that counted after some steps, of which two overflow.
+    fn course(algorithm: Algorithm, on_device: bool) -> (Vec<f32>, Vec<(String, Tensor)>, GradientScaler, u64) {
+        let weight = Tensor::from_slice(&[1.0_f32, -2.0, 3.0]).set_requires_grad(true);
+        let settings = OptimizerSettings { learning_rate: 0.1, weight_decay: 0.01, algorithm };
+        let mut optimizer = Optimizer::new(settings, vec![("w".to_owned(), weight.shallow_clone())]);
+        let mut scaler = GradientScaler::with_interval(2);
+        let there = DeviceScale::new(&scaler, 0, Device::Cpu).unwrap();
+        for slope in [f64::INFINITY, 1.5, 2.5, f64::NAN, 0.5, 1.0, 2.0] {
+            clear_gradients(&[&weight]).unwrap();
+            let loss = (&weight * slope).sum(Kind::Float);
+            if on_device {
+                backward(&there.scaled(&loss).unwrap()).unwrap();
+                there.step(&optimizer, 0.1, |optimizer| optimizer.clip(1.0)).unwrap();
+                let told: Vec<f64> = Vec::try_from(there.told().unwrap()).unwrap();
+                let (now, updates) = DeviceScale::read(&scaler, &told);
+                scaler = now;
+                optimizer.set_steps(updates);
+            } else {
+                backward(&(loss * f64::from(scaler.scale()))).unwrap();
+                let overflowed = optimizer.unscale(scaler.inverse()).unwrap();
+                if !overflowed {
+                    optimizer.clip(1.0).unwrap();
+                    optimizer.step(0.1).unwrap();
+                }
+                scaler.update(overflowed);
+            }
+        }
+        (Vec::try_from(weight.detach()).unwrap(), optimizer.tensors(), scaler, optimizer.steps())
+    }
+
+    #[test]
+    fn a_device_decides_on_steps_as_the_host_does() {
+        for algorithm in [
+            Algorithm::Sgd { momentum: 0.9, nesterov: false },
+            Algorithm::Sgd { momentum: 0.0, nesterov: false },
+            Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+            Algorithm::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+        ] {
+            let here = course(algorithm, false);
+            assert_eq!(here.3, 5, "two of seven overflowed");
+            assert_eq!(course(algorithm, true), here, "{algorithm:?}");
+        }
+    }
+}

@@ -35,7 +35,7 @@ pub(super) fn why_apart(training: &Training, world_size: u32) -> Option<&'static
 /// Whether a recorded step, which keeps its memory to itself, leaves as much as a step takes to those that are not recorded: the
 /// last one of an epoch, which may be smaller, and the validation.
 fn has_room(room: Room) -> bool {
-    room.step.saturating_mul(2) <= room.available
+    room.step <= room.available / 2
 }
 
 /// How steps come to the GPU.

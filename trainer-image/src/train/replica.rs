@@ -287,12 +287,18 @@ mod tests {
     const IMAGES: usize = 8;
     const SIDE: i64 = 32;
 
-    /// With all that a recorded step may have: dropout, blended images, weighted classes, smoothed labels, clipping, an average.
+    /// With all that a recorded step may have: blended images, weighted classes, smoothed labels, clipping, an average. Nothing in
+    /// it is drawn: libtorch's generator is one for all tests.
     fn replica(group: &Group, mixup: f64) -> Replica<'_> {
-        let blueprint = Blueprint { architecture: Architecture::MobilenetV3Small, classes: 3, image_size: SIDE };
+        let blueprint = Blueprint { architecture: Architecture::Resnet18, classes: 3, image_size: SIDE };
         let model = Model::new(blueprint, 1, Device::Cpu).unwrap();
         for entry in model.state().entries() {
-            torch::set_channels_last(&entry.tensor).unwrap();
+            let (tensor, size) = (&entry.tensor, entry.tensor.size());
+            if tensor.requires_grad() && (size.len() > 1 || entry.name == "fc.bias") {
+                let values = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin() * 0.05;
+                tch::no_grad(|| tensor.shallow_clone().copy_(&values.view(size.as_slice())));
+            }
+            torch::set_channels_last(tensor).unwrap();
         }
         let adam = Algorithm::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let settings = OptimizerSettings { learning_rate: 0.01, weight_decay: 0.01, algorithm: adam };
@@ -340,7 +346,6 @@ mod tests {
         let mut all = Vec::new();
         for number in 0..3 {
             let batch = batch(number);
-            tch::manual_seed(number as i64);
             let sums = step(&mut replica, &batch, 0.01 / (number + 1) as f64, number as u64);
             all.push((format!("sums {number}"), sums));
         }
@@ -370,11 +375,8 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_on_the_device_decides_as_the_host_does() {
-        // So large that gradients overflow at first, and the weights stay.
-        let scaler: GradientScaler =
-            serde_json::from_value(serde_json::json!({"scale": 2_f32.powi(127), "goodSteps": 0, "interval": 1}))
-                .unwrap();
+    fn with_a_scale_on_the_device_a_step_is_the_same_and_the_host_hears_of_it() {
+        let scaler = GradientScaler::with_interval(2);
         let made = |on_device: bool| {
             let group = Group::alone().unwrap();
             let mut replica = Replica { ema: None, scaler: Some(scaler), ..replica(&group, 0.0) };
@@ -382,20 +384,15 @@ mod tests {
                 replica.device_scale = Some(DeviceScale::new(&scaler, 0, Device::Cpu).unwrap());
             }
             let mut course = Vec::new();
-            for number in 0..12 {
-                tch::manual_seed(number);
-                let sums =
-                    replica.step(&batch(number as usize), 0, 0.01, number as u64, || Ok(false)).unwrap().unwrap();
+            for number in 0..3 {
+                let sums = replica.step(&batch(number), 0, 0.01, number as u64, || Ok(false)).unwrap().unwrap();
                 let sums: Vec<f64> = Vec::try_from(&sums).unwrap();
                 replica.hear(&sums[2..]).unwrap();
-                course.push((sums[0], replica.scaler.unwrap().scale(), replica.optimizer.steps()));
+                course.push((sums[0], replica.scaler.unwrap(), replica.optimizer.steps()));
             }
             (course, replica.model.state().snapshot(), replica.optimizer.tensors())
         };
-        let (there, here) = (made(true), made(false));
-        assert_eq!(there.0, here.0);
-        assert!(here.0[0].2 == 0 && here.0[11].2 > 0, "some steps are left out and some are made: {:?}", here.0);
-        assert_eq!((there.1, there.2), (here.1, here.2));
+        assert_eq!(made(true), made(false));
     }
 
     #[test]
