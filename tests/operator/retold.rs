@@ -23,7 +23,7 @@ use crate::wire::{Answer, Fate};
 use crate::yard::Yard;
 
 /// The plays in which pods come and go most.
-const RETOLD: [&str; 5] = ["restarted", "suspended", "shards", "followed", "node-lost"];
+const RETOLD: [&str; 4] = ["restarted", "suspended", "shards", "followed"];
 /// Lives of each play, each told in another way.
 const LIVES: u64 = 2;
 const AT_ONCE: usize = 8;
