@@ -291,11 +291,13 @@ mod tests {
     /// it is drawn: libtorch's generator is one for all tests.
     fn replica(group: &Group, mixup: f64) -> Replica<'_> {
         let blueprint = Blueprint { architecture: Architecture::Resnet18, classes: 3, image_size: SIDE };
-        let model = Model::new(blueprint, 1, Device::Cpu).unwrap();
+        let model = Model::blank(blueprint, Device::Cpu).unwrap();
         for entry in model.state().entries() {
             let (tensor, size) = (&entry.tensor, entry.tensor.size());
-            if tensor.requires_grad() && (size.len() > 1 || entry.name == "fc.bias") {
+            if tensor.requires_grad() {
                 let values = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin() * 0.05;
+                // Those of norms are about 1.
+                let values = if size.len() == 1 { values + 1.0 } else { values };
                 tch::no_grad(|| tensor.shallow_clone().copy_(&values.view(size.as_slice())));
             }
             torch::set_channels_last(tensor).unwrap();
