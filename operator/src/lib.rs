@@ -12,7 +12,7 @@
 //! - [`placement`]: which nodes, device and runtime a job may have, and why not others.
 //! - [`build`]: what a member is given: environment and command, as pure functions.
 //! - [`local`]: the job as processes of this machine, their state in a folder that a person can read.
-//! - [`cli`]: what was typed; `plugin`: the commands for users of a cluster.
+//! - [`cli`]: what was typed; `plugin`: the commands for users of a cluster; `shell`: what both take and print.
 
 pub mod build;
 pub mod cli;
@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod observe;
 pub mod placement;
 mod plugin;
+mod shell;
 
 #[cfg(test)]
 mod purity;

@@ -6,7 +6,7 @@ mod log;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
@@ -34,6 +34,7 @@ use crate::plugin::retrain::Retrain;
 use crate::plugin::status::Status;
 use crate::plugin::top::Top;
 use crate::plugin::wait::Wait;
+use crate::shell::{Device, print, volume};
 
 /// What scripts need to know of the commands.
 const EXIT_CODES: &str = "\
@@ -139,18 +140,6 @@ struct Run {
     /// Start over. State and output of an earlier run are kept aside.
     #[arg(long)]
     fresh: bool,
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "PascalCase")]
-pub(crate) enum Device {
-    /// GPUs if this machine has enough of them, otherwise CPUs.
-    Auto,
-    /// GPUs, or nothing.
-    Gpu,
-    /// CPUs, even if there is a GPU.
-    Cpu,
 }
 
 #[derive(Debug, Args)]
@@ -292,14 +281,6 @@ fn definitions() -> String {
     crds::manifest::manifests().into_iter().fold(String::new(), |text, manifest| text + "---\n" + &manifest.yaml)
 }
 
-/// Prints; a reader that has gone (`| head`) is no fault.
-pub(crate) fn print(text: &str) -> u8 {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => 1,
-        _ => 0,
-    }
-}
-
 fn read(path: &Path) -> io::Result<(String, String)> {
     if path == Path::new("-") {
         let mut text = String::new();
@@ -315,14 +296,6 @@ fn signals() -> Result<Receiver<i32>, RunError> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(RunError::io("listen for", "signals"))?;
     thread::spawn(move || signals.forever().try_for_each(|signal| sender.send(signal)));
     Ok(receiver)
-}
-
-/// A claim and its folder on this machine, as `--volume` takes them.
-pub(crate) fn volume(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((claim, folder)) if !claim.is_empty() && !folder.is_empty() => Ok((claim.to_owned(), folder.into())),
-        _ => Err("write the claim and its folder: images=/data/images".to_owned()),
-    }
 }
 
 fn cause(text: &str) -> Result<Cause, String> {

@@ -9,8 +9,8 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 use super::error::PluginError;
-use crate::cli::print;
 use crate::local;
+use crate::shell::print;
 
 /// Longest time that a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -29,7 +29,7 @@ pub(crate) struct Evaluations {
     #[arg(long, value_name = "DIR", default_value = ".trainyard")]
     state: PathBuf,
     /// Folder that pvc://CLAIM is on this machine.
-    #[arg(long = "volume", value_name = "CLAIM=DIR", value_parser = crate::cli::volume)]
+    #[arg(long = "volume", value_name = "CLAIM=DIR", value_parser = crate::shell::volume)]
     volumes: Vec<(String, PathBuf)>,
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t)]

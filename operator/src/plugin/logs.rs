@@ -21,7 +21,7 @@ use super::lines::{Line, merge};
 use super::member::Member;
 use super::subject::Subject;
 use crate::build::pod::CONTAINER;
-use crate::cli::print;
+use crate::shell::print;
 
 /// Time between two looks for pods.
 const EVERY: Duration = Duration::from_secs(1);

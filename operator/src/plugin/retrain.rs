@@ -11,8 +11,8 @@ use super::access::{Access, Cluster, Format, yaml};
 use super::error::PluginError;
 use super::job::Job;
 use super::tree::count;
-use crate::cli::Device;
 use crate::manifest::{File, Setting};
+use crate::shell::Device;
 
 /// Longest name of a job: its pods' names are host names.
 const NAME_BYTES: usize = 48;
