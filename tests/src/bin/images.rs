@@ -28,7 +28,7 @@ fn assemble(built: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let (built, out) = (built.canonicalize()?, out.canonicalize()?);
     println!("{:<10} {:>10} {:>10}  digest", "image", "packed MB", "MB");
     for product in Product::ALL {
-        let image = product.image(Programs { built: &built, work: &out }, &product.released(), Packing::Gzip)?;
+        let image = product.image(Programs { built: &built, work: &out }, &product.released(), Packing::Zstd)?;
         let digest = image.write(&out.join(product.name()).with_extension("tar"))?;
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         println!(

@@ -57,7 +57,7 @@ fn the_same_files_make_the_same_digest_whenever_and_in_whatever_order() {
         let image = Image { name: "a:1".to_owned(), settings: Containerfile::default(), layers: vec![layer] };
         image.write(&folder.path().join("archive")).unwrap()
     };
-    for packing in [Packing::Plain, Packing::Gzip] {
+    for packing in [Packing::Plain, Packing::Zstd] {
         assert_eq!(made(["a", "b"], 1, packing), made(["b", "a"], 2_000_000_000, packing));
     }
 }
@@ -66,7 +66,7 @@ fn the_same_files_make_the_same_digest_whenever_and_in_whatever_order() {
 fn an_archive_has_what_its_index_names() {
     let folder = tempfile::tempdir().unwrap();
     assert!(assemble(folder.path(), LIST).status.success());
-    let layer = |name: &str| Layer::of(&folder.path().join("out").join(name), Packing::Gzip).unwrap();
+    let layer = |name: &str| Layer::of(&folder.path().join("out").join(name), Packing::Zstd).unwrap();
     let settings = Containerfile { user: "65532:65532".to_owned(), ..Containerfile::default() };
     let image = Image { name: "a:1".to_owned(), settings, layers: vec![layer("system"), layer("program")] };
     let path = folder.path().join("archive");
@@ -99,7 +99,7 @@ fn an_archive_has_what_its_index_names() {
         manifest["layers"].as_array().unwrap().iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap())
     {
         let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(&files[&blob(&layer["digest"])][..]).read_to_end(&mut bytes).unwrap();
+        zstd::stream::copy_decode(&files[&blob(&layer["digest"])][..], &mut bytes).unwrap();
         assert_eq!(format!("sha256:{}", digest(&bytes)), *content);
         for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
             let entry = entry.unwrap();
