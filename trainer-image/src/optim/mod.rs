@@ -68,6 +68,12 @@ fn slots(algorithm: Algorithm) -> &'static [(&'static str, Like)] {
     }
 }
 
+/// Whether a device can make the steps of an algorithm by itself, with a learning rate that it keeps: libtorch's fused steps of these
+/// also count there.
+pub(crate) fn is_told_by_device(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Sgd { .. } | Algorithm::Adam { .. } | Algorithm::AdamW { .. })
+}
+
 impl Optimizer {
     /// An optimizer that has done no step. Put the parameters on their device and in their memory format first.
     pub fn new(settings: OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Optimizer {
@@ -118,9 +124,9 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Whether a step can be left out by a device on its own, and takes its learning rate from there.
+    /// Whether a device can leave a step out on its own.
     pub(crate) fn may_be_told_by_device(&self) -> bool {
-        matches!(self.settings.algorithm, Algorithm::Sgd { .. } | Algorithm::Adam { .. } | Algorithm::AdamW { .. })
+        is_told_by_device(&self.settings.algorithm)
     }
 
     /// One step at a learning rate.

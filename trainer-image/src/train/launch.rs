@@ -3,12 +3,12 @@
 //! they begin; one that turns out not to goes on as it was.
 
 use crds::contract::Cause;
-use crds::optimizer::Algorithm;
 use crds::training::{CudaGraphs, Precision, Training};
 use tch::{Device, Tensor};
 
 use crate::fault::Fault;
 use crate::loss::Targets;
+use crate::optim::is_told_by_device;
 use crate::torch::{Graph, Room};
 
 /// Steps of a full batch, one operation after the other, before one is recorded: in the first, momentum and moving averages begin,
@@ -17,10 +17,7 @@ const WARM_UP: u32 = 3;
 
 /// Why a training on a GPU makes its steps one operation after the other. None if each can be recorded as a whole.
 pub(super) fn why_apart(training: &Training, world_size: u32) -> Option<&'static str> {
-    let counts_on_device = matches!(
-        training.optimizer.settings().algorithm,
-        Algorithm::Sgd { .. } | Algorithm::Adam { .. } | Algorithm::AdamW { .. }
-    );
+    let counts_on_device = is_told_by_device(&training.optimizer.settings().algorithm);
     [
         (training.cuda_graphs == CudaGraphs::Never, "training.cudaGraphs is Never"),
         (world_size > 1, "several processes average their gradients meanwhile"),

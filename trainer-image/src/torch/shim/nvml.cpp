@@ -146,56 +146,58 @@ void describe(void* library, Device device, ty_nvml_gpu* gpu) {
   describe_slices(library, device, gpu);
 }
 
+// Hands each GPU that the library knows to `each`, unless `prepare`, which comes once the library works, has a failure to tell.
+template <typename Prepare, typename Each>
+int each_device(void* library, ty_probe_report* report, Prepare prepare, Each each) {
+  int (*init)() = nullptr;
+  int (*count)(unsigned*) = nullptr;
+  int (*get)(unsigned, Device*) = nullptr;
+  if (!find(library, "nvmlInit_v2", init, report) || !find(library, "nvmlDeviceGetCount_v2", count, report) ||
+      !find(library, "nvmlDeviceGetHandleByIndex_v2", get, report)) {
+    return NO_FUNCTION;
+  }
+  unsigned there = 0;
+  // Never shut down: it counts how often it was begun, and the next question comes soon.
+  if (!call(report, "nvmlInit", init()) || !call(report, "nvmlDeviceGetCount", count(&there))) return CALL_FAILED;
+  if (int failed = prepare(); failed != OK) return failed;
+  for (unsigned i = 0; i < there; i++) {
+    Device device = nullptr;
+    // One that fell off the bus has no handle; the driver's own library tells of that.
+    if (get(i, &device) == 0) each(device);
+  }
+  return OK;
+}
+
 } // namespace
 
 int ty_nvml_ask(const char* library, ty_probe_report* report, ty_nvml_gpu* gpus, int32_t capacity) {
   std::memset(report, 0, sizeof *report);
   void* opened = open_library(library, report);
   if (!opened) return NO_LIBRARY;
-  int (*init)() = nullptr;
-  int (*count)(unsigned*) = nullptr;
-  int (*get)(unsigned, Device*) = nullptr;
-  if (!find(opened, "nvmlInit_v2", init, report) || !find(opened, "nvmlDeviceGetCount_v2", count, report) ||
-      !find(opened, "nvmlDeviceGetHandleByIndex_v2", get, report)) {
-    return NO_FUNCTION;
-  }
-  unsigned there = 0;
-  // Never shut down: it counts how often it was begun, and the next question comes soon.
-  if (!call(report, "nvmlInit", init()) || !call(report, "nvmlDeviceGetCount", count(&there))) return CALL_FAILED;
-  for (unsigned i = 0; i < there && report->count < capacity; i++) {
-    Device device = nullptr;
-    // One that fell off the bus has no handle; the driver's own library tells of that.
-    if (get(i, &device) == 0) describe(opened, device, gpus + report->count++);
-  }
-  return OK;
+  auto ask = [&](Device device) {
+    if (report->count < capacity) describe(opened, device, gpus + report->count++);
+  };
+  return each_device(opened, report, [] { return OK; }, ask);
 }
 
 int ty_nvml_watch(const char* library, ty_probe_report* report, void** events) {
   std::memset(report, 0, sizeof *report);
   void* opened = open_library(library, report);
   if (!opened) return NO_LIBRARY;
-  int (*init)() = nullptr;
-  int (*count)(unsigned*) = nullptr;
-  int (*get)(unsigned, Device*) = nullptr;
-  int (*create)(void**) = nullptr;
   int (*enlist)(Device, unsigned long long, void*) = nullptr;
-  if (!find(opened, "nvmlInit_v2", init, report) || !find(opened, "nvmlDeviceGetCount_v2", count, report) ||
-      !find(opened, "nvmlDeviceGetHandleByIndex_v2", get, report) ||
-      !find(opened, "nvmlEventSetCreate", create, report) ||
-      !find(opened, "nvmlDeviceRegisterEvents", enlist, report)) {
-    return NO_FUNCTION;
-  }
-  unsigned there = 0;
-  if (!call(report, "nvmlInit", init()) || !call(report, "nvmlDeviceGetCount", count(&there)) ||
-      !call(report, "nvmlEventSetCreate", create(events))) {
-    return CALL_FAILED;
-  }
-  for (unsigned i = 0; i < there; i++) {
-    Device device = nullptr;
-    // One that has no such events is passed over.
-    if (get(i, &device) == 0 && enlist(device, XID, *events) == 0) report->count++;
-  }
-  return OK;
+  auto prepare = [&]() -> int {
+    int (*create)(void**) = nullptr;
+    if (!find(opened, "nvmlEventSetCreate", create, report) ||
+        !find(opened, "nvmlDeviceRegisterEvents", enlist, report)) {
+      return NO_FUNCTION;
+    }
+    return call(report, "nvmlEventSetCreate", create(events)) ? OK : CALL_FAILED;
+  };
+  // One that has no such events is passed over.
+  auto watch = [&](Device device) {
+    if (enlist(device, XID, *events) == 0) report->count++;
+  };
+  return each_device(opened, report, prepare, watch);
 }
 
 int ty_nvml_next(const char* library, void* events, uint32_t milliseconds, uint64_t* number, char* uuid) {
