@@ -70,7 +70,11 @@ pub(super) fn place(
 /// Why the pods that must live at a time never have room on these nodes, were they empty.
 fn too_large(request: &Request<'_>, gate: &Gate<'_>, nodes: &[&NodeFacts]) -> Option<Refusal> {
     let room = nodes.iter().map(|node| gate.room_on(node)).fold(0, u64::saturating_add);
-    let size = gate.size().filter(|_| !nodes.is_empty() && room < u64::from(request.gang))?;
+    let sizes: Vec<String> = gate.sizes().collect();
+    if sizes.is_empty() || nodes.is_empty() || room >= u64::from(request.gang) {
+        return None;
+    }
+    let size = funnel::all_of(&sizes);
     let there = if nodes.len() == 1 { "the 1 node".to_owned() } else { format!("the {} nodes", nodes.len()) };
     if room == 0 {
         let message = format!(

@@ -1,6 +1,7 @@
 //! How many nodes pass each filter, and the one sentence that says where they run out.
 
 use std::collections::BTreeSet;
+use std::iter;
 
 use super::gate::{Gate, Step};
 use super::refusal::{Refusal, Why};
@@ -282,11 +283,7 @@ impl<'a> Funnel<'a> {
     fn size(&self) -> String {
         let per_pod = self.gate.per_pod();
         let devices = format!("{per_pod} {}", self.devices(per_pod));
-        match self.gate.size() {
-            None => devices,
-            Some(both) if both.contains(" and ") => format!("{devices}, {both}"),
-            Some(one) => format!("{devices} and {one}"),
-        }
+        all_of(&iter::once(devices).chain(self.gate.sizes()).collect::<Vec<_>>())
     }
 
     /// "12 GPU nodes", or "12 nodes with nvidia.com/mig-1g.5gb".
@@ -305,6 +302,14 @@ impl<'a> Funnel<'a> {
             (labels::GPU, _) => "GPUs",
             (resource, _) => resource,
         }
+    }
+}
+
+/// "8 GPUs, 96 CPUs and 2Ti of memory".
+pub(super) fn all_of(sizes: &[String]) -> String {
+    match sizes {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => sizes.concat(),
     }
 }
 

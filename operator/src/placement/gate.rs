@@ -154,14 +154,10 @@ impl<'a> Gate<'a> {
         amount(self.asked("memory"), quantity::ceiling)
     }
 
-    /// What a pod asks for of both: "96 CPUs and 2Ti of memory"; `None` if of neither.
-    pub(super) fn size(&self) -> Option<String> {
+    /// What a pod asks for of both: "96 CPUs", "2Ti of memory".
+    pub(super) fn sizes(&self) -> impl Iterator<Item = String> {
         let cpu = self.asked("cpu").map(|cpu| format!("{cpu} CPUs"));
-        let memory = self.asked("memory").map(|memory| format!("{memory} of memory"));
-        match (cpu, memory) {
-            (Some(cpu), Some(memory)) => Some(format!("{cpu} and {memory}")),
-            (one, other) => one.or(other),
-        }
+        cpu.into_iter().chain(self.asked("memory").map(|memory| format!("{memory} of memory")))
     }
 
     /// Pods that have room on a node at a time, were it empty.

@@ -107,9 +107,9 @@ impl ActError {
     }
 
     /// What a person is to be told of an object that the API server may take later, by the number of errors in a row: at once what it
-    /// refuses, since a quota, a right or what the object names is missing, or a policy denies it; and whatever has been wrong so often that it is more than a
-    /// moment's, such as an admission webhook that is down, or somebody else's object that has the name. What an earlier one of the
-    /// same name has left has its grace period to go.
+    /// refuses, since a quota, a right or what the object names is missing, or a policy denies it; and whatever has been wrong so often
+    /// that it is more than a moment's, such as an admission webhook that is down, or somebody else's object that has the name. What an
+    /// earlier one of the same name has left has its grace period to go.
     pub(in crate::cluster) fn told(&self, errors: u32) -> Option<String> {
         let refused = self.answer().filter(|status| status.code == 403 || is_denial(status));
         let refused = refused.map(|status| status.message.clone());
