@@ -100,14 +100,7 @@ async fn look(
             // It is gone, and what belongs to it goes with it: the watch will tell.
             let Some(there) = there else { return Ok(Action::await_change()) };
             actor.rollout(&context.endpoints.seen, owner).await?;
-            known.status = there.status.clone().unwrap_or_default();
-            known.version = there.metadata.resource_version.clone();
-            known.generation = known.generation.max(there.metadata.generation.unwrap_or_default());
-            known.is_unsure = false;
-            let (status, version, generation) = (known.status.clone(), known.version.clone(), known.generation);
-            context.endpoints.change(&owner.uid, |known| {
-                (known.status, known.version, known.generation, known.is_unsure) = (status, version, generation, false);
-            });
+            known = context.reread_endpoint(&there, owner);
             read = there;
             &read
         }

@@ -147,6 +147,18 @@ impl Context {
         known.clone()
     }
 
+    /// Takes in an endpoint that was read: nothing is newer.
+    pub(super) fn reread_endpoint(&self, endpoint: &ModelEndpoint, owner: &Owner) -> Known {
+        let status = endpoint.status.clone().unwrap_or_default();
+        self.endpoints.change(&owner.uid, |known| {
+            known.count(&self.telemetry);
+            let (before, after) = (format!("{:?}", known.status.phase), format!("{:?}", status.phase));
+            self.telemetry.moved(KIND, Some(before), Some(after));
+            (known.status, known.is_unsure) = (status, false);
+        });
+        self.recall_endpoint(endpoint, owner)
+    }
+
     /// Forgets an endpoint that is gone.
     pub(in crate::cluster) fn forget_endpoint(&self, owner: &Owner) {
         let uid = owner.uid.as_str();
