@@ -21,5 +21,6 @@ mod refusals;
 mod retold;
 mod rights;
 mod sweep;
+mod ways;
 mod wire;
 mod yard;

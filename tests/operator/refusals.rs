@@ -6,19 +6,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::stream::{self, StreamExt};
 use http::{Method, Request, StatusCode};
 use kube::client::Body;
 
-use crate::chronicle::Chronicle;
-use crate::plays::{End, PLAYS, Play};
+use crate::plays::PLAYS;
+use crate::ways::end_alike;
 use crate::wire::Fate;
-use crate::yard::Yard;
 
 /// Lives of each play, each with other faults.
 const LIVES: u64 = 3;
-/// Lives that are lived at the same time.
-const AT_ONCE: usize = 8;
 /// Of so many requests, one fails.
 const ONE_IN: u64 = 6;
 /// Times in a row that requests of one path fail: what never lets up is no passing fault.
@@ -53,38 +49,11 @@ impl Schedule {
     }
 }
 
-async fn live(play: &Play, seed: Option<u64>) -> End {
-    let mut yard = Yard::idle(play.name, play.nodes).await;
-    let chronicle = Chronicle::begin(&yard).await;
-    match seed {
-        Some(seed) => {
-            let schedule = Schedule { seed, requests: AtomicU64::new(0), in_a_row: Mutex::default() };
-            yard.start_operator_through(move |request| schedule.fate(request));
-        }
-        None => yard.start_operator(),
-    }
-    let end = (play.act)(&yard).await;
-    chronicle.keeps_what_was_promised(&yard).await;
-    yard.leave();
-    end
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_life_survives_an_api_server_that_refuses() {
-    be_refused(&PLAYS).await;
-}
-
-/// Lives each life calmly and under each schedule of refusals: it comes to the same end.
-async fn be_refused(plays: &[Play]) {
-    let seeds = || [None].into_iter().chain((0..LIVES).map(Some));
-    let lives: Vec<_> = plays.iter().flat_map(|play| seeds().map(move |seed| (play, seed))).collect();
-    let lives = stream::iter(lives).map(|(play, seed)| async move { (play.name, seed, live(play, seed).await) });
-    let ends: Vec<(&str, Option<u64>, End)> = lives.buffered(AT_ONCE).collect().await;
-    let mut calm = None;
-    for (name, seed, end) in ends {
-        match seed {
-            None => calm = Some(end),
-            Some(seed) => assert_eq!(Some(end), calm, "{name} with the faults of seed {seed}"),
-        }
-    }
+    end_alike(&PLAYS, LIVES, |yard, seed| {
+        let schedule = Schedule { seed, requests: AtomicU64::new(0), in_a_row: Mutex::default() };
+        yard.start_operator_through(move |request| schedule.fate(request));
+    })
+    .await;
 }

@@ -17,16 +17,14 @@ use serde_json::json;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use crate::chronicle::Chronicle;
-use crate::plays::{End, PLAYS, Play};
+use crate::plays::{PLAYS, Play};
+use crate::ways::end_alike;
 use crate::wire::{Answer, Fate};
-use crate::yard::Yard;
 
 /// The plays in which pods come and go most.
 const RETOLD: [&str; 4] = ["restarted", "suspended", "shards", "followed"];
 /// Lives of each play, each told in another way.
 const LIVES: u64 = 2;
-const AT_ONCE: usize = 8;
 /// Of so many events, one is told in another way.
 const ONE_IN: u64 = 5;
 /// How long a watch goes on that owes an event.
@@ -141,35 +139,13 @@ fn fate(request: &Request<Body>, seed: u64, watches: &AtomicU64) -> Fate {
     Fate::Retold(async {}.boxed(), Box::new(move |body| Tale::begin(body, seed)))
 }
 
-async fn live(play: &Play, seed: Option<u64>) -> End {
-    let mut yard = Yard::idle(play.name, play.nodes).await;
-    let chronicle = Chronicle::begin(&yard).await;
-    match seed {
-        Some(seed) => {
-            let watches = AtomicU64::new(0);
-            yard.start_operator_through(move |request| fate(request, seed, &watches));
-        }
-        None => yard.start_operator(),
-    }
-    let end = (play.act)(&yard).await;
-    chronicle.keeps_what_was_promised(&yard).await;
-    yard.leave();
-    end
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_life_survives_watches_that_leave_out_repeat_and_lose_their_place() {
     let plays: Vec<&Play> = PLAYS.iter().filter(|play| RETOLD.contains(&play.name)).collect();
     assert_eq!(plays.len(), RETOLD.len());
-    let seeds = || [None].into_iter().chain((0..LIVES).map(Some));
-    let lives: Vec<_> = plays.into_iter().flat_map(|play| seeds().map(move |seed| (play, seed))).collect();
-    let lives = stream::iter(lives).map(|(play, seed)| async move { (play.name, seed, live(play, seed).await) });
-    let ends: Vec<(&str, Option<u64>, End)> = lives.buffered(AT_ONCE).collect().await;
-    let mut calm = None;
-    for (name, seed, end) in ends {
-        match seed {
-            None => calm = Some(end),
-            Some(seed) => assert_eq!(Some(end), calm, "{name}, told in the way of seed {seed}"),
-        }
-    }
+    end_alike(plays, LIVES, |yard, seed| {
+        let watches = AtomicU64::new(0);
+        yard.start_operator_through(move |request| fate(request, seed, &watches));
+    })
+    .await;
 }
