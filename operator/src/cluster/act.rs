@@ -17,14 +17,14 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::Instrument;
 
 pub(super) use self::error::{ActError, Holder, controller};
 use super::context::Written;
 use super::kind::Kind;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, PODS};
 use super::lease::Fence;
 use super::pods::{Owner, Pods};
 use super::telemetry::Telemetry;
@@ -40,8 +40,6 @@ pub(super) const FIELD_MANAGER: &str = "trainyard";
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Longest time that one write may take, retries of the client included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pods that are created or deleted at the same time for one job.
-const AT_ONCE: usize = 64;
 
 /// What carries plans out.
 #[derive(Clone)]
@@ -65,17 +63,17 @@ impl Actor<'_> {
         owner: &Owner,
     ) -> Result<(), ActError> {
         if let (Some(template), false) = (template, plan.start.is_empty()) {
-            // The first one alone: if it is refused, so will the others be.
-            if let Some((first, rest)) = plan.start.split_first() {
-                self.create(template, *first).await?;
-                stream::iter(rest.iter().map(Ok))
-                    .try_for_each_concurrent(AT_ONCE, |id| self.create(template, *id))
+            // The first one alone: if it is refused, so will the others be. Those of a later attempt have been taken before.
+            let alone = plan.start.first().filter(|first| first.attempt == 1).map_or(0, |_| 1);
+            for (ids, at_once) in [(&plan.start[..alone], 1), (&plan.start[alone..], PODS)] {
+                stream::iter(ids.iter().map(Ok))
+                    .try_for_each_concurrent(at_once, |id| self.create(template, *id))
                     .await?;
             }
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);
         stream::iter(plan.stop.iter().map(Ok))
-            .try_for_each_concurrent(AT_ONCE, |stop| {
+            .try_for_each_concurrent(PODS, |stop| {
                 let api = &api;
                 async move {
                     let name = names::pod_of(&owner.kind, &owner.name, stop.id);
@@ -88,9 +86,12 @@ impl Actor<'_> {
                     };
                     let doing = format!("delete pod {name}");
                     let delete = Request::new(api.resource_url()).delete(&name, &parameters);
-                    let deleted = self.write("delete_pod", &doing, self.brief::<IgnoredAny>(delete)).await;
+                    let deleted = self.write("delete_pod", &doing, self.brief::<PartialObjectMeta<Pod>>(delete)).await;
                     match deleted {
-                        Ok(_) => Ok(()),
+                        Ok(PartialObjectMeta { metadata, .. }) => {
+                            self.pods.learn_deletion(owner, stop.id, &metadata);
+                            Ok(())
+                        }
                         // It is gone, or another one has its name: either way this one is no more.
                         Err(error) if error.is_code(404) || error.is_code(409) => {
                             self.pods.forget(owner, stop.id, &stop.uid, error.is_code(404));

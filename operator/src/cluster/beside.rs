@@ -74,12 +74,12 @@ impl Actor<'_> {
         Ok(None)
     }
 
-    /// Deletes both: of a gang that is stopped nobody is to be found or kept.
+    /// Deletes both: of a gang that is stopped nobody is to be found or kept. A budget that may not even be looked up is none of ours.
     pub(super) async fn disconnect(&self, job: &Job, beside: &mut Beside) -> Result<(), ActError> {
         let service = self.remove::<Service>(&SERVICE, job, beside.service.clone());
         let budget = self.remove::<PodDisruptionBudget>(&BUDGET, job, beside.budget.clone());
         let (service, budget) = futures::join!(service, budget);
-        service.and(budget)?;
+        service.and(budget.or_else(|error| if error.is_code(403) { Ok(()) } else { Err(error) }))?;
         *beside = Beside::default();
         Ok(())
     }

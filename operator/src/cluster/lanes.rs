@@ -4,14 +4,18 @@
 //! Pods have a lane of their own, and come first: while it is full, the statuses and services of other jobs share a few places,
 //! so that the API server has its time for pods. None of them waits for the end of the burst. What is only told, an event, waits
 //! for it a moment.
+//!
+//! A busy API server shares its time among all requests that are under way. Of a gang that starts again the scheduler and the
+//! kubelets take up the first pods while the last are still to be made: with fewer places than these have, most of its time would go
+//! to pods that wait for the last one anyway.
 
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Pods that are created at the same time. An API server that takes 20 ms for each is kept busy with 2,400 a second.
-const CREATIONS: usize = 48;
+/// Pods that are created or deleted at the same time. An API server lets 200 changes in at a time by default.
+pub(super) const PODS: usize = 128;
 /// Other requests at the same time.
 const OTHERS: usize = 32;
 /// Those of them that may begin while pods wait for room.
@@ -23,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The lanes to the API server.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    creations: Semaphore,
+    pods: Semaphore,
     others: Semaphore,
     beside: Semaphore,
 }
@@ -36,8 +40,8 @@ pub(super) struct Room<'a> {
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        let [creations, others, beside] = [CREATIONS, OTHERS, BESIDE].map(Semaphore::new);
-        Lanes { creations, others, beside }
+        let [pods, others, beside] = [PODS, OTHERS, BESIDE].map(Semaphore::new);
+        Lanes { pods, others, beside }
     }
 }
 
@@ -45,8 +49,8 @@ impl Lanes {
     /// Waits for room for a request of this verb.
     pub(super) async fn enter(&self, verb: &str) -> Room<'_> {
         // A semaphore that is never closed gives a permit at last.
-        if verb == "create_pod" {
-            return Room { _places: [self.creations.acquire().await.ok(), None] };
+        if matches!(verb, "create_pod" | "delete_pod") {
+            return Room { _places: [self.pods.acquire().await.ok(), None] };
         }
         if verb == "publish_event" {
             let end = Instant::now() + MOMENT;
@@ -61,7 +65,7 @@ impl Lanes {
 
     /// Whether pods wait for room.
     fn is_busy(&self) -> bool {
-        self.creations.available_permits() == 0
+        self.pods.available_permits() == 0
     }
 }
 
@@ -75,7 +79,7 @@ mod tests {
     async fn while_pods_wait_a_few_others_pass() {
         let lanes = Lanes::default();
         let mut pods = Vec::new();
-        for _ in 0..CREATIONS {
+        for _ in 0..PODS {
             pods.push(lanes.enter("create_pod").await);
         }
         assert!(lanes.enter("create_pod").now_or_never().is_none());

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::runtime::watcher::Event;
 
@@ -150,6 +151,14 @@ impl Pods {
         }
     }
 
+    /// Takes in that a pod is being deleted, by the answer to the request, so that the next look doesn't ask for it again before the
+    /// watch has told.
+    pub(super) fn learn_deletion(&self, job: &Owner, id: MemberId, answer: &ObjectMeta) {
+        if let Some(facts) = self.lock().known.get_mut(job).and_then(|pods| pods.get_mut(&id)) {
+            facts.learn_deletion(answer);
+        }
+    }
+
     /// Takes in all pods of a job, as the API server has listed them at this version.
     pub(super) fn list(&self, job: &Owner, pods: &[Pod], at: u128) {
         let mut state = self.lock();
@@ -243,6 +252,7 @@ fn facts(pod: &Pod) -> Option<(Owner, PodFacts)> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     use super::*;
@@ -351,5 +361,39 @@ mod tests {
         pods.hear(Event::Delete(at(15, "Running")));
         pods.learn(&at(14, "Running"));
         assert_eq!(count(&pods, &owner), 0, "the watch has told that it is gone");
+    }
+
+    #[test]
+    fn the_answer_to_a_deletion_is_known_at_once_and_hides_nothing_that_the_watch_tells_later() {
+        let pods = Pods::default();
+        let at = |version: u32, phase: &str| {
+            let mut pod = pod("n", "a", 0);
+            pod.metadata.resource_version = Some(version.to_string());
+            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+            pod
+        };
+        let deleted = |version: u32, phase: &str| {
+            let mut pod = at(version, phase);
+            pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            pod
+        };
+        let (owner, id) = (Owner::of(&at(1, "")).expect("an owner"), MemberId { attempt: 1, index: 0 });
+        let seen = || {
+            let members = pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH);
+            (members[0].stopping_since.is_some(), members[0].end().is_some())
+        };
+        pods.hear(Event::Apply(at(10, "Running")));
+        let another = ObjectMeta { uid: Some("another".to_owned()), ..deleted(12, "").metadata };
+        for nothing in [another, deleted(9, "").metadata, ObjectMeta::default()] {
+            pods.learn_deletion(&owner, id, &nothing);
+            assert_eq!(seen(), (false, false), "{nothing:?}");
+        }
+        pods.learn_deletion(&owner, id, &deleted(12, "").metadata);
+        assert_eq!(seen(), (true, false));
+        // It had failed before it was deleted, and the watch tells of one after the other.
+        pods.hear(Event::Apply(at(11, "Failed")));
+        assert_eq!(seen(), (true, false));
+        pods.hear(Event::Apply(deleted(12, "Failed")));
+        assert_eq!(seen(), (true, true));
     }
 }

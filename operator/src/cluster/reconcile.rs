@@ -104,10 +104,12 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
             let note = format!("A drain may take several pods of the gang at once: {why}");
             plan.events.push(Event { warning: true, reason: reason::UNPROTECTED.to_owned(), note });
         }
-        if plan.disconnect {
-            actor.disconnect(&world.job, &mut beside).await?;
-        }
-        act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, &reference).await?;
+        // A gang is stopped whatever becomes of what it has beside its pods.
+        let (apart, acted) = futures::join!(
+            async { if plan.disconnect { actor.disconnect(&world.job, &mut beside).await } else { Ok(()) } },
+            act(job, &actor, &world.job, &plan, place.as_ref(), &infrastructure, &reference),
+        );
+        acted.and(apart)?;
         match plan.connect {
             Some(_) => actor.connect(&world.job, &reference, &mut beside).await,
             None => Ok(()),

@@ -1,5 +1,5 @@
-//! What is to be done: data that `act` carries out in this order - protection, disconnection, starts, stops, connection, the one status
-//! write, events.
+//! What is to be done: data that `act` carries out in this order - protection, starts and stops with disconnection beside them,
+//! connection, the one status write, events.
 
 use jiff::Timestamp;
 

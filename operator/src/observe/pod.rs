@@ -11,6 +11,7 @@ use crds::contract::{Cause, TerminationMessage, annotations};
 use crds::xid::Xid;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::unstarted::NEVER_RAN;
 use super::xid::blame;
@@ -110,7 +111,24 @@ struct News {
     is_outlived: bool,
 }
 
+/// End and length in seconds of the grace period of what is being deleted.
+fn deletion(metadata: &ObjectMeta) -> Option<(Timestamp, i64)> {
+    let end = metadata.deletion_timestamp.as_ref()?;
+    Some((end.0, metadata.deletion_grace_period_seconds.unwrap_or(0)))
+}
+
 impl PodFacts {
+    /// Takes in the answer to the request to delete this pod. One that tells of no deletion, or of an older version, changes nothing.
+    pub fn learn_deletion(&mut self, answer: &ObjectMeta) {
+        let version = answer.resource_version.as_ref().and_then(|version| version.parse().ok());
+        if let (Some(version), Some(deletion)) = (version, deletion(answer))
+            && version > self.version
+            && answer.uid.as_ref() == Some(&self.uid)
+        {
+            (self.version, self.deletion) = (version, Some(deletion));
+        }
+    }
+
     /// The facts of a pod; `None` if its labels don't say which member it is.
     pub fn of(pod: &Pod) -> Option<PodFacts> {
         let status = pod.status.as_ref();
@@ -128,11 +146,7 @@ impl PodFacts {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             address: status.and_then(|status| status.pod_ip.clone()),
             is_gone: false,
-            deletion: pod
-                .metadata
-                .deletion_timestamp
-                .as_ref()
-                .map(|end| (end.0, pod.metadata.deletion_grace_period_seconds.unwrap_or(0))),
+            deletion: deletion(&pod.metadata),
             stage,
             started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
             spec: noted(annotations::SPEC),
