@@ -81,8 +81,8 @@ bench-scoring: build ## Times scoring against Python's best, from JPEGs to rows,
 gpu-checks: tools ## Packs what tests/gpu/run needs on a machine with a GPU, which has to build nothing
 	@tests/gpu/pack
 
-bench-serving: build ## Times the server under load: rate, waits, batching, start, memory, endurance
-	cargo bench -p trainer --bench serving
+bench-serving: build ## Times the server under load: rate, waits, batching, start, memory, endurance; PART="throughput": this alone
+	cargo bench -p trainer --bench serving -- $(PART)
 
 bench-operator: cluster ## Times the operator against JobSet, Kubeflow Trainer, batch/v1 and plain POSTs; PART="large restarts": these alone
 	@tests/cluster/peers/build.sh

@@ -3,6 +3,7 @@
 //!
 //! Clients are threads of this program, on the machine of the server, each with a connection that it keeps. With the
 //! argument `tiny` everything runs once, short and with a small network, to see that it runs: the figures are worth nothing.
+//! With names of parts (`make bench-serving PART="throughput endurance"`) these alone run. Either way nothing is written.
 
 #[allow(dead_code, reason = "each benchmark needs a part of it")]
 #[path = "../common/figures.rs"]
@@ -43,9 +44,15 @@ struct Amount {
 
 const BATCH: usize = 16;
 const CLIENTS: usize = 16;
+const PARTS: [&str; 4] = ["throughput", "alone", "start", "endurance"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let is_tiny = std::env::args().any(|argument| argument == "tiny");
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with("--")).collect();
+    if let Some(name) = named.iter().find(|name| !PARTS.contains(&name.as_str()) && *name != "tiny") {
+        return Err(format!("there is no part {name}: say {}, or tiny", PARTS.join(", ")).into());
+    }
+    let is_tiny = named.iter().any(|name| name == "tiny");
+    let is_wanted = |part: &str| named.iter().all(|name| name == "tiny") || named.iter().any(|name| name == part);
     let amount = if is_tiny {
         let architecture = Architecture::MobilenetV3Small;
         let turn = Duration::from_secs(2);
@@ -69,11 +76,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder_of = |architecture: Architecture| model(&models.path().join(architecture.name()), architecture, &photos);
     let served = folder_of(amount.architecture)?;
     let mut figures = Figures::new("serving");
-    throughput(&mut figures, &amount, &served, &photos)?;
-    alone(&mut figures, &amount, &served, &photos)?;
-    start(&mut figures, &amount, &folder_of(amount.started)?)?;
-    endurance(&mut figures, &amount, &served, &photos)?;
-    figures.write(root)
+    for part in PARTS.into_iter().filter(|part| is_wanted(part)) {
+        match part {
+            "throughput" => throughput(&mut figures, &amount, &served, &photos)?,
+            "alone" => alone(&mut figures, &amount, &served, &photos)?,
+            "start" => start(&mut figures, &amount, &folder_of(amount.started)?)?,
+            _ => endurance(&mut figures, &amount, &served, &photos)?,
+        }
+    }
+    if named.is_empty() { figures.write(root) } else { Ok(()) }
 }
 
 /// Sixteen clients against the loop that scores, in turns; then the wait at 80 % of the rate.
