@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Pods that are created or deleted at the same time. An API server lets 200 changes in at a time by default.
-pub(super) const PODS: usize = 128;
+/// Pods that are created or deleted at the same time: more wait in the queues of an API server, which are fair.
+pub(super) const PODS: usize = 256;
 /// Other requests at the same time.
 const OTHERS: usize = 32;
 /// Those of them that may begin while pods wait for room.
