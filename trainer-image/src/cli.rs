@@ -59,7 +59,10 @@ pub fn run() -> ExitCode {
             keep_memory();
             work::run().map(|()| 0)
         }),
-        Command::Serve(options) => guard(|| serve::run(&options)),
+        Command::Serve(options) => guard(|| {
+            keep_memory();
+            serve::run(&options)
+        }),
         Command::Preflight { json } => guard(|| preflight::print(json)),
         Command::PreflightRank { gpu } => guard(|| preflight::rank(gpu)),
     };

@@ -50,6 +50,7 @@ use self::settings::Settings;
 use self::token::Token;
 use crate::data::default_threads;
 use crate::fault::Fault;
+use crate::torch::give_back_memory;
 
 pub(crate) use settings::Options;
 
@@ -57,6 +58,9 @@ pub(crate) use settings::Options;
 const THREADS: usize = 2;
 /// What a machine without OpenMP's own setting is given.
 const OMP_NUM_THREADS: &str = "OMP_NUM_THREADS";
+/// How often the kernel is given back what is free. The next batch takes most of it up again: more often would cost what is saved by
+/// keeping it.
+const GIVE_BACK: Duration = Duration::from_secs(10);
 /// How long threads may take to end after the last answer.
 const END: Duration = Duration::from_secs(2);
 
@@ -120,6 +124,13 @@ async fn serve(app: &Arc<App>, breaks: &mut mpsc::UnboundedReceiver<Fault>) -> R
     let mut grpc =
         answer(grpc, grpc::router(app, &health, stopped.clone()), Protocol::Http2 { ages: connections::AGES });
 
+    let _memory = tokio::spawn(async {
+        loop {
+            tokio::time::sleep(GIVE_BACK).await;
+            // It can't fail; and where it panics, the panic hook has told.
+            let _ = tokio::task::spawn_blocking(give_back_memory).await;
+        }
+    });
     let loader = Arc::clone(app);
     let loading = tokio::task::spawn_blocking(move || loader.load());
     let ready = async {

@@ -3,7 +3,7 @@
 /// Lets this process keep memory for its next tensors: to be called before it starts threads. The values of a network's layers
 /// take tens of megabytes, which are given back and asked for again in each step. By default glibc takes each of them from the
 /// kernel, which clears its pages anew: up to an eighth of a step on CPUs. What the process needed at most it keeps, and
-/// a little more for holes: this is for work that ends, not for servers. One arena for all threads, since those of single
+/// a little more for holes: one that doesn't end by itself gives it back now and then. One arena for all threads, since those of single
 /// threads give back what is larger than their heaps. No effect on other C libraries.
 pub fn keep_memory() {
     #[cfg(target_env = "gnu")]
