@@ -7,7 +7,7 @@ use crds::contract::Cause;
 use tch::{Device, Kind, Tensor};
 
 use super::verdict::{Outcome, Verdict};
-use crate::fault::Fault;
+use crate::fault::{Fault, guard};
 
 /// Rows and columns of the matrices.
 const SIDE: i64 = 512;
@@ -44,8 +44,11 @@ pub(super) fn add(verdict: &mut Verdict, devices: &[Device]) {
 /// # Errors
 /// [`Cause::NodeFault`] if it does not, and whatever it fails with.
 pub(crate) fn try_out(device: Device) -> Result<(), Fault> {
-    matrix_product(device)?;
-    convolution(device).map(drop)
+    // Some of tch's functions panic for lack of memory, which a server goes on without.
+    guard(|| {
+        matrix_product(device)?;
+        convolution(device).map(drop)
+    })
 }
 
 fn failed(fault: &Fault) -> Outcome {

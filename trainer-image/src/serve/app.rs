@@ -17,7 +17,7 @@ use super::protocol::{Config, Most};
 use super::room::Room;
 use super::settings::Settings;
 use super::token::Token;
-use crate::fault::Fault;
+use crate::fault::{Fault, guard};
 
 /// The server.
 pub(super) struct App {
@@ -79,13 +79,9 @@ impl App {
     pub(super) fn load_one(&self, served: &Served) -> Result<(), Fault> {
         let chosen = &self.chosen;
         let is_carried = served.current().is_some_and(|version| version.chosen.device == chosen.device);
-        let version = match served.load(&self.settings, chosen, &self.engine) {
-            Err(fault) if !is_carried && chosen.may_fall_back(self.settings.device, fault.cause()) => {
-                served.load(&self.settings, &Chosen::fallback(&fault), &self.engine)?
-            }
-            other => other?,
-        };
-        served.put(version);
+        let load = |chosen: &Chosen| served.load(&self.settings, chosen, &self.engine);
+        let version = if is_carried { guard(|| load(chosen)) } else { chosen.carry(self.settings.device, load) };
+        served.put(version?);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crds::infrastructure::Device as Wanted;
 use crds::training::Precision;
 use tch::Device;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, guard};
 use crate::preflight::{self, Host, Requirements};
 
 /// What computes.
@@ -43,6 +43,15 @@ impl Chosen {
     pub(super) fn may_fall_back(&self, wanted: Wanted, cause: Cause) -> bool {
         let of_device = matches!(cause, Cause::GpuMemory | Cause::GpuUnsupported | Cause::NodeFault);
         of_device && self.device.is_cuda() && wanted == Wanted::Auto
+    }
+
+    /// Does what needs a device: on this one or, if that fails and another may take its place, on the CPU. Many functions of tch
+    /// panic with what libtorch throws, such as that memory ran out: that counts as what it is.
+    pub(super) fn carry<T>(&self, wanted: Wanted, work: impl Fn(&Chosen) -> Result<T, Fault>) -> Result<T, Fault> {
+        match guard(|| work(self)) {
+            Err(fault) if self.may_fall_back(wanted, fault.cause()) => guard(|| work(&Chosen::fallback(&fault))),
+            done => done,
+        }
     }
 
     /// The CPU, because a GPU that was there can't be used.
@@ -85,6 +94,7 @@ pub(super) fn choose(wanted: Wanted, precision: Precision) -> Result<Chosen, Fau
 #[cfg(test)]
 mod tests {
     use crds::contract::env;
+    use tch::TchError;
 
     use super::*;
     use crate::serve::settings::tests::read;
@@ -98,6 +108,34 @@ mod tests {
         assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Gpu, Cause::GpuMemory));
         assert!(!on(Device::Cuda(0)).may_fall_back(Wanted::Auto, Cause::BadData));
         assert!(!on(Device::Cpu).may_fall_back(Wanted::Auto, Cause::GpuMemory));
+    }
+
+    /// As tch's functions do it that give no `Result`.
+    fn unwrapped(thrown: Result<u8, TchError>) -> Result<u8, Fault> {
+        Ok(thrown.unwrap())
+    }
+
+    #[test]
+    fn a_model_that_a_gpu_has_no_memory_for_is_carried_by_the_cpu_however_libtorch_says_so() {
+        let gpu = Chosen { device: Device::Cuda(0), reason: String::new() };
+        let too_large = |chosen: &Chosen| match chosen.device {
+            Device::Cpu => Ok((7, chosen.reason.clone())),
+            _ => unwrapped(Err(TchError::Torch("CUDA out of memory. Tried to allocate 9 GiB".to_owned())))
+                .map(|value| (value, String::new())),
+        };
+        let (value, reason) = gpu.carry(Wanted::Auto, too_large).unwrap();
+        assert_eq!(value, 7);
+        assert!(reason.starts_with("GPU memory ran out: CUDA out of memory"), "{reason}");
+        assert_eq!(gpu.carry(Wanted::Gpu, too_large).unwrap_err().cause(), Cause::GpuMemory, "it was asked for");
+        // More than a process can address: the CPU has no other to take its place.
+        let cpu = Chosen { device: Device::Cpu, reason: String::new() };
+        let none = cpu.carry(Wanted::Auto, |_| Ok(tch::Tensor::zeros([1 << 48], tch::kind::FLOAT_CPU)));
+        assert_eq!(none.unwrap_err().cause(), Cause::HostMemory);
+        let neither = gpu.carry(Wanted::Auto, |chosen| match chosen.device {
+            Device::Cpu => unwrapped(Err(TchError::Torch("DefaultCPUAllocator: can't allocate memory".to_owned()))),
+            _ => Err(Fault::new(Cause::NodeFault, "an Xid")),
+        });
+        assert_eq!(neither.unwrap_err().cause(), Cause::HostMemory);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crds::contract::Cause;
 
 use super::app::App;
 use super::models::Served;
-use crate::fault::Fault;
+use crate::fault::{Fault, guard};
 use crate::model;
 
 /// The longest pause between two tries, unless the period is longer.
@@ -31,7 +31,14 @@ pub(super) fn start(app: &Arc<App>, period: Duration) -> io::Result<Watch> {
         let mut failures: Vec<Option<Failure>> = app.models().iter().map(|_| None).collect();
         while stop.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
             for (served, failure) in app.models().iter().zip(&mut failures) {
-                look(&app, served, failure, period);
+                // The thread outlives a defect: nobody would notice that there are no new versions any more.
+                let looked = guard(|| {
+                    look(&app, served, failure, period);
+                    Ok(())
+                });
+                if let Err(fault) = looked {
+                    tell(&app, served, &fault, true);
+                }
             }
         }
     })?;
@@ -109,7 +116,13 @@ fn tell(app: &App, served: &Served, fault: &Fault, again: bool) {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
+    use crate::serve::device::Chosen;
+    use crate::serve::engine::Engine;
+    use crate::serve::settings::tests::read;
+    use crate::strangers::model_folder;
 
     const PERIOD: Duration = Duration::from_secs(60);
 
@@ -134,5 +147,24 @@ mod tests {
         assert!(lasting.holds_back("a", now + PERIOD * 10_000) && !lasting.holds_back("b", now));
         assert_eq!(pause(3, LONGEST * 2), LONGEST * 2);
         assert_eq!(pause(u32::MAX, Duration::from_secs(1)), LONGEST);
+    }
+
+    #[test]
+    fn a_version_that_makes_libtorch_panic_is_held_up_and_looked_for_again_once_it_changes() {
+        let folder = model_folder();
+        let settings = read(&[&format!("a={}", folder.path().display())], &[]).unwrap();
+        // There is no CUDA half here, which tch's functions unwrap.
+        let chosen = Chosen { device: Device::Cuda(0), reason: String::new() };
+        let engine = Engine::start(1, 10_000, Arc::default(), |_| ()).unwrap();
+        let app = App::new(settings, None, chosen, engine, Arc::default());
+        let [served] = app.models() else { panic!("one model") };
+        let mut failure = None;
+        look(&app, served, &mut failure, PERIOD);
+        let told = served.held_up();
+        assert!(told.ends_with("; it is not tried again before it changes"), "{told}");
+        let failure = failure.unwrap();
+        let digest = model::current_digest(&served.source.folder).unwrap();
+        assert_eq!((failure.digest, failure.tries, failure.again), (digest, 1, None));
+        assert!(served.current().is_none() && app.load_one(served).is_err());
     }
 }

@@ -28,6 +28,14 @@ fn folder() -> TempDir {
     folder
 }
 
+/// A model folder that is whole, with weights of no network.
+#[cfg(test)]
+pub(crate) fn model_folder() -> TempDir {
+    let folder = folder();
+    put(&folder.path().join(CARD), &seeds()[0].bytes);
+    folder
+}
+
 fn weights() -> Vec<u8> {
     write_safetensors(&[("fc.bias".to_owned(), Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)))]).expect("weights")
 }

@@ -17,6 +17,8 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+pub(crate) use card::model_folder;
 use crds::contract::Cause;
 
 use crate::fault::Fault;
