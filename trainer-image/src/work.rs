@@ -134,8 +134,7 @@ fn device(
     if gpus.is_empty() {
         return Ok((Device::Cpu, gpus));
     }
-    crate::torch::load_cuda(&preflight::plugin())?;
-    let device = Device::Cuda(place.gpu());
+    let device = crate::torch::use_gpu(&preflight::plugin(), place.gpu())?;
     preflight::try_out(device)?;
     Ok((device, gpus))
 }

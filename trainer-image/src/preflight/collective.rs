@@ -91,10 +91,7 @@ impl Drop for Ranks {
 pub(crate) fn rank(gpu: bool) -> Result<i32, Fault> {
     let place = Place::from_env()?;
     let device = match gpu {
-        true => {
-            crate::torch::load_cuda(&super::plugin())?;
-            Device::Cuda(place.gpu())
-        }
+        true => crate::torch::use_gpu(&super::plugin(), place.gpu())?,
         false => Device::Cpu,
     };
     let group = Group::join(&place.rendezvous(device, PATIENCE))?;

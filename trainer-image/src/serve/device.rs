@@ -77,9 +77,9 @@ pub(super) fn choose(wanted: Wanted, precision: Precision) -> Result<Chosen, Fau
         if let Some(fault) = preflight::precision_fault(precision, &verdict.gpus) {
             return Err(fault);
         }
-        crate::torch::load_cuda(&preflight::plugin())?;
-        preflight::try_out(Device::Cuda(0))?;
-        Ok(Device::Cuda(0))
+        let device = crate::torch::use_gpu(&preflight::plugin(), 0)?;
+        preflight::try_out(device)?;
+        Ok(device)
     });
     match device {
         Ok(device) => {

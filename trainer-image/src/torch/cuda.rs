@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use tch::Device;
+
 use super::TorchError;
 use super::ffi::{self, c_string, check};
 
@@ -48,6 +50,23 @@ pub fn load_cuda(path: &Path) -> Result<(), TorchError> {
     Ok(())
 }
 
+/// As [`load_cuda`], for a thread that computes on GPU `index` alone: it opens no other. libtorch leaves each thread with the device
+/// that it had before, the first GPU of a thread that has chosen none, and every process that opens it takes of its memory, or
+/// fails where a GPU is for one process.
+///
+/// # Errors
+/// As [`load_cuda`]; there is no such GPU, or it is not to be had.
+pub fn use_gpu(path: &Path, index: usize) -> Result<Device, TorchError> {
+    load_cuda(path)?;
+    own(index)
+}
+
+fn own(index: usize) -> Result<Device, TorchError> {
+    // SAFETY: no pointers.
+    check(unsafe { ffi::ty_cuda_use(index as i32) })?;
+    Ok(Device::Cuda(index))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +76,12 @@ mod tests {
         let error = load_cuda(Path::new("/nowhere/plugin.so")).unwrap_err();
         assert_eq!(error.category(), "no-cuda");
         assert!(error.to_string().contains("/nowhere/plugin.so"), "{error}");
+        assert_eq!(use_gpu(Path::new("/nowhere/plugin.so"), 0).unwrap_err().to_string(), error.to_string());
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_nobodys() {
+        // Whether or not there is any other.
+        assert!(own(99).is_err());
     }
 }

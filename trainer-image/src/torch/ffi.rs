@@ -168,6 +168,7 @@ unsafe extern "C" {
     pub(super) fn ty_group_free(group: *mut Group) -> Status;
     pub(super) fn ty_on_lost_peer(tell: LastWords);
     pub(super) fn ty_cuda_load(path: *const c_char) -> Status;
+    pub(super) fn ty_cuda_use(index: i32) -> Status;
 
     pub(super) fn ty_verify_parameters(group: *mut Group, parameters: Tensors, count: usize) -> Status;
     pub(super) fn ty_broadcast_coalesced(group: *mut Group, tensors: Tensors, count: usize, chunk_bytes: usize, root: i32) -> Status;

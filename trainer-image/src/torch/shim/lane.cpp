@@ -1,6 +1,9 @@
 // Copies that run beside what a GPU computes: on a stream of their own, through pinned memory, with an event for who waits.
 // By c10's interface to any device: nothing of CUDA is named or linked here. On a CPU nothing runs beside, and what is
 // copied is there at once.
+//
+// An event that is recorded, waited for or freed leaves its thread with the device that it had before, and opens that one if nobody
+// has: GPU 0 for a thread that has chosen none. Hence the guards, which go back to a device only if it is open.
 
 #include <memory>
 #include <optional>
@@ -111,6 +114,7 @@ ty_status ty_lane_upload(ty_lane* lane, const void* data, const int64_t* sizes, 
       return;
     }
     auto stream = *lane->stream;
+    c10::DeviceGuard on(stream.device());
     auto pinned = at::empty(source.sizes(), options.pinned_memory(true));
     pinned.copy_(source);
     c10::Event copied(stream.device_type());
@@ -146,6 +150,7 @@ ty_status ty_lane_snapshot(ty_lane* lane, ty_tensor* const* sources, size_t coun
     auto arrived = std::make_unique<ty_arrival>();
     if (!on_device.empty()) {
       auto stream = *lane->stream;
+      c10::DeviceGuard on(stream.device());
       auto host = pinned_like(on_device);
       auto taken = cloned(on_device);
       c10::Event cloned_all(stream.device_type());
@@ -178,6 +183,7 @@ ty_status ty_read_back(ty_tensor* source, ty_tensor** out, ty_arrival** arrival)
     if (source->is_cpu()) {
       host = source->detach();
     } else {
+      c10::DeviceGuard on(source->device());
       host = at::empty(source->sizes(), source->options().device(at::kCPU).pinned_memory(true).requires_grad(false));
       host.copy_(*source, /* non_blocking */ true);
       arrived->event.emplace(source->device().type());
@@ -191,14 +197,17 @@ ty_status ty_read_back(ty_tensor* source, ty_tensor** out, ty_arrival** arrival)
 ty_status ty_arrival_wait(ty_arrival* arrival) {
   return edge([&] {
     if (!arrival->event) return;
-    // A thread that has asked for no device yet would open the first one.
     c10::DeviceGuard on(arrival->event->device());
     arrival->event->synchronize();
   });
 }
 
 ty_status ty_arrival_free(ty_arrival* arrival) {
-  return edge([&] { delete arrival; });
+  return edge([&] {
+    c10::OptionalDeviceGuard on;
+    if (arrival->event) on.reset_device(arrival->event->device());
+    delete arrival;
+  });
 }
 
 } // extern "C"

@@ -4,6 +4,8 @@
 
 #include <dlfcn.h>
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include "edge.h"
 
 trainyard::Plugin trainyard::plugin;
@@ -35,6 +37,13 @@ ty_status ty_cuda_load(const char* path) {
     TORCH_CHECK(version() == TRAINYARD_CUDA_VERSION && whole, path, " has version ", version(),
                 " and this trainer needs ", TRAINYARD_CUDA_VERSION);
     trainyard::plugin = found;
+  });
+}
+
+ty_status ty_cuda_use(int index) {
+  return edge([&] {
+    c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
   });
 }
 

@@ -86,6 +86,8 @@ void ty_on_lost_peer(ty_last_words tell);
 
 // Opens it. Before any other use of CUDA in the process.
 ty_status ty_cuda_load(const char* path);
+// From now on GPU `index` is the one of this thread, which opens no other. Needs ty_cuda_load.
+ty_status ty_cuda_use(int index);
 
 // ---- DDP's reducer (reducer.cpp) ----
 
