@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tch::Device;
 
 use crate::affinity::Seat;
-use crate::fault::{Fault, end_with};
+use crate::fault::{Fault, end_with, guard};
 use crate::place::Place;
 use crate::preflight::Requirements;
 use crate::progress::{ProgressHandle, ProgressServer};
@@ -39,7 +39,8 @@ pub fn run() -> Result<(), Fault> {
             let (device, gpus) = device(&job.spec.infrastructure, precision, &place)?;
             affinity::bind(&seat(device, &place));
             let xids = gpus.get(place.gpu()).and_then(Xids::of);
-            let trained = train::run(&job, &place, device, &gpus, serve_progress(&place, job.attempt));
+            // What tch's functions panic with is explained as well.
+            let trained = guard(|| train::run(&job, &place, device, &gpus, serve_progress(&place, job.attempt)));
             trained.map_err(|fault| match &xids {
                 Some(xids) => xids.explain(fault),
                 None => fault,

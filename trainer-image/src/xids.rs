@@ -18,10 +18,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What an Xid may take to come after the failure that it explains.
 const LATER: Duration = Duration::from_secs(2);
 
+/// The Xid of a GPU that fell off the bus.
+const FELL_OFF: u64 = 79;
+
 /// The thread that listens for the Xids of one GPU; it ends after this.
 pub(crate) struct Xids {
     heard: Receiver<u64>,
     _alive: Sender<()>,
+}
+
+/// The GPU of this process.
+struct Own {
+    uuid: String,
+    /// Whether this process sees no other.
+    is_alone: bool,
+}
+
+impl Own {
+    /// Whether an Xid is this GPU's. Of one that comes without a UUID nobody can ask any more; if this GPU fails as well, a GPU that
+    /// fell off the bus is most likely this one.
+    fn is_told_of(&self, event: &XidEvent) -> bool {
+        match event.uuid.as_str() {
+            "" => self.is_alone || event.number == FELL_OFF,
+            uuid => uuid == self.uuid,
+        }
+    }
 }
 
 impl Xids {
@@ -31,17 +52,18 @@ impl Xids {
             XidEvents::watch(LIBNVML).inspect_err(|error| tracing::debug!(%error, "Xids are not told")).ok()?;
         // A slice's Xids are its GPU's.
         let states = ask(LIBNVML).unwrap_or_default();
+        let is_alone = states.len() == 1;
         let of = states.into_iter().find(|state| state.is_of(gpu));
         let uuid = of.map_or_else(|| gpu.uuid.clone(), |GpuState { uuid, .. }| uuid);
-        Xids::listen(uuid, move || events.next(LOOK))
+        Xids::listen(Own { uuid, is_alone }, move || events.next(LOOK))
     }
 
-    fn listen(uuid: String, next: impl Fn() -> Option<XidEvent> + Send + 'static) -> Option<Xids> {
+    fn listen(own: Own, next: impl Fn() -> Option<XidEvent> + Send + 'static) -> Option<Xids> {
         let (tell, heard) = mpsc::channel();
         let (alive, over) = mpsc::channel::<()>();
         let listen = move || {
             while over.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-                let Some(XidEvent { number, .. }) = next().filter(|event| event.uuid == uuid) else { continue };
+                let Some(XidEvent { number, .. }) = next().filter(|event| own.is_told_of(event)) else { continue };
                 tracing::warn!(xid = number, "the driver tells of this process's GPU");
                 let _ = tell.send(number);
             }
@@ -75,7 +97,10 @@ impl Xids {
 mod tests {
     use std::sync::Mutex;
 
+    use tch::TchError;
+
     use super::*;
+    use crate::fault::guard;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -85,7 +110,7 @@ mod tests {
         let mut left: Vec<XidEvent> = own.iter().map(|&number| event(number, "own")).collect();
         left.push(event(79, "another"));
         let left = Mutex::new(left.into_iter());
-        Xids::listen("own".to_owned(), move || left.lock().unwrap().next()).unwrap()
+        Xids::listen(Own { uuid: "own".to_owned(), is_alone: false }, move || left.lock().unwrap().next()).unwrap()
     }
 
     #[test]
@@ -102,5 +127,30 @@ mod tests {
             "no images",
             "it has nothing to do with the GPU"
         );
+    }
+
+    #[test]
+    fn a_failure_that_a_function_of_tch_panics_with_is_explained_as_well() {
+        let thrown: fn() -> Result<u8, TchError> = || Err(TchError::Torch("CUDA error: unspecified launch failure".into()));
+        let fault = guard(|| Ok(thrown().unwrap())).unwrap_err();
+        let explained = listening(&[79]).explain_within(MINUTE, fault);
+        assert!(explained.to_string().ends_with("the driver tells Xid 79 of this GPU"), "{explained}");
+    }
+
+    #[test]
+    fn an_xid_without_a_name_is_taken_where_it_can_hardly_be_anothers() {
+        let is_taken = |is_alone, number, uuid: &str| {
+            Own { uuid: "own".to_owned(), is_alone }.is_told_of(&XidEvent { number, uuid: uuid.to_owned() })
+        };
+        for (is_alone, number, uuid, expected) in [
+            (false, 31, "own", true),
+            (false, 79, "another", false),
+            (true, 79, "another", false),
+            (true, 31, "", true),
+            (false, 31, "", false),
+            (false, 79, "", true),
+        ] {
+            assert_eq!(is_taken(is_alone, number, uuid), expected, "{number} of {uuid:?}");
+        }
     }
 }

@@ -135,7 +135,7 @@ unsafe impl Send for XidEvents {}
 pub struct XidEvent {
     /// Its number.
     pub number: u64,
-    /// UUID of its GPU without its prefix, as [`GpuState`] has it.
+    /// UUID of its GPU without its prefix, as [`GpuState`] has it; empty where nobody knows any more.
     pub uuid: String,
 }
 
@@ -231,17 +231,20 @@ mod tests {
 
     use super::*;
 
-    /// The library of a machine with two GPUs: one old that tells little, one that is cut into slices. A third fell off the bus.
+    /// The library of a machine with two GPUs: one old that tells little, one that is cut into slices. A third fell off the bus, as
+    /// the others do once they are `lost`.
     const LIBRARY: &str = r#"
         #include <stdio.h>
         #include <string.h>
         typedef unsigned long long u64;
+        static int lost;
         int nvmlInit_v2(void) { return INIT; }
         int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return 0; }
         int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
           *device = (void *)(u64)(index + 1); return index == 2 ? 15 : 0; }
         int nvmlDeviceGetUUID(void *device, char *uuid, unsigned size) {
           u64 number = (u64)device;
+          if (lost) return 15;
           snprintf(uuid, size, number >= 100 ? "MIG-%08llX-0000" : "GPU-%08llX-0000", number); return 0; }
         int nvmlDeviceGetPciInfo_v3(void *device, char *pci) {
           snprintf(pci + 36, 32, "00000000:%02llX:00.0", 0x3a + (u64)device); return 0; }
@@ -302,22 +305,23 @@ mod tests {
     }
 
     #[test]
-    fn xids_are_heard_of_one_by_one() {
+    fn xids_are_heard_of_one_by_one_and_from_a_gpu_that_has_fallen_off_the_bus() {
         const EVENTS: &str = r#"
             int nvmlEventSetCreate(void **set) { *set = (void *)7; return 0; }
             int nvmlDeviceRegisterEvents(void *device, u64 types, void *set) {
               return types == 8 && set == (void *)7 && device == (void *)2 ? 0 : 3; }
             struct event { void *device; u64 type, data; unsigned gpu, compute; };
             int nvmlEventSetWait_v2(void *set, struct event *event, unsigned milliseconds) {
-              static int told = 0;
-              event->device = (void *)2; event->type = 8; event->data = 79;
-              return told++ || set != (void *)7 || milliseconds != 1500 ? 10 : 0; }
+              int told = lost++;
+              event->device = (void *)(u64)(2 + told); event->type = 8; event->data = 79 + told;
+              return told > 1 || set != (void *)7 || milliseconds != 1500 ? 10 : 0; }
         "#;
         let folder = tempfile::tempdir().unwrap();
         let file = library(&folder, &format!("{LIBRARY}{EVENTS}"), 0);
         let events = XidEvents::watch(&file).unwrap();
         let limit = Duration::from_millis(1500);
         assert_eq!(events.next(limit), Some(XidEvent { number: 79, uuid: "00000002-0000".to_owned() }));
+        assert_eq!(events.next(limit), Some(XidEvent { number: 80, uuid: String::new() }), "of one that was never seen");
         assert_eq!(events.next(limit), None);
         let lacking = XidEvents::watch(&library(&folder, "int nvmlInit_v2(void) { return 0; }", 1));
         assert_eq!(lacking.err(), Some(DriverError::Function("nvmlDeviceGetCount_v2".to_owned())));

@@ -1,6 +1,9 @@
 // Asks NVIDIA's management library (NVML) how the GPUs are. What a GPU or a driver does not tell is left out, not an error.
 
+#include <cerrno>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #include "probe.h"
 
@@ -26,7 +29,8 @@ int ty_nvml_ask(const char* library, ty_probe_report* report, ty_nvml_gpu* gpus,
 
 // From now on the driver's Xids of every GPU are kept for `events`, which is never freed. The results are as above.
 int ty_nvml_watch(const char* library, ty_probe_report* report, void** events);
-// Waits for the next one: its number, and the UUID of its GPU in 96 bytes. 3 where none came in time, or none can come.
+// Waits for the next one: its number, and the UUID of its GPU in 96 bytes, empty where nobody knows it. 3 where none came in time, or
+// none can come.
 int ty_nvml_next(const char* library, void* events, uint32_t milliseconds, uint64_t* number, char* uuid);
 }
 
@@ -61,6 +65,16 @@ struct Event {
 };
 
 constexpr unsigned long long XID = 0x8;
+
+// What is kept for events: which GPU is which, since one that fell off the bus does not tell any more.
+struct Watch {
+  void* set;
+  unsigned count;
+  struct {
+    Device device;
+    char uuid[sizeof(ty_nvml_gpu::uuid)];
+  } gpus[64];
+};
 
 struct Process {
   unsigned pid;
@@ -184,6 +198,8 @@ int ty_nvml_watch(const char* library, ty_probe_report* report, void** events) {
   std::memset(report, 0, sizeof *report);
   void* opened = open_library(library, report);
   if (!opened) return NO_LIBRARY;
+  std::unique_ptr<Watch> watch(new (std::nothrow) Watch{});
+  if (!call(report, "malloc", watch ? 0 : ENOMEM)) return CALL_FAILED;
   int (*enlist)(Device, unsigned long long, void*) = nullptr;
   auto prepare = [&]() -> int {
     int (*create)(void**) = nullptr;
@@ -191,27 +207,38 @@ int ty_nvml_watch(const char* library, ty_probe_report* report, void** events) {
         !find(opened, "nvmlDeviceRegisterEvents", enlist, report)) {
       return NO_FUNCTION;
     }
-    return call(report, "nvmlEventSetCreate", create(events)) ? OK : CALL_FAILED;
+    return call(report, "nvmlEventSetCreate", create(&watch->set)) ? OK : CALL_FAILED;
   };
   // One that has no such events is passed over.
-  auto watch = [&](Device device) {
-    if (enlist(device, XID, *events) == 0) report->count++;
+  auto add = [&](Device device) {
+    if (enlist(device, XID, watch->set) != 0) return;
+    report->count++;
+    if (watch->count == sizeof watch->gpus / sizeof *watch->gpus) return;
+    auto& gpu = watch->gpus[watch->count++];
+    gpu.device = device;
+    told(opened, "nvmlDeviceGetUUID", of<Device, char*, unsigned>(), device, gpu.uuid, sizeof gpu.uuid);
   };
-  return each_device(opened, report, prepare, watch);
+  int outcome = each_device(opened, report, prepare, add);
+  if (outcome == OK) *events = watch.release();
+  return outcome;
 }
 
 int ty_nvml_next(const char* library, void* events, uint32_t milliseconds, uint64_t* number, char* uuid) {
+  auto watch = static_cast<const Watch*>(events);
   ty_probe_report unused;
   void* opened = open_library(library, &unused);
   int (*wait)(void*, Event*, unsigned) = nullptr;
   Event event{};
-  if (!opened || !find(opened, "nvmlEventSetWait_v2", wait, &unused) || wait(events, &event, milliseconds) != 0 ||
+  if (!opened || !find(opened, "nvmlEventSetWait_v2", wait, &unused) || wait(watch->set, &event, milliseconds) != 0 ||
       event.type != XID) {
     return CALL_FAILED;
   }
   *number = event.data;
   constexpr unsigned room = sizeof(ty_nvml_gpu::uuid);
   uuid[0] = '\0';
-  told(opened, "nvmlDeviceGetUUID", of<Device, char*, unsigned>(), event.device, uuid, room);
+  for (unsigned i = 0; i < watch->count; i++) {
+    if (watch->gpus[i].device == event.device) std::memcpy(uuid, watch->gpus[i].uuid, room);
+  }
+  if (uuid[0] == '\0') told(opened, "nvmlDeviceGetUUID", of<Device, char*, unsigned>(), event.device, uuid, room);
   return OK;
 }
