@@ -13,7 +13,7 @@ mod remote;
 mod tests;
 mod writer;
 
-pub use policy::{Clock, Policy};
+pub use policy::{Clock, Due, Policy};
 pub use writer::Writer;
 
 use std::collections::BTreeMap;

@@ -30,9 +30,60 @@ impl Policy {
     }
 }
 
+/// What decides before a step whether a checkpoint is due after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// How often.
+    pub policy: Policy,
+    /// That of the newest checkpoint.
+    pub saved: Clock,
+    /// The next step, and now.
+    pub next: Clock,
+    /// Whether another checkpoint has to be waited for.
+    pub is_held_up: bool,
+}
+
+impl Due {
+    /// Whether one is due after the next step.
+    pub fn is_due(self) -> bool {
+        !self.is_held_up && self.policy.is_due(self.saved, self.next)
+    }
+
+    /// The same for the step after it, given whether there is one after the next.
+    pub fn then(self, saves: bool) -> Due {
+        let next = Clock { step: self.next.step + 1, ..self.next };
+        Due { saved: if saves { self.next } else { self.saved }, next, ..self }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_due_is_the_same_a_step_ahead() {
+        let now = Instant::now();
+        let at = |step| Clock { step, now };
+        let due = |policy, saved, next| Due { policy, saved: at(saved), next: at(next), is_held_up: false };
+        for steps in 1..5 {
+            let (mut saved, mut ahead, mut given) = (0, Vec::new(), None);
+            for next in 1..20 {
+                let due = due(Policy::EverySteps(steps), saved, next);
+                let saves = given.unwrap_or_else(|| due.is_due());
+                given = Some(due.then(saves).is_due());
+                if saves {
+                    ahead.push(next);
+                    saved = next;
+                }
+            }
+            assert_eq!(ahead, (1..20).filter(|step| step % steps == 0).collect::<Vec<_>>(), "every {steps}");
+        }
+        let minute = Due { saved: Clock { step: 0, now }, ..due(Policy::Every(Duration::from_secs(60)), 0, 5) };
+        let later = Due { next: Clock { step: 5, now: now + Duration::from_secs(60) }, ..minute };
+        assert!(!minute.is_due() && later.is_due() && later.then(false).is_due());
+        assert!(!later.then(true).is_due(), "the one before is as good");
+        assert!(!Due { is_held_up: true, ..later }.is_due() && !Due { is_held_up: true, ..later }.then(false).is_due());
+    }
 
     #[test]
     fn a_checkpoint_is_due_after_steps_or_after_time() {

@@ -157,11 +157,11 @@ impl Course<'_> {
             for (_, error) in &batch.failures {
                 self.left_out.add(error.to_string());
             }
-            let due = self.save_is_due();
+            let due = self.due();
             self.control.prepare(self.group, due)?;
             self.seed_step();
             let rate = setup.schedule.rate(self.position.step, &self.position.plateau);
-            let (replica, control) = (&mut self.replica, &self.control);
+            let (replica, control) = (&mut self.replica, &mut self.control);
             let padding = setup.sampler.padding(step, self.place.rank as usize);
             let stepped = replica.step(&batch, padding, rate, self.position.step, || Ok(control.orders()?.stop));
             let Some(sums) = stepped.map_err(|fault| fault.at_step(self.position.step))? else {

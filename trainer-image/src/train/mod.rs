@@ -118,7 +118,7 @@ pub fn run(
     if let Some(progress) = &progress {
         progress.update(|progress| progress.diagnostics = diagnostics(&position.findings));
     }
-    let control = Control::new(device)?;
+    let control = Control::new(device, place.world_size)?;
     let mut buffers = model.state().buffers();
     buffers.push(control.buffer());
     let ddp = Ddp::new(&group, &model.state().trainable(), &buffers, setup.ddp_options())?;

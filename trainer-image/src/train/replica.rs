@@ -67,7 +67,7 @@ impl Replica<'_> {
         padding: usize,
         learning_rate: f64,
         step: u64,
-        stops: impl Fn() -> Result<bool, Fault>,
+        stops: impl FnMut() -> Result<bool, Fault>,
     ) -> Result<Option<Tensor>, Fault> {
         match self.launch.next(batch.labels.len() == self.settings.batch_size && padding == 0) {
             Next::Apart => self.step_apart(batch, padding, learning_rate, step, stops),
@@ -82,7 +82,7 @@ impl Replica<'_> {
         padding: usize,
         learning_rate: f64,
         step: u64,
-        stops: impl Fn() -> Result<bool, Fault>,
+        mut stops: impl FnMut() -> Result<bool, Fault>,
     ) -> Result<Option<Tensor>, Fault> {
         self.ddp.clear_gradients()?;
         let StepSettings { batch_size, blend, .. } = self.settings;
@@ -121,7 +121,7 @@ impl Replica<'_> {
         batch: &Batch,
         learning_rate: f64,
         step: u64,
-        stops: impl Fn() -> Result<bool, Fault>,
+        mut stops: impl FnMut() -> Result<bool, Fault>,
         next: Next,
     ) -> Result<Option<Tensor>, Fault> {
         if stops()? {

@@ -10,7 +10,7 @@ use super::course::Course;
 use super::position::Position;
 use super::tally::Read;
 use crate::causes::DIVERGED;
-use crate::checkpoint::{Checkpoint, Clock, Policy, Writer};
+use crate::checkpoint::{Checkpoint, Clock, Due, Policy, Writer};
 use crate::fault::Fault;
 use crate::folder::Folder;
 use crate::optim::Ema;
@@ -41,14 +41,14 @@ pub(super) fn checkpointing(
 }
 
 impl Course<'_> {
-    /// Whether rank 0 wants a checkpoint after the next step. One that is due by time waits until the one before is
+    /// What decides whether rank 0 wants a checkpoint after the next step. One that is due by time waits until the one before is
     /// written; one that is due by steps is written at its step, unless the storage fails: then it is passed over.
-    pub(super) fn save_is_due(&self) -> bool {
+    pub(super) fn due(&self) -> Due {
         let next = Clock { step: self.position.step + 1, now: Instant::now() };
         let is_failing = self.writer.as_ref().is_some_and(Writer::is_failing);
         let may_wait = is_failing || matches!(self.policy, Policy::Every(_));
         let busy = self.writer.as_ref().is_none_or(Writer::is_busy);
-        self.place.is_first() && !(busy && may_wait) && self.policy.is_due(self.saved, next)
+        Due { policy: self.policy, saved: self.saved, next, is_held_up: busy && may_wait }
     }
 
     pub(super) fn after_step(&mut self) -> Result<(), Fault> {
