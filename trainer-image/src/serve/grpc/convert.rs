@@ -51,6 +51,10 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>, most: Most) -> Result<Ten
     let InferInputTensor { name, datatype, shape, contents, .. } = input;
     protocol::check_dimensions(&name, shape.len())?;
     let contents = contents.unwrap_or_default();
+    if raw.is_some() && contents != InferTensorContents::default() {
+        let text = format!("tensor {name} has both contents and raw_input_contents: give one");
+        return Err(ServeError::Request(text));
+    }
     let content = match (datatype.as_str(), raw) {
         ("FP32", Some(raw)) => Content::Floats(protocol::floats(&name, &raw)?),
         ("BYTES", Some(raw)) => Content::Bytes(protocol::byte_elements(&name, &raw, most.images)?),
@@ -136,20 +140,25 @@ mod tests {
             bytes_contents: vec![Bytes::from_static(b"ab")],
             ..InferTensorContents::default()
         };
-        let message = |raw: Vec<Bytes>| ModelInferRequest {
+        let message = |contents: Option<InferTensorContents>, raw: Vec<Bytes>| ModelInferRequest {
             id: "7".into(),
-            inputs: vec![input("a", "FP32", Some(contents.clone())), input("b", "BYTES", Some(contents.clone()))],
+            inputs: vec![input("a", "FP32", contents.clone()), input("b", "BYTES", contents)],
             raw_input_contents: raw,
             ..ModelInferRequest::default()
         };
         let raw = vec![Bytes::from_static(b"\0\0\xc0\x3f"), Bytes::from_static(b"\x02\0\0\0ab")];
         let expected: Vec<Content> = vec![Content::Floats(vec![1.5]), Content::Bytes(vec![Bytes::from_static(b"ab")])];
-        for raw in [vec![], raw] {
-            let request = request(message(raw), MOST).unwrap();
+        // Clients may send contents that hold nothing.
+        let empty = InferTensorContents::default();
+        for (contents, raw) in [(Some(contents.clone()), vec![]), (Some(empty), raw.clone()), (None, raw.clone())] {
+            let request = request(message(contents, raw), MOST).unwrap();
             assert_eq!(request.inputs.into_iter().map(|tensor| tensor.content).collect::<Vec<_>>(), expected);
             assert_eq!(request.id.as_deref(), Some("7"));
         }
-        let error = request(message(vec![Bytes::new()]), MOST).unwrap_err().to_string();
+        let both = request(message(Some(contents), raw), MOST).unwrap_err();
+        let text = "tensor a has both contents and raw_input_contents: give one";
+        assert_eq!(both, ServeError::Request(text.to_owned()));
+        let error = request(message(None, vec![Bytes::new()]), MOST).unwrap_err().to_string();
         assert_eq!(error, "there are 2 inputs and 1 raw_input_contents: give one for each");
         let message = ModelInferRequest { inputs: vec![input("a", "INT8", None)], ..ModelInferRequest::default() };
         let error = request(message, MOST).unwrap_err().to_string();

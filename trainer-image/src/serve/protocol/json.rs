@@ -66,8 +66,7 @@ struct InputParameters {
 #[derive(Deserialize)]
 struct OutputTensor {
     name: String,
-    #[serde(default)]
-    parameters: OutputParameters,
+    parameters: Option<OutputParameters>,
 }
 
 #[derive(Default, Deserialize)]
@@ -95,11 +94,12 @@ impl<'de> Visitor<'de> for BodyOf<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
-        let (mut id, mut parameters, mut inputs, mut outputs) = (None, None, None, Few::default());
+        let (mut id, mut inputs, mut outputs) = (None, None, Few::default());
+        let mut parameters: Option<RequestParameters> = None;
         while let Some(field) = map.next_key()? {
             match field {
                 BodyField::Id => id = map.next_value()?,
-                BodyField::Parameters => parameters = Some(map.next_value()?),
+                BodyField::Parameters => parameters = map.next_value()?,
                 BodyField::Inputs => inputs = Some(map.next_value_seed(FewOf(InputOf(self.0)))?),
                 BodyField::Outputs => outputs = map.next_value_seed(FewOf(PhantomData))?,
                 BodyField::Other => drop(map.next_value::<IgnoredAny>()?),
@@ -130,13 +130,14 @@ impl<'de> Visitor<'de> for InputOf<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InputTensor, A::Error> {
-        let (mut name, mut datatype, mut shape, mut parameters, mut data) = (None, None, None, None, None);
+        let (mut name, mut datatype, mut shape, mut data) = (None, None, None, None);
+        let mut parameters: Option<InputParameters> = None;
         while let Some(field) = map.next_key()? {
             match field {
                 InputField::Name => name = Some(map.next_value()?),
                 InputField::Datatype => datatype = Some(map.next_value()?),
                 InputField::Shape => shape = Some(map.next_value_seed(FewOf(PhantomData))?),
-                InputField::Parameters => parameters = Some(map.next_value()?),
+                InputField::Parameters => parameters = map.next_value()?,
                 InputField::Data => data = map.next_value_seed(ElementsOf(self.0))?,
                 InputField::Other => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -172,10 +173,9 @@ pub(in crate::serve) fn read(json: &[u8], binary: Bytes, most: Most) -> Result<R
     let input = |input| tensor(input, &mut binary, most);
     let inputs = body.inputs.items.into_iter().map(input).collect::<Result<_, _>>()?;
     binary.end()?;
-    let outputs = body.outputs.items.into_iter().map(|output| Wanted {
-        name: output.name,
-        binary: output.parameters.binary_data,
-        classification: output.parameters.classification,
+    let outputs = body.outputs.items.into_iter().map(|OutputTensor { name, parameters }| {
+        let OutputParameters { binary_data, classification } = parameters.unwrap_or_default();
+        Wanted { name, binary: binary_data, classification }
     });
     Ok(Request {
         id: body.id,
@@ -262,6 +262,24 @@ mod tests {
             binary_output: true,
         };
         assert_eq!(request, Ok(expected));
+    }
+
+    #[test]
+    fn parameters_that_are_null_are_none() {
+        let with = |parameters: serde_json::Value| {
+            let mut body = json!({
+                "inputs": [{"name": "a", "shape": [1], "datatype": "FP32", "data": [1]}], "outputs": [{"name": "x"}],
+            });
+            for place in ["", "/inputs/0", "/outputs/0"] {
+                let object = body.pointer_mut(place).and_then(serde_json::Value::as_object_mut).unwrap();
+                object.insert("parameters".to_owned(), parameters.clone());
+            }
+            from(&body, b"")
+        };
+        let none = with(json!({}));
+        assert!(none.is_ok());
+        assert_eq!(with(json!(null)), none);
+        assert!(with(json!(3)).unwrap_err().starts_with("the body is no inference request: "));
     }
 
     #[test]
