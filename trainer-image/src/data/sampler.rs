@@ -37,12 +37,12 @@ impl Sampler {
     /// Steps of an epoch. What is left after the full steps makes one more, of the same size on every rank, padded by wrapping
     /// around to the epoch's first samples (as PyTorch's `DistributedSampler` does). A single image on each rank makes no forward
     /// pass, since batch norm can't learn anything of it: as the last pass of that step it is left out, and as all of the step
-    /// as well if there is another one.
+    /// as well if there is another one; unless every pass is of a single image.
     pub fn steps_per_epoch(&self) -> usize {
         let full = self.samples / self.global_batch();
         match self.tail() {
             0 => full,
-            1 if full > 0 => full,
+            1 if full > 0 && self.pass > 1 => full,
             _ => full + 1,
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     fn every_sample_comes_once_an_epoch_and_only_the_last_step_is_padded_or_left_out() {
         for samples in 1..70 {
             for batch_size in [1, 2, 3, 8] {
-                for (ranks, pass) in [(1, 8), (2, 2), (3, 3), (4, 8), (1, 2), (2, 3)] {
+                for (ranks, pass) in [(1, 8), (2, 2), (3, 3), (4, 8), (1, 2), (2, 3), (1, 1), (2, 1)] {
                     let sampler = Sampler::new(3, samples, batch_size, ranks).in_passes(pass);
                     let seen = stream(&sampler, 5);
                     let once: Vec<usize> = counted(&sampler, 5);
@@ -158,6 +158,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn where_every_pass_is_of_a_single_image_none_is_left_out() {
+        let steps = |samples, batch_size, ranks| Sampler::new(3, samples, batch_size, ranks).in_passes(1).steps_per_epoch();
+        // As PyTorch has them.
+        assert_eq!([steps(5, 1, 2), steps(6, 1, 2), steps(5, 1, 1), steps(5, 4, 1)], [3, 3, 5, 2]);
     }
 
     #[test]
