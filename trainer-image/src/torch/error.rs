@@ -56,6 +56,9 @@ const DEVICE_FAULT: i32 = 5;
 /// What PyTorch says of a batch norm that has nothing to learn from.
 const ONE_VALUE: &str = "Expected more than 1 value per channel when training";
 
+/// What CUDA says once an assertion in a kernel has failed: of this call, and of every other one of the process from then on.
+pub(crate) const ASSERTED: &str = "device-side assert triggered";
+
 /// The kind of error that a text becomes.
 type Sort = fn(String) -> TorchError;
 
@@ -83,7 +86,7 @@ const PHRASES: [(&str, Sort); 43] = [
     ("VERSION_MISMATCH", TorchError::GpuUnsupported),
     // The program has asked for what can't be: another GPU would say the same.
     ("_STATUS_BAD_PARAM", TorchError::Other),
-    ("device-side assert triggered", TorchError::Other),
+    (ASSERTED, TorchError::Other),
     ("invalid configuration argument", TorchError::Other),
     ("_STATUS_INVALID_VALUE", TorchError::Other),
     ("CUDA error", TorchError::DeviceFault),

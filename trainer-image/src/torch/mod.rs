@@ -25,6 +25,7 @@ mod tensor;
 pub use self::reducer::{Reducer, ReducerOptions, assign_buckets};
 pub use autocast::Autocast;
 pub use cuda::{load_cuda, use_gpu};
+pub(crate) use error::ASSERTED;
 pub use error::TorchError;
 pub use graph::{Graph, Room, compute_beside};
 pub use lane::{Lane, OnItsWay, Snapshot, read_back};

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use crds::contract::Cause;
 use tokio::sync::oneshot;
 
 use super::admission::Slot;
@@ -15,6 +16,7 @@ use crate::fault::Fault;
 use crate::serve::error::ServeError;
 use crate::serve::metrics::Metrics;
 use crate::serve::statistics::Statistics;
+use crate::torch::ASSERTED;
 
 /// What computes the batches of a lane: as many outputs as inputs, in their order.
 pub(in crate::serve) type Compute<I, O> = Box<dyn FnMut(Vec<I>) -> Result<Vec<O>, Fault> + Send>;
@@ -266,14 +268,22 @@ fn run<I, O>(
             for reply in replies {
                 let _ = reply.send(Err(error.clone()));
             }
-            (fault.cause() == crds::contract::Cause::NodeFault).then_some(fault)
+            is_lasting(&fault).then_some(fault)
         }
     }
+}
+
+/// Whether nothing can be computed any more by this process: the GPU failed, or CUDA refuses all calls after an assertion that failed
+/// in a kernel, which may be the program's own fault.
+fn is_lasting(fault: &Fault) -> bool {
+    fault.cause() == Cause::NodeFault || fault.to_string().contains(ASSERTED)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+
+    use tch::TchError;
 
     use super::*;
     use crate::serve::engine::{Admission, ONE_BY_ONE};
@@ -299,6 +309,32 @@ mod tests {
         assert_eq!(answer.blocking_recv().unwrap(), Ok(7));
         while !executor.busy().is_zero() {
             thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_fault_after_which_cuda_refuses_every_call_is_told_and_one_of_a_batch_is_not() {
+        let told = |thrown: &'static str, unwraps: bool| {
+            let fails = move |_: Vec<u8>| -> Result<Vec<u8>, Fault> {
+                let thrown = Err(TchError::Torch(thrown.to_owned()));
+                Ok(if unwraps { thrown.unwrap() } else { thrown? })
+            };
+            let (reply, answer) = oneshot::channel();
+            let slot = Admission::new(1).admit(1).unwrap().swap_remove(0);
+            let batch = vec![(Instant::now(), Item { input: 7, reply, slot })];
+            let compute: Mutex<Compute<u8, u8>> = Mutex::new(Box::new(fails));
+            let told = run(batch, &compute, &Statistics::new("a"), &Metrics::default());
+            assert!(answer.blocking_recv().unwrap().is_err(), "{thrown}");
+            told.is_some()
+        };
+        for (thrown, lasts) in [
+            ("CUDA error: device-side assert triggered", true),
+            ("CUDA error: an illegal memory access was encountered", true),
+            ("CUDA out of memory. Tried to allocate 2.00 GiB", false),
+            ("CUDA error: invalid configuration argument", false),
+            ("mat1 and mat2 shapes cannot be multiplied", false),
+        ] {
+            assert_eq!([told(thrown, false), told(thrown, true)], [lasts; 2], "{thrown}");
         }
     }
 }
