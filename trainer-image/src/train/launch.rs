@@ -22,7 +22,7 @@ pub(super) fn why_apart(training: &Training, world_size: u32) -> Option<&'static
         (training.cuda_graphs == CudaGraphs::Never, "training.cudaGraphs is Never"),
         (world_size > 1, "several processes average their gradients meanwhile"),
         (training.gradient_accumulation > 1, "a step has several passes (gradientAccumulation)"),
-        (training.precision == Precision::Float16, "the host decides on the scale of gradients of Float16"),
+        (training.precision == Precision::Float16, "what is recorded has no scale of gradients, which Float16 needs"),
         (!counts_on_device, "this optimizer counts its steps on the host"),
     ]
     .into_iter()
@@ -175,7 +175,7 @@ mod tests {
             (json!({"cudaGraphs": "Never"}), 1, Some("training.cudaGraphs is Never")),
             (json!({}), 2, Some("several processes average their gradients meanwhile")),
             (json!({"gradientAccumulation": 2}), 1, Some("a step has several passes (gradientAccumulation)")),
-            (json!({"precision": "Float16"}), 1, Some("the host decides on the scale of gradients of Float16")),
+            (json!({"precision": "Float16"}), 1, Some("what is recorded has no scale of gradients, which Float16 needs")),
             (json!({"optimizer": {"name": "RmsProp"}}), 1, Some("this optimizer counts its steps on the host")),
             (json!({"optimizer": {"name": "Adagrad"}}), 1, Some("this optimizer counts its steps on the host")),
         ] {
