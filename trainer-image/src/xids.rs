@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_failure_that_a_function_of_tch_panics_with_is_explained_as_well() {
-        let thrown: fn() -> Result<u8, TchError> = || Err(TchError::Torch("CUDA error: unspecified launch failure".into()));
+        let thrown: fn() -> Result<u8, TchError> =
+            || Err(TchError::Torch("CUDA error: unspecified launch failure".into()));
         let fault = guard(|| Ok(thrown().unwrap())).unwrap_err();
         let explained = listening(&[79]).explain_within(MINUTE, fault);
         assert!(explained.to_string().ends_with("the driver tells Xid 79 of this GPU"), "{explained}");

@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn where_every_pass_is_of_a_single_image_none_is_left_out() {
-        let steps = |samples, batch_size, ranks| Sampler::new(3, samples, batch_size, ranks).in_passes(1).steps_per_epoch();
+        let steps =
+            |samples, batch_size, ranks| Sampler::new(3, samples, batch_size, ranks).in_passes(1).steps_per_epoch();
         // As PyTorch has them.
         assert_eq!([steps(5, 1, 2), steps(6, 1, 2), steps(5, 1, 1), steps(5, 4, 1)], [3, 3, 5, 2]);
     }

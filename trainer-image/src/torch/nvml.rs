@@ -321,7 +321,11 @@ mod tests {
         let events = XidEvents::watch(&file).unwrap();
         let limit = Duration::from_millis(1500);
         assert_eq!(events.next(limit), Some(XidEvent { number: 79, uuid: "00000002-0000".to_owned() }));
-        assert_eq!(events.next(limit), Some(XidEvent { number: 80, uuid: String::new() }), "of one that was never seen");
+        assert_eq!(
+            events.next(limit),
+            Some(XidEvent { number: 80, uuid: String::new() }),
+            "of one that was never seen"
+        );
         assert_eq!(events.next(limit), None);
         let lacking = XidEvents::watch(&library(&folder, "int nvmlInit_v2(void) { return 0; }", 1));
         assert_eq!(lacking.err(), Some(DriverError::Function("nvmlDeviceGetCount_v2".to_owned())));

@@ -175,7 +175,11 @@ mod tests {
             (json!({"cudaGraphs": "Never"}), 1, Some("training.cudaGraphs is Never")),
             (json!({}), 2, Some("several processes average their gradients meanwhile")),
             (json!({"gradientAccumulation": 2}), 1, Some("a step has several passes (gradientAccumulation)")),
-            (json!({"precision": "Float16"}), 1, Some("what is recorded has no scale of gradients, which Float16 needs")),
+            (
+                json!({"precision": "Float16"}),
+                1,
+                Some("what is recorded has no scale of gradients, which Float16 needs"),
+            ),
             (json!({"optimizer": {"name": "RmsProp"}}), 1, Some("this optimizer counts its steps on the host")),
             (json!({"optimizer": {"name": "Adagrad"}}), 1, Some("this optimizer counts its steps on the host")),
         ] {

@@ -316,8 +316,8 @@ mod tests {
     fn a_fault_after_which_cuda_refuses_every_call_is_told_and_one_of_a_batch_is_not() {
         let told = |thrown: &'static str, unwraps: bool| {
             let fails = move |_: Vec<u8>| -> Result<Vec<u8>, Fault> {
-                let thrown = Err(TchError::Torch(thrown.to_owned()));
-                Ok(if unwraps { thrown.unwrap() } else { thrown? })
+                let thrown = || -> Result<Vec<u8>, TchError> { Err(TchError::Torch(thrown.to_owned())) };
+                Ok(if unwraps { thrown().unwrap() } else { thrown()? })
             };
             let (reply, answer) = oneshot::channel();
             let slot = Admission::new(1).admit(1).unwrap().swap_remove(0);
