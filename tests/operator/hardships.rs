@@ -197,6 +197,20 @@ async fn pods_whose_node_went_before_they_had_it_are_told_of_or_made_for_another
 }
 
 #[tokio::test]
+async fn where_the_device_is_auto_a_gpu_at_fault_is_waited_for_or_another_one_taken() {
+    let yard = Yard::new("auto-fault", &["gpu-unlabelled", "cpu"]).await;
+    yard.train("a", json!({"infrastructure": {"device": "Auto"}})).await;
+    yard.namespace.pods().running("a-t1-0").await;
+    yard.namespace.pods().finish("a-t1-0", 160, &said("NodeFault", "Xid 79")).await;
+    let left_out = |status: &JobStatus| status.message.contains("are tried again after a while");
+    let waits = yard.until("a", |status| left_out(status) || status.attempt > 1).await;
+    assert_eq!((waits.attempt, waits.phase), (1, Phase::Restarting), "{}", waits.message);
+    yard.namespace.nodes(&["h200-580"]).await;
+    let again = yard.until("a", |status| status.attempt == 2 && status.phase == Phase::Running).await;
+    assert_eq!(again.placement.map(|placement| placement.device), Some(Device::Gpu));
+}
+
+#[tokio::test]
 async fn where_the_device_is_auto_a_gpu_that_is_too_old_leaves_the_cpus() {
     let yard = Yard::new("auto", &["gpu-unlabelled", "cpu"]).await;
     yard.train("a", json!({"infrastructure": {"device": "Auto"}})).await;

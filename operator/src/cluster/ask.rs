@@ -8,6 +8,7 @@ use kube::{Api, Client};
 
 use super::OperatorError;
 use super::kind::Kind;
+use super::place::Told;
 use crate::observe::{Backoff, Ledger, NodeFacts, Setting};
 use crate::placement::{self, Catalogue, Request, Table};
 
@@ -82,12 +83,18 @@ async fn facts(client: &Client) -> Result<Vec<NodeFacts>, OperatorError> {
 
 fn explain<K: Kind>(job: &K, nodes: &[NodeFacts], judging: Judging<'_>) -> String {
     let ledger = job.status().map(Ledger::of).unwrap_or_default();
-    let excluded: Vec<String> = ledger.excluded.keys().cloned().collect();
+    let told = Told::by(&ledger);
     let infrastructure = job.infrastructure();
     let backoff = Backoff { first_seconds: 0, most_seconds: 0 };
     let pods = job.wishes(Setting::anywhere(backoff)).members();
     let Judging { catalogue, autoscaled } = judging;
-    let request = Request { pods, excluded: &excluded, autoscaled, ..Request::together(infrastructure, &[]) };
+    let request = Request {
+        pods,
+        unfit: &told.unfit,
+        had_gpus: told.had_gpus,
+        autoscaled,
+        ..Request::together(infrastructure, &told.excluded)
+    };
     let stands = format!("Phase: {:?}. {}\n", ledger.phase, ledger.message);
     judged(stands, ledger.placement.as_ref(), "attempt", &request, nodes, catalogue)
 }

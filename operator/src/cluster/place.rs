@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crds::contract::Cause;
-use crds::infrastructure::Infrastructure;
+use crds::infrastructure::{Device, Infrastructure};
 use crds::reasons::reason;
 
 use super::context::{Context, NoModel, Remembered};
 use super::kind::Kind;
-use crate::observe::{Member, Obstacle, Origin, Setting, Stage};
+use crate::observe::{Ledger, Member, Obstacle, Origin, Setting, Stage};
 use crate::placement::{self, Catalogue, Placed, Request, Why};
 
 /// Where a job goes, and whose model it starts from.
@@ -20,6 +20,35 @@ pub(super) struct Place {
     pub(super) models: BTreeMap<String, String>,
     /// The claims that the data of that job lies on.
     pub(super) data: Vec<String>,
+}
+
+/// What the attempts of a job have told of nodes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Nodes that are left out.
+    pub(super) excluded: Vec<String>,
+    /// Those of them that are left out for good.
+    pub(super) unfit: Vec<String>,
+    /// Whether the newest attempt was on GPUs, and nothing was wrong with them.
+    pub(super) had_gpus: bool,
+}
+
+impl Told {
+    pub(super) fn by(ledger: &Ledger) -> Told {
+        let on_gpus = ledger.placement.as_ref().is_some_and(|placement| placement.device == Device::Gpu);
+        let last = ledger.attempts.last().map(|attempt| attempt.failure.cause);
+        Told {
+            excluded: ledger.excluded.keys().cloned().collect(),
+            unfit: ledger.excluded.iter().filter(|(_, until)| until.is_none()).map(|(node, _)| node.clone()).collect(),
+            had_gpus: on_gpus && last != Some(Cause::GpuUnsupported),
+        }
+    }
+
+    /// What is asked by to learn whether an attempt could ever go elsewhere than to these nodes.
+    pub(super) fn ever_without(ledger: &Ledger, nodes: impl IntoIterator<Item = String>) -> Told {
+        let unfit: Vec<String> = Told::by(ledger).unfit.into_iter().chain(nodes).collect();
+        Told { excluded: unfit.clone(), unfit, had_gpus: false }
+    }
 }
 
 /// The infrastructure as an attempt that is under way was given it: what was Auto stays what it became, by the runtime that it
@@ -62,7 +91,7 @@ pub(super) fn find_place<K: Kind>(
     context: &Context,
     known: &Remembered,
     infrastructure: &Infrastructure,
-    excluded: &[String],
+    told: &Told,
 ) -> Result<Place, Obstacle> {
     if let Some(refusal) = refusal(known) {
         return Err(refusal);
@@ -80,7 +109,9 @@ pub(super) fn find_place<K: Kind>(
     let wished = job.wishes(Setting::anywhere(context.settings.backoff));
     let request = Request {
         infrastructure,
-        excluded,
+        excluded: &told.excluded,
+        unfit: &told.unfit,
+        had_gpus: told.had_gpus,
         pods: wished.gangs_at_once() * wished.gang_size,
         gang: infrastructure.nodes,
         autoscaled: context.settings.autoscaled,
@@ -113,4 +144,45 @@ pub(super) fn warnings<K: Kind>(job: &K, known: &Remembered) -> String {
     let faults = job.faults();
     let warnings = faults.iter().filter(|fault| !fault.is_error()).map(ToString::to_string).collect::<Vec<_>>();
     crds::status::bounded(&warnings.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::status::Placement;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::observe::{Attempt, Failure};
+
+    fn ledger(device: Device, last: Cause) -> Ledger {
+        let failure = Failure { cause: last, ..Failure::of_job() };
+        let attempt = Attempt { number: 1, shard: None, start: None, end: Timestamp::UNIX_EPOCH, failure };
+        Ledger {
+            excluded: [("for-good".to_owned(), None), ("for-now".to_owned(), Some(Timestamp::UNIX_EPOCH))].into(),
+            placement: Some(Placement { device, ..Placement::default() }),
+            attempts: vec![attempt],
+            ..Ledger::default()
+        }
+    }
+
+    #[test]
+    fn a_ledger_tells_which_nodes_come_back_and_whether_the_gpus_were_good() {
+        for (device, last, had_gpus) in [
+            (Device::Gpu, Cause::NodeFault, true),
+            (Device::Gpu, Cause::GpuUnsupported, false),
+            (Device::Cpu, Cause::NodeFault, false),
+        ] {
+            let told = Told::by(&ledger(device, last));
+            let (excluded, unfit) = (["for-good", "for-now"].map(str::to_owned).to_vec(), vec!["for-good".to_owned()]);
+            assert_eq!(told, Told { excluded, unfit, had_gpus }, "{device:?} {last:?}");
+        }
+        assert!(!Told::by(&Ledger::default()).had_gpus);
+    }
+
+    #[test]
+    fn a_node_that_is_left_out_for_a_while_is_one_to_go_to_some_day() {
+        let told = Told::ever_without(&ledger(Device::Gpu, Cause::NodeFault), ["this".to_owned()]);
+        let both = ["for-good", "this"].map(str::to_owned).to_vec();
+        assert_eq!(told, Told { excluded: both.clone(), unfit: both, had_gpus: false });
+    }
 }

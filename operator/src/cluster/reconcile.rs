@@ -16,7 +16,7 @@ use super::act::{ActError, Actor};
 use super::context::{Context, Remembered};
 use super::hearsay;
 use super::kind::Kind;
-use super::place::{Place, find_place, model_of, pinned, refusal, warnings};
+use super::place::{Place, Told, find_place, model_of, pinned, refusal, warnings};
 use super::pods::Owner;
 use crate::build::assignment;
 use crate::build::pod::{Claim, Template, mounts};
@@ -175,17 +175,16 @@ fn see<K: Kind>(
     let start = Instant::now();
     let members = context.pods.members(owner, node, now);
     let infrastructure = pinned(job.infrastructure(), known, &members, &context.settings.catalogue);
-    let excluded: Vec<String> = known.ledger.excluded.keys().cloned().collect();
     let unfit: Vec<String> = members
         .iter()
         .filter(|member| member.end().is_some_and(|end| end.cause == Cause::GpuUnsupported))
         .filter_map(|member| member.node.clone())
         .collect();
     let elsewhere = unfit.is_empty() || {
-        let excluded: Vec<String> = excluded.iter().cloned().chain(unfit).collect();
+        let ever = Told::ever_without(&known.ledger, unfit);
         // The next attempt is pinned to nothing: where the device is Auto it may compute on CPUs. What waits for something
         // else than a node has not been told that there is none.
-        let found = find_place(job, context, known, job.infrastructure(), &excluded);
+        let found = find_place(job, context, known, job.infrastructure(), &ever);
         found.err().is_none_or(|obstacle| obstacle.reason != reason::NO_FITTING_NODE)
     };
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
@@ -208,7 +207,7 @@ fn see<K: Kind>(
     };
     let (mut plan, mut place) = (decide(&world, now), None);
     if plan.asks_place {
-        let found = find_place(job, context, known, &infrastructure, &excluded);
+        let found = find_place(job, context, known, &infrastructure, &Told::by(&known.ledger));
         world.gate = found.as_ref().ok().map(|place| place.fingerprint);
         world.place = Some(found.as_ref().map(|place| place.placed.status(None)).map_err(Clone::clone));
         (plan, place) = (decide(&world, now), found.ok());

@@ -35,6 +35,8 @@ pub use refusal::{Refusal, Why};
 pub use table::Table;
 pub use terms::MOST_TERMS;
 
+use std::borrow::Cow;
+
 use crds::infrastructure::{Device, Infrastructure};
 use crds::status::{NODES_KEPT, Placement, bounded};
 use k8s_openapi::api::core::v1::{Affinity, Toleration};
@@ -53,6 +55,11 @@ pub struct Request<'a> {
     pub infrastructure: &'a Infrastructure,
     /// Nodes that are left out.
     pub excluded: &'a [String],
+    /// Those of them that are left out for good; the others are tried again after a while.
+    pub unfit: &'a [String],
+    /// Whether an attempt was on GPUs, and nothing was wrong with them: what a node had of them before it started anew it will have
+    /// again, once its device plugin is back.
+    pub had_gpus: bool,
     /// Pods in all, for the number of GPUs.
     pub pods: u32,
     /// Pods that must live at the same time: all of a TrainingJob, one of a ScoringJob or a ModelEndpoint.
@@ -66,12 +73,13 @@ impl<'a> Request<'a> {
     /// A job of `infrastructure.nodes` pods that must all live at the same time.
     pub fn together(infrastructure: &'a Infrastructure, excluded: &'a [String]) -> Request<'a> {
         let pods = infrastructure.nodes;
-        Request { infrastructure, excluded, pods, gang: pods, autoscaled: false }
+        Request { gang: pods, ..Request::apart(infrastructure, excluded, pods) }
     }
 
     /// Pods that work on their own, one at a time if need be.
     pub fn apart(infrastructure: &'a Infrastructure, excluded: &'a [String], pods: u32) -> Request<'a> {
-        Request { infrastructure, excluded, pods, gang: 1, autoscaled: false }
+        let (unfit, had_gpus, autoscaled) = (excluded, false, false);
+        Request { infrastructure, excluded, unfit, had_gpus, pods, gang: 1, autoscaled }
     }
 }
 
@@ -134,27 +142,46 @@ impl Placed {
 /// With an autoscaler, `device: Gpu` is never refused for want of nodes. Its pods then check driver and GPU themselves.
 ///
 /// `device: Auto` takes GPUs if that succeeds, else CPUs; CPUs too where the nodes can't be read, since pods would wait for
-/// GPUs for ever if there are none.
+/// GPUs for ever if there are none. It waits for GPUs that are away for a while only, since it would not come back to them.
 ///
 /// # Errors
-/// [`Refusal`]: GPUs, or CPUs and memory, are asked for that there can never be, every node that CPUs could be used on is left
-/// out, or the spec names what there isn't.
+/// [`Refusal`]: GPUs, or CPUs and memory, are asked for that there can never be, or not now; every node that CPUs could be used
+/// on is left out; or the spec names what there isn't.
 pub fn place(request: &Request<'_>, nodes: Option<&[NodeFacts]>, catalogue: &Catalogue) -> Result<Placed, Refusal> {
     match request.infrastructure.device {
         Device::Gpu => on_gpus(request, nodes, catalogue),
         Device::Cpu => cpus::place(request, nodes, catalogue, "asked for by spec.infrastructure.device"),
-        Device::Auto if nodes.is_none() => {
-            let reason =
-                "the operator may not read nodes, so it looks for no GPUs: set infrastructure.device to Gpu for them";
-            cpus::place(request, nodes, catalogue, reason)
-        }
-        Device::Auto => match on_gpus(request, nodes, catalogue) {
-            Err(refusal) if refusal.why == Why::NoFittingNode || names_cpus(request, catalogue) => {
-                cpus::place(request, nodes, catalogue, &format!("no GPUs for this job: {}", refusal.message))
+        Device::Auto => {
+            let Some(known) = nodes else {
+                let reason = "the operator may not read nodes, so it looks for no GPUs: set infrastructure.device to Gpu for them";
+                return cpus::place(request, nodes, catalogue, reason);
+            };
+            let falls_back = |refusal: &Refusal| {
+                let has_none = refusal.why == Why::NoFittingNode && !come_back(request, known, catalogue);
+                has_none || names_cpus(request, catalogue)
+            };
+            match on_gpus(request, nodes, catalogue) {
+                Err(refusal) if falls_back(&refusal) => {
+                    cpus::place(request, nodes, catalogue, &format!("no GPUs for this job: {}", refusal.message))
+                }
+                decided => decided,
             }
-            decided => decided,
-        },
+        }
     }
+}
+
+/// Whether GPUs that there is no place on now come back by themselves.
+fn come_back(request: &Request<'_>, nodes: &[NodeFacts], catalogue: &Catalogue) -> bool {
+    let resource = &request.infrastructure.gpu.resource_name;
+    if !request.had_gpus && request.excluded == request.unfit {
+        return false;
+    }
+    let nodes: Cow<'_, [NodeFacts]> = match request.had_gpus {
+        true => nodes.iter().map(|node| node.as_described(resource)).collect(),
+        false => nodes.into(),
+    };
+    let later = Request { excluded: request.unfit, ..*request };
+    on_gpus(&later, Some(&nodes), catalogue).is_ok()
 }
 
 /// Whether the job names a runtime for CPUs.

@@ -60,6 +60,8 @@ pub const SHARED_SUFFIX: &str = ".shared";
 pub const PRODUCT: &str = "product";
 /// Memory of each device of the resource in MiB.
 pub const MEMORY: &str = "memory";
+/// Number of devices, each once however many pods get it.
+pub const COUNT: &str = "count";
 /// Pods that get the same device: 1, more where it is shared, 0 where the resource is not offered.
 pub const REPLICAS: &str = "replicas";
 /// How a device is shared: `none`, `time-slicing`, `mps`. Since GFD 0.15; before, replicas alone tell.

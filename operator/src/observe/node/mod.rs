@@ -194,6 +194,20 @@ impl NodeFacts {
         self.capacity.get(resource).copied().unwrap_or(0)
     }
 
+    /// This node with as many devices of a resource as its labels tell of, where it offers none: its device plugin is not there, or
+    /// not there yet.
+    #[must_use]
+    pub fn as_described(&self, resource: &str) -> NodeFacts {
+        let mut node = self.clone();
+        if self.devices(resource) == 0 {
+            let number = |end: &str| self.number(&labels::label(resource, end)).known();
+            // What is offered as other resources, slices of it say, is in the hands of no pod.
+            let described = number(labels::COUNT).unwrap_or(0).saturating_mul(number(labels::REPLICAS).unwrap_or(1));
+            node.capacity.insert(resource.to_owned(), u64::try_from(described).unwrap_or(0));
+        }
+        node
+    }
+
     /// Labels about GPUs that can't be read, each with its value, and what else a person should know of this node.
     pub fn remarks(&self, resource: &str) -> Vec<String> {
         let mut remarks = Vec::new();

@@ -7,3 +7,4 @@ mod gates;
 mod pools;
 mod scheduler;
 mod tables;
+mod waits;
