@@ -198,6 +198,10 @@ pub struct ModelEndpointStatus {
     /// The model that answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelStatus>,
+    /// Name of the TrainingJob that left the model that answers, if the endpoint named it so. It stays when the TrainingJob is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub training_job: Option<String>,
     /// Number of the revision that answers, from 1; while a new one takes its place, that of the old one.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub revision: u32,

@@ -31,6 +31,7 @@ impl Draft<'_> {
             url: self.url(),
             placement: self.placement(),
             model: self.model_of(revision),
+            training_job: self.training_job_of(revision),
             revision,
             latest_revision: self.newest().map_or(0, |newest| newest.number).max(before.latest_revision),
         };
@@ -58,16 +59,27 @@ impl Draft<'_> {
         }
     }
 
+    fn record_of(&self, revision: u32) -> Option<&Record> {
+        let of_pods = self.world.servers.iter().filter_map(|server| server.record.as_ref());
+        self.newest().into_iter().chain(of_pods).find(|record| record.number == revision)
+    }
+
     /// The model of a revision.
     fn model_of(&self, revision: u32) -> Option<ModelStatus> {
-        let of_pods = self.world.servers.iter().filter_map(|server| server.record.as_ref());
-        let known = self.newest().into_iter().chain(of_pods).find(|record| record.number == revision);
         let before = self.world.status.model.clone().filter(|_| self.world.status.revision == revision);
-        let mut model = known.map(|record| record.model.clone()).or_else(|| before.clone())?;
+        let mut model = self.record_of(revision).map(|record| record.model.clone()).or_else(|| before.clone())?;
         let said = self.world.serving.as_ref().filter(|serving| serving.revision == revision);
         let said = said.and_then(|serving| serving.digest.clone());
         model.digest = said.or(model.digest).or_else(|| before.and_then(|before| before.digest));
         Some(model)
+    }
+
+    /// Name of the TrainingJob that the model of a revision is from.
+    fn training_job_of(&self, revision: u32) -> Option<String> {
+        match self.record_of(revision) {
+            Some(record) => record.training_job.clone(),
+            None => self.world.status.training_job.clone().filter(|_| self.world.status.revision == revision),
+        }
     }
 
     /// Where the pods of the newest revision run; on CPUs, if a pod says that its GPU can't be used.
@@ -110,7 +122,12 @@ impl Draft<'_> {
         if self.newest().is_none() && self.world.endpoint.suspend {
             EndpointPhase::Suspended
         } else if self.newest().is_none() {
-            if is_refused { EndpointPhase::Failed } else { EndpointPhase::Pending }
+            match is_refused {
+                true => EndpointPhase::Failed,
+                // Its Deployment was taken away, and it can't be made anew now.
+                false if revision > 0 && self.world.endpoint.wished() > 0 => EndpointPhase::Degraded,
+                false => EndpointPhase::Pending,
+            }
         } else if self.world.endpoint.wished() == 0 {
             let is_quiet = self.is_complete() || rollout.replicas == 0 && self.plan.resize.is_none();
             if is_quiet || before == EndpointPhase::Suspended { EndpointPhase::Suspended } else { before }
@@ -160,6 +177,9 @@ impl Draft<'_> {
             EndpointPhase::Held => {
                 let what = capital(&obstacle.unwrap_or_else(late));
                 format!("{what}. Revision {revision} goes on answering: see to it, or set the spec back to what it was")
+            }
+            EndpointPhase::Degraded if newest == 0 => {
+                format!("Nothing answers, its Deployment is gone: {}", obstacle.unwrap_or_default())
             }
             EndpointPhase::Degraded => format!("{}{because}", answers(ready, wished)),
             EndpointPhase::Suspended if endpoint.suspend => "Suspended: nothing answers".to_owned(),

@@ -51,14 +51,18 @@ impl Draft<'_> {
         Ok(Some(Record { number: last + 1, fingerprint, training_job, model, place }))
     }
 
-    /// The model that is to answer. That of a TrainingJob stays once it was taken, unless a newer one is to be followed.
+    /// The model that is to answer. That of a TrainingJob stays once it was taken, unless a newer one is to be followed; the status
+    /// has it where neither the TrainingJob nor the Deployment is left.
     fn model(&self, newest: Option<&Record>) -> Result<ModelStatus, Obstacle> {
         let endpoint = &self.world.endpoint;
         let Some(job) = &endpoint.model.training_job else {
             let uri = endpoint.model.uri.clone().unwrap_or_default();
             return Ok(ModelStatus { uri, ..ModelStatus::default() });
         };
-        let taken = newest.filter(|newest| newest.training_job.as_ref() == Some(job)).map(|newest| &newest.model);
+        let status = &self.world.status;
+        let answered = status.model.as_ref().filter(|_| status.training_job.as_ref() == Some(job));
+        let made = newest.filter(|newest| newest.training_job.as_ref() == Some(job)).map(|newest| &newest.model);
+        let taken = made.or(answered);
         match (taken, &self.world.trained) {
             (Some(taken), _) if !endpoint.follows => Ok(taken.clone()),
             (_, Some(Trained::Model(model))) => Ok(model.clone()),

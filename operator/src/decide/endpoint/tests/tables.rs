@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crds::infrastructure::Device;
+use crds::model::ModelRef;
 use crds::model_endpoint::ServiceType;
 use crds::reasons::{condition, reason};
 use crds::status::{EndpointPhase, Phase};
@@ -171,6 +172,36 @@ fn the_model_of_a_job_stays_unless_a_newer_one_is_followed() {
         "{}",
         other.status.message
     );
+}
+
+#[test]
+fn an_endpoint_whose_deployment_and_job_are_gone_comes_back_with_the_model_that_answered() {
+    let ready = endpoint(1).of_job(Trained::Model(model("pvc://models/1"))).settled().rolled_out();
+    assert_eq!(ready.status.training_job.as_deref(), Some("flowers"));
+    let lost = World { rollout: None, servers: Vec::new(), ..ready }.of_job(Trained::Missing);
+    let record = lost.decide().roll.expect("a revision");
+    assert_eq!((record.number, record.training_job.as_deref()), (2, Some("flowers")));
+    assert_eq!(record.model, model("pvc://models/1"));
+    let back = lost.clone().settled().rolled_out();
+    assert_eq!((back.status.phase, back.status.revision), (EndpointPhase::Ready, 2));
+
+    let newer = lost.clone().of_job(Trained::Model(model("pvc://models/2")));
+    let uri = |world: World| world.decide().roll.map(|record| record.model.uri);
+    assert_eq!(uri(newer.clone()).as_deref(), Some("pvc://models/1"), "it stays");
+    assert_eq!(uri(newer.with(|it| it.follows = true)).as_deref(), Some("pvc://models/2"), "it follows");
+
+    // Of another job there is no model to fall back to; that it answered once shows in its phase.
+    let other = lost.with(|it| it.model.training_job = Some("other".to_owned()));
+    let plan = other.decide();
+    assert!(plan.roll.is_none() && told(&plan).contains(reason::REPLICAS_UNAVAILABLE), "{plan:?}");
+    let other = other.settled();
+    assert_eq!(other.status.phase, EndpointPhase::Degraded);
+    assert_eq!(
+        other.status.message,
+        "Nothing answers, its Deployment is gone: waits for the TrainingJob other: there is none of this name in the namespace"
+    );
+    let by_uri = back.with(|it| it.model = ModelRef { uri: Some("pvc://models/b".to_owned()), training_job: None });
+    assert_eq!(by_uri.settled().rolled_out().status.training_job, None);
 }
 
 #[test]
