@@ -25,7 +25,8 @@ pub struct RunPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub active_deadline_seconds: Option<u32>,
-    /// Seconds after its end at which the job and its pods are deleted; the model stays. If absent: never.
+    /// Seconds after its end at which the job and its pods are deleted; the model stays. If absent: never. A TrainingJob whose
+    /// model something waits for stays for half a minute at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_finished: Option<u32>,

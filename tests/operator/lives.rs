@@ -190,6 +190,20 @@ async fn a_finished_job_goes_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_job_that_goes_at_its_end_leaves_its_model_to_who_waits_for_it() {
+    let yard = Yard::new("ttl-model", &["cpu"]).await;
+    yard.train("first", json!({"runPolicy": {"ttlSecondsAfterFinished": 0}})).await;
+    let retrain = json!({
+        "data": null, "retrainFrom": {"trainingJob": "first"}, "output": {"uri": "file:///data/second"},
+    });
+    yard.train("second", retrain).await;
+    yard.until("second", |status| status.message.contains("the TrainingJob first")).await;
+    yard.namespace.pods().finish("first-t1-0", 0, &trained()).await;
+    yard.namespace.pods().running("second-t1-0").await;
+    yard.namespace.wait("first", |job: Option<&TrainingJob>| job.is_none()).await;
+}
+
+#[tokio::test]
 async fn a_job_that_takes_too_long_fails_and_its_pods_go() {
     let yard = Yard::new("deadline", &["cpu"]).await;
     yard.train("a", json!({"runPolicy": {"activeDeadlineSeconds": 2}})).await;

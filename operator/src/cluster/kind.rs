@@ -50,6 +50,10 @@ where
     fn remembered(context: &Context) -> Vec<Owner>;
     /// Whether what a look rests on is there: the first lists of the watches.
     fn is_ready(context: &Context) -> bool;
+    /// Who has waited for this object, as it is now.
+    fn awaited_by(&self, _context: &Context) -> Vec<Owner> {
+        Vec::new()
+    }
 }
 
 /// A kind of job.
@@ -89,6 +93,10 @@ impl Controlled for TrainingJob {
     }
     fn is_ready(context: &Context) -> bool {
         context.is_ready()
+    }
+    fn awaited_by(&self, context: &Context) -> Vec<Owner> {
+        let is_done = self.status.as_ref().is_some_and(|status| status.job.phase.is_terminal());
+        if is_done { context.awaiting(&Owner::named(self)) } else { Vec::new() }
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod act;
 mod ask;
+mod awaited;
 mod beside;
 mod clock;
 mod context;
@@ -222,9 +223,9 @@ async fn work(
     let (wakes, woken) = Wakes::new();
     let controllers = async {
         tokio::try_join!(
-            control(context, stores.trainings, woken.training, stop.clone()),
-            control(context, stores.scorings, woken.scoring, stop.clone()),
-            control(context, stores.endpoints, woken.endpoint, stop.clone()),
+            control(context, &wakes, stores.trainings, woken.training, stop.clone()),
+            control(context, &wakes, stores.scorings, woken.scoring, stop.clone()),
+            control(context, &wakes, stores.endpoints, woken.endpoint, stop.clone()),
         )
     };
     let mut telling = pin!(news::tell(context, to_tell));
@@ -250,13 +251,15 @@ async fn work(
 /// Looks at the objects of one kind whenever something of theirs has changed, until `stop` ends.
 async fn control<K: Controlled>(
     context: &Arc<Context>,
+    wakes: &Wakes,
     (reader, writer): (Store<K>, Writer<K>),
-    wakes: UnboundedReceiver<ObjectRef<K>>,
+    woken: UnboundedReceiver<ObjectRef<K>>,
     stop: Shared<BoxFuture<'static, ()>>,
 ) -> Result<(), OperatorError> {
     let api = api::<K>(context);
     let newest = api.clone();
     let (forgetful, mut listed) = (Arc::clone(context), HashSet::new());
+    let (knowing, waking) = (Arc::clone(context), wakes.clone());
     let jobs = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|job: &mut K| job.meta_mut().managed_fields = None)
@@ -276,6 +279,12 @@ async fn control<K: Controlled>(
             }
         })
         .reflect(writer)
+        .inspect(move |event| {
+            // Once the store has it: those who are woken look there.
+            if let Ok(Event::Apply(object)) = event {
+                object.awaited_by(&knowing).iter().for_each(|owner| waking.wake(owner));
+            }
+        })
         .touched_objects();
     // The first look waits for what it rests on.
     let ready = async {
@@ -292,7 +301,7 @@ async fn control<K: Controlled>(
     // A controller ends by itself only when it was told to, and not before its list is in.
     let looks = Controller::for_stream(jobs, reader)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(wakes::gathered(wakes))
+        .reconcile_on(wakes::gathered(woken))
         .graceful_shutdown_on(stop.clone())
         .run(K::reconcile, |job, error, context| K::after_error(&job, error, &context), Arc::clone(context))
         .for_each(|result| async move {

@@ -141,7 +141,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     context.note_unplaced(owner, waits_for_nodes && !ledger.phase.is_terminal());
     // One that has just come to its end is looked at once more: what lives of it is stopped then.
     if ledger.phase.is_terminal() && plan.wake.is_none() {
-        return expire(job, context, owner, &ledger, known.written.version.as_ref()).await;
+        return expire(job, context, owner, &ledger, known).await;
     }
     let for_model = ledger.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == reason::WAITING_FOR_MODEL);
     let wake = plan.wake.map(|wake| until(wake, context.clock.now()));
@@ -278,7 +278,7 @@ async fn expire<K: Kind>(
     context: &Context,
     owner: &Owner,
     ledger: &Ledger,
-    version: Option<&String>,
+    known: &Remembered,
 ) -> Result<Action, ActError> {
     let (Some(ttl), Some(completed)) = (job.run_policy().ttl_seconds_after_finished, ledger.completion_time) else {
         return Ok(Action::await_change());
@@ -288,7 +288,10 @@ async fn expire<K: Kind>(
     if now < end {
         return Ok(Action::requeue(until(end, now)));
     }
-    context.actor().expire::<K>(owner, version).await?;
+    if now < context.stays(owner, end, completed, known.known_since) {
+        return Ok(Action::requeue(LOOK_AGAIN));
+    }
+    context.actor().expire::<K>(owner, known.written.version.as_ref()).await?;
     // It is gone, or was changed meanwhile.
     Ok(Action::requeue(LOOK_AGAIN))
 }

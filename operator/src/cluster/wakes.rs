@@ -17,6 +17,7 @@ use super::pods::Owner;
 const GATHERING: Duration = Duration::from_millis(20);
 
 /// The way of those who are to be looked at to the controllers.
+#[derive(Clone)]
 pub(super) struct Wakes {
     training: UnboundedSender<ObjectRef<TrainingJob>>,
     scoring: UnboundedSender<ObjectRef<ScoringJob>>,
