@@ -80,6 +80,8 @@ pub mod reason {
     pub const PROGRESSING: &str = "Progressing";
     /// A new revision of an endpoint starts.
     pub const NEW_REVISION: &str = "NewRevision";
+    /// Somebody has changed what an endpoint's pods are made from, and it is put right.
+    pub const TEMPLATE_CHANGED: &str = "TemplateChanged";
     /// An endpoint's new revision did not get ready in time.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// Enough replicas of an endpoint answer.

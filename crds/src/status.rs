@@ -205,6 +205,11 @@ pub struct ModelEndpointStatus {
     /// Number of the revision that answers, from 1; while a new one takes its place, that of the old one.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub revision: u32,
+    /// Fingerprint of what the pods of the newest revision were made from, behind the operator's version. Where the Deployment has
+    /// something else, somebody has changed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub template: Option<String>,
     /// Number of the newest revision. It never falls.
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub latest_revision: u32,

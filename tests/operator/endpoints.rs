@@ -118,6 +118,22 @@ async fn an_endpoint_comes_to_answer_with_all_that_belongs_to_it() {
 }
 
 #[tokio::test]
+async fn pods_that_somebody_has_changed_are_put_right() {
+    let yard = Yard::new("me-changed", &["cpu"]).await;
+    yard.serve("a", json!({})).await;
+    yard.ready("a", 1).await;
+    let image = container(&yard.deployment("a").await)["image"].clone();
+    let wrong = json!({"spec": {"template": {"spec": {"containers": [{"name": "trainer", "image": "other:1"}]}}}});
+    let deployments: Api<Deployment> = yard.namespace.api();
+    let changed = deployments.patch("a-m", &PatchParams::default(), &Patch::Strategic(wrong)).await.expect("a change");
+    assert_eq!(container(&changed)["image"], json!("other:1"));
+    let is_right = |there: Option<&Deployment>| there.is_some_and(|there| container(there)["image"] == image);
+    yard.namespace.wait("a-m", is_right).await;
+    yard.ready("a", 1).await;
+    yard.patiently(async || yard.events().await.contains("TemplateChanged")).await;
+}
+
+#[tokio::test]
 async fn a_new_revision_takes_over_and_one_that_never_gets_ready_is_held() {
     let yard = Yard::new("me-hold", &["cpu"]).await;
     yard.serve("a", json!({"replicas": 2, "progressDeadlineSeconds": 10})).await;

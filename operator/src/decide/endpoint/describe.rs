@@ -33,6 +33,7 @@ impl Draft<'_> {
             model: self.model_of(revision),
             training_job: self.training_job_of(revision),
             revision,
+            template: self.template(),
             latest_revision: self.newest().map_or(0, |newest| newest.number).max(before.latest_revision),
         };
         let wished = self.conditions(&status, &rollout);
@@ -80,6 +81,12 @@ impl Draft<'_> {
             Some(record) => record.training_job.clone(),
             None => self.world.status.training_job.clone().filter(|_| self.world.status.revision == revision),
         }
+    }
+
+    /// The fingerprint of what the pods of the newest revision were made from: what is applied now is seen at the next look.
+    fn template(&self) -> Option<String> {
+        let standing = self.standing()?;
+        Some(self.noted_template().unwrap_or(&standing.template).clone())
     }
 
     /// Where the pods of the newest revision run; on CPUs, if a pod says that its GPU can't be used.
@@ -236,12 +243,20 @@ impl Draft<'_> {
     /// What a person wants to hear of.
     fn tell_of(&mut self, status: &ModelEndpointStatus, rollout: &Rollout) {
         let before = &self.world.status;
+        let stood = self.world.rollout.as_ref().and_then(|rollout| rollout.record.as_ref()).map(|record| record.number);
         if let Some(Record { number, model, place, .. }) = self.plan.roll.clone() {
-            let text = format!(
-                "Revision {number} starts with the model {} on {:?}: {}",
-                model.uri, place.device, place.reason
-            );
-            self.tell(false, reason::NEW_REVISION, text);
+            if stood == Some(number) {
+                let text = format!(
+                    "The Deployment's pods were changed by somebody: they are those of revision {number} again"
+                );
+                self.tell(true, reason::TEMPLATE_CHANGED, text);
+            } else {
+                let text = format!(
+                    "Revision {number} starts with the model {} on {:?}: {}",
+                    model.uri, place.device, place.reason
+                );
+                self.tell(false, reason::NEW_REVISION, text);
+            }
         }
         if let Some(obstacle) = self.obstacle.clone() {
             // The start of it, without its first letter: the message may have it capital, and cut.

@@ -8,6 +8,7 @@
 //!
 //! An endpoint is one Deployment that takes no old pod away before a new one answers. Its rules:
 //! - a revision is made when model or recipe differ from those of the newest one; its place is chosen then, and stays;
+//! - what somebody else has changed about its pods is put right, under its number;
 //! - numbers of revisions never fall, whatever was lost between two writes;
 //! - what can't be made, or does not get ready in time, changes nothing for who answers: the endpoint is held;
 //! - no phase is a latch: what was wrong may be put right.

@@ -31,7 +31,8 @@ impl Draft<'_> {
         let same = newest.filter(|newest| newest.fingerprint == fingerprint);
         // Nothing runs that a change of place could disturb: what was Auto is decided anew.
         let revived = world.rollout.as_ref().is_some_and(|rollout| rollout.wished == 0) && endpoint.wished() > 0;
-        if same.is_some() && !revived {
+        let is_changed = self.is_changed();
+        if same.is_some() && !revived && !is_changed {
             return Ok(None);
         }
         match (&world.obstacle, same) {
@@ -43,12 +44,28 @@ impl Draft<'_> {
             (None, _) => return Err(Wait::ForPlace),
             (Some(Err(_)), Some(_)) => return Ok(None),
             (Some(Err(obstacle)), None) => return Err(Wait::For(obstacle.clone())),
-            (Some(Ok(place)), Some(same)) if is_like(place, &same.place) => return Ok(None),
+            (Some(Ok(place)), Some(same)) if is_like(place, &same.place) => return Ok(is_changed.then(|| same.clone())),
             (Some(Ok(place)), _) => place.clone(),
         };
         let last = newest.map_or(0, |newest| newest.number).max(world.status.latest_revision);
         let training_job = endpoint.model.training_job.clone();
         Ok(Some(Record { number: last + 1, fingerprint, training_job, model, place }))
+    }
+
+    /// The fingerprint of what the pods of the newest revision were made from, if it was written down by an operator of this version:
+    /// an upgrade makes no pods anew.
+    pub(super) fn noted_template(&self) -> Option<&String> {
+        let (status, rollout) = (&self.world.status, self.world.rollout.as_ref()?);
+        let newest = rollout.record.as_ref()?;
+        let version = |template: &str| template.rsplit_once('-').map(|(version, _)| version.to_owned());
+        let is_of_this = |noted: &&String| version(noted) == version(&rollout.template);
+        status.template.as_ref().filter(|_| status.latest_revision == newest.number).filter(is_of_this)
+    }
+
+    /// Whether somebody has changed what the pods are made from.
+    fn is_changed(&self) -> bool {
+        let now = self.world.rollout.as_ref().map(|rollout| &rollout.template);
+        self.noted_template().is_some_and(|noted| Some(noted) != now)
     }
 
     /// The model that is to answer. That of a TrainingJob stays once it was taken, unless a newer one is to be followed; the status

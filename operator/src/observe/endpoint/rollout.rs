@@ -1,9 +1,11 @@
 //! An endpoint's Deployment as it is.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
 
 use super::Record;
 use super::server::record_of;
+use crate::build::fingerprint::fingerprint;
 
 /// What a decision needs to know of a Deployment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +14,9 @@ pub struct Rollout {
     pub uid: String,
     /// The revision that its template makes; `None` if the template is not of our making.
     pub record: Option<Record>,
+    /// Fingerprint of what the pods are made from, as the API server has it, behind the version of who has taken it: another one may
+    /// know other fields. What others add to the pods' metadata is theirs.
+    pub template: String,
     /// Pods that it is to have.
     pub wished: u32,
     /// Seconds within which a new revision must be ready.
@@ -43,6 +48,7 @@ impl Rollout {
         Rollout {
             uid: deployment.metadata.uid.clone().unwrap_or_default(),
             record: spec.template.metadata.as_ref().and_then(record_of),
+            template: format!("{}-{}", env!("CARGO_PKG_VERSION"), fingerprint(&json!(spec.template.spec))),
             wished: number(spec.replicas.or(Some(1))),
             deadline_seconds: number(spec.progress_deadline_seconds),
             is_seen,

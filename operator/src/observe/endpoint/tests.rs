@@ -75,7 +75,10 @@ fn a_deployment_tells_of_its_rollout() {
         "metadata": {"name": "a-m", "uid": "u", "generation": 4},
         "spec": {
             "replicas": 3, "progressDeadlineSeconds": 60, "selector": {},
-            "template": {"metadata": {"annotations": {annotations::REVISION: annotation}}},
+            "template": {
+                "metadata": {"annotations": {annotations::REVISION: annotation}},
+                "spec": {"containers": [{"name": "trainer", "image": "t:1"}]},
+            },
         },
         "status": {
             "observedGeneration": 4, "replicas": 4, "updatedReplicas": 1, "readyReplicas": 3,
@@ -89,6 +92,7 @@ fn a_deployment_tells_of_its_rollout() {
     let expected = Rollout {
         uid: "u".to_owned(),
         record: Some(record(3)),
+        template: String::new(),
         wished: 3,
         deadline_seconds: 60,
         is_seen: true,
@@ -98,10 +102,20 @@ fn a_deployment_tells_of_its_rollout() {
         is_overdue: true,
         refused: "exceeded quota".to_owned(),
     };
+    let template = Rollout::of(&deployment).template;
+    let expected = Rollout { template: template.clone(), ..expected };
     assert_eq!(Rollout::of(&deployment), expected);
     let mut newer = deployment;
     newer.metadata.generation = Some(5);
     assert_eq!(Rollout::of(&newer), Rollout { is_seen: false, is_overdue: false, ..expected });
+
+    let spec = newer.spec.as_mut().expect("a spec");
+    let restarted = ("kubectl.kubernetes.io/restartedAt".to_owned(), "now".to_owned());
+    spec.template.metadata.get_or_insert_default().annotations.get_or_insert_default().extend([restarted]);
+    assert_eq!(Rollout::of(&newer).template, template, "they are only made anew");
+    let pods = newer.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).expect("pods");
+    pods.containers[0].image = Some("t:2".to_owned());
+    assert_ne!(Rollout::of(&newer).template, template);
 }
 
 #[test]

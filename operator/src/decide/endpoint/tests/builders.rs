@@ -128,6 +128,7 @@ impl World {
             let surge = u32::from(wished > 0);
             self.servers.extend((0..surge).map(|number| server(&record, number, false)));
             self.rollout = Some(Rollout {
+                template: format!("0.1.0-{}", record.number),
                 record: Some(record),
                 wished,
                 deadline_seconds,
@@ -181,6 +182,14 @@ impl World {
             rollout.is_overdue = true;
         }
         self.settled()
+    }
+
+    /// Somebody has changed what the pods are made from.
+    pub(super) fn tampered(mut self) -> World {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.template = "0.1.0-somebody".to_owned();
+        }
+        self
     }
 
     /// So many of the pods that answered are lost.

@@ -227,6 +227,42 @@ fn a_template_that_is_not_ours_is_replaced() {
 }
 
 #[test]
+fn pods_that_somebody_has_changed_are_put_right_under_the_number_that_they_have() {
+    let ready = endpoint(1).settled().rolled_out();
+    assert_eq!(ready.status.template.as_deref(), Some("0.1.0-1"));
+    let changed = ready.clone().tampered();
+    assert!(World { place: None, ..changed.clone() }.decide().asks_place);
+    let plan = changed.decide();
+    assert_eq!(plan.roll, ready.rollout.as_ref().and_then(|rollout| rollout.record.clone()), "the same revision");
+    assert_eq!(told(&plan), BTreeSet::from([reason::TEMPLATE_CHANGED]));
+    // Who dies before the status is written finds it put right.
+    let crashed = World { status: changed.status.clone(), ..changed.clone().acted(plan) };
+    for world in [changed.clone().settled().rolled_out(), crashed.settled().rolled_out()] {
+        assert_eq!((world.status.phase, world.status.revision), (EndpointPhase::Ready, 1));
+        assert_eq!(world.status.template.as_deref(), Some("0.1.0-1"));
+    }
+
+    // While nothing can be made it is left as it is, and not forgotten.
+    let nowhere = || obstacle(reason::NO_FITTING_NODE, "no node is left", false);
+    for waits in [changed.clone().unplaced(nowhere()), changed.clone().with(|it| it.suspend = true)] {
+        let waits = waits.settled();
+        assert_eq!(waits.status.template.as_deref(), Some("0.1.0-1"));
+        let again = waits.placed(Device::Cpu).with(|it| it.suspend = false).decide();
+        assert_eq!(again.roll.map(|record| record.number), Some(1));
+    }
+    let elsewhere = changed.placed(Device::Gpu).decide();
+    assert_eq!(elsewhere.roll.map(|record| record.number), Some(2), "a place of another kind is another revision's");
+
+    // What an earlier operator has made is taken as it is.
+    for noted in [None, Some("0.0.9-1".to_owned())] {
+        let mut earlier = ready.clone().tampered();
+        earlier.status.template = noted;
+        assert!(earlier.decide().roll.is_none());
+        assert_eq!(earlier.settled().status.template.as_deref(), Some("0.1.0-somebody"));
+    }
+}
+
+#[test]
 fn an_autoscaler_is_there_as_long_as_it_is_asked_for() {
     let world = endpoint(1).with(|it| it.autoscaled = true);
     assert_eq!(world.decide().apply, [Name::Service, Name::Budget, Name::Autoscaler]);
