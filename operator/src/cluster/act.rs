@@ -66,9 +66,11 @@ impl Actor<'_> {
             // The first one alone: if it is refused, so will the others be. Those of a later attempt have been taken before.
             let alone = plan.start.first().filter(|first| first.attempt == 1).map_or(0, |_| 1);
             for (ids, at_once) in [(&plan.start[..alone], 1), (&plan.start[alone..], PODS)] {
-                stream::iter(ids.iter().map(Ok))
+                let made = stream::iter(ids.iter().map(Ok))
                     .try_for_each_concurrent(at_once, |id| self.create(template, *id))
-                    .await?;
+                    .await;
+                // Of the others that were asked for with the first that failed, no answer is waited for.
+                made.inspect_err(|_| self.pods.doubt(owner))?;
             }
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &owner.namespace);

@@ -4,10 +4,12 @@
 //! there. But pods are made before the status is written, and a pod that was made, has failed and was cleared away could be made
 //! again. So a job and its pods are asked for, once for each look at most:
 //! - before the first thing that is done about a job from before this operator began to lead;
-//! - before pods are made that are not the first ones, which is once for an attempt;
+//! - before what is missing of an attempt that has begun is made, and before the next attempt if a pod of the job may have been made
+//!   that is not known;
 //! - before pods that were not heard of count as lost.
 //!
-//! Of a job that is newer nobody else has made anything, and its first pods are made without a question.
+//! Of a job that is newer nobody else has made anything, and its first pods are made without a question. So are those of its next
+//! attempts: who has led all along knows each pod by the answer that said that it was made.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -21,7 +23,7 @@ use kube::api::ListParams;
 use super::act::{ActError, Actor};
 use super::context::{Context, Remembered, lock};
 use super::kind::{Controlled, Kind};
-use super::pods::{Owner, version};
+use super::pods::{Owner, facts_of, version};
 use super::reconcile::backoff;
 use crate::build::pod::labels_of;
 use crate::decide::Plan;
@@ -29,6 +31,8 @@ use crate::observe::{MemberId, Stage, World};
 
 /// Nodes that the API server is asked for at the same time.
 const ASKED_AT_ONCE: usize = 8;
+/// Pods of a job that come with one answer: of thousands with 20 kB each, only so many are held at a time.
+const PAGE: u32 = 250;
 
 /// The version of each kind from which on this operator leads.
 #[derive(Debug, Default)]
@@ -64,16 +68,18 @@ impl Beginnings {
     }
 }
 
-/// Whether what is to be done asks for the API server's own word.
-pub(super) fn asks(world: &World, plan: &Plan, known: &Remembered) -> bool {
-    known.is_hearsay && !plan.is_empty() || makes_again(world, plan) || lacks(world)
+/// Whether what is to be done asks for the API server's own word. Pods of the job `are_doubted` if some may have been made that are not
+/// known.
+pub(super) fn asks(world: &World, plan: &Plan, known: &Remembered, are_doubted: bool) -> bool {
+    known.is_hearsay && !plan.is_empty() || makes_again(world, plan, are_doubted) || lacks(world)
 }
 
-/// Whether a plan starts more than what no status tells of: the next attempt, or what is missing of one that has begun.
-fn makes_again(world: &World, plan: &Plan) -> bool {
+/// Whether a plan may start what was there before: what is missing of an attempt that has begun, or the next one while pods of the
+/// last may not be known.
+fn makes_again(world: &World, plan: &Plan, are_doubted: bool) -> bool {
     plan.start.iter().any(|id| {
         let gang = world.ledger.gangs.get(&world.job.gang_of(id.index));
-        id.attempt > 1 || gang.is_some_and(|gang| gang.attempt == id.attempt)
+        id.attempt > 1 && are_doubted || gang.is_some_and(|gang| gang.attempt == id.attempt)
     })
 }
 
@@ -97,9 +103,8 @@ pub(super) async fn ask<K: Kind>(
     actor: &Actor<'_>,
     owner: &Owner,
 ) -> Result<Option<(K, Remembered)>, ActError> {
-    let there = actor.read::<K>(owner).await?.filter(|job| job.meta().deletion_timestamp.is_none());
-    let Some(there) = there else { return Ok(None) };
-    pods_now(context, actor, owner).await?;
+    let (there, ()) = futures::try_join!(actor.read::<K>(owner), pods_now(context, actor, owner))?;
+    let Some(there) = there.filter(|job| job.meta().deletion_timestamp.is_none()) else { return Ok(None) };
     let known = context.reread(&there, owner);
     Ok(Some((there, known)))
 }
@@ -109,10 +114,20 @@ async fn pods_now(context: &Context, actor: &Actor<'_>, owner: &Owner) -> Result
     let labels = labels_of(&owner.kind, &owner.name);
     let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &owner.namespace);
-    let of_job = ListParams::default().labels(&labels);
-    let pods = actor.write("list_pods", "list the pods of the job", api.list(&of_job)).await?;
-    if let Some(at) = version(pods.metadata.resource_version.as_ref()) {
-        context.pods.list(owner, &pods.items, at);
+    let mut page = ListParams::default().labels(&labels).limit(PAGE);
+    let (mut pods, mut at) = (Vec::new(), None);
+    loop {
+        let listed = actor.write("list_pods", "list the pods of the job", api.list(&page)).await?;
+        pods.extend(facts_of(owner, &listed.items));
+        // All pages are of the moment of the first.
+        at = at.or(version(listed.metadata.resource_version.as_ref()));
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => break,
+        }
+    }
+    if let Some(at) = at {
+        context.pods.list(owner, pods, at);
     }
     Ok(())
 }
@@ -137,4 +152,69 @@ pub(super) async fn absent_nodes(
         }
     });
     asked.buffered(ASKED_AT_ONCE).try_filter_map(async |absent| Ok(absent)).try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::observe::{Backoff, Gang, Job, Ledger};
+
+    /// A job of one gang of two, of which this is written down.
+    fn world(gang: Option<Gang>) -> World {
+        let job = Job {
+            kind: "TrainingJob".to_owned(),
+            namespace: "n".to_owned(),
+            name: "a".to_owned(),
+            uid: "u".to_owned(),
+            generation: 1,
+            spec: 1,
+            gangs: 1,
+            gang_size: 2,
+            parallelism: 1,
+            is_auto: false,
+            output: String::new(),
+            suspend: false,
+            elsewhere: true,
+            backoff_limit: 3,
+            exit_codes: None,
+            active_deadline_seconds: None,
+            stall_deadline_seconds: None,
+            backoff: Backoff { first_seconds: 1, most_seconds: 1 },
+            grace_seconds: None,
+        };
+        World {
+            job,
+            ledger: Ledger { gangs: gang.into_iter().map(|gang| (0, gang)).collect(), ..Ledger::default() },
+            members: Vec::new(),
+            progress: None,
+            heard: BTreeMap::new(),
+            since: Timestamp::UNIX_EPOCH,
+            warnings: String::new(),
+            model: None,
+            place: None,
+            gate: None,
+            connected: None,
+        }
+    }
+
+    #[test]
+    fn who_knows_all_pods_of_a_job_asks_for_nothing_before_the_next_attempt() {
+        let of = |attempt, stage| Some(Gang { stage, ..Gang::new(attempt, Timestamp::UNIX_EPOCH) });
+        let waits = || Stage::Waiting { not_before: Timestamp::UNIX_EPOCH };
+        // What is written down, the attempt that starts, and whether that is asked for: of pods that are known, and of doubted ones.
+        for (gang, attempt, asks) in [
+            (None, 1, [false, false]),
+            (of(1, waits()), 2, [false, true]),
+            (of(2, waits()), 3, [false, true]),
+            (of(1, Stage::Starting), 1, [true, true]),
+            (of(2, Stage::Starting), 2, [true, true]),
+        ] {
+            let world = world(gang);
+            let plan = Plan { start: vec![MemberId { attempt, index: 1 }], ..Plan::default() };
+            assert_eq!([false, true].map(|doubted| makes_again(&world, &plan, doubted)), asks, "{attempt}");
+        }
+        assert!(!makes_again(&world(of(1, waits())), &Plan::default(), true), "nothing is made");
+    }
 }

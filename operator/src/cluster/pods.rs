@@ -28,6 +28,8 @@ struct State {
     told: HashMap<Owner, u128>,
     /// The version of the newest list of each job's pods that was asked of the API server itself.
     asked: HashMap<Owner, u128>,
+    /// The jobs that may have pods which are not known: only a list that is asked for tells.
+    doubted: HashSet<Owner>,
     ready: bool,
 }
 
@@ -109,6 +111,8 @@ impl Pods {
                         state.known.entry(owner.clone()).or_default().entry(id).or_insert(facts);
                     }
                 }
+                // A page of it may be older than a pod that was made and known meanwhile.
+                state.doubted.extend(concerned.iter().cloned());
                 state.ready = true;
                 concerned.into_iter().collect()
             }
@@ -148,7 +152,19 @@ impl Pods {
         let mut state = self.lock();
         if facts.version > state.heard {
             keep(state.known.entry(owner).or_default(), facts);
+        } else if !state.known.get(&owner).is_some_and(|pods| pods.contains_key(&facts.id)) {
+            state.doubted.insert(owner);
         }
+    }
+
+    /// Notes that a job may have a pod that is not known: one was asked for, and no answer says whether it was made.
+    pub(super) fn doubt(&self, job: &Owner) {
+        self.lock().doubted.insert(job.clone());
+    }
+
+    /// Whether a job may have pods that are not known, apart from those that somebody else has made.
+    pub(super) fn is_doubted(&self, job: &Owner) -> bool {
+        self.lock().doubted.contains(job)
     }
 
     /// Takes in that a pod is being deleted, by the answer to the request, so that the next look doesn't ask for it again before the
@@ -160,14 +176,14 @@ impl Pods {
     }
 
     /// Takes in all pods of a job, as the API server has listed them at this version.
-    pub(super) fn list(&self, job: &Owner, pods: &[Pod], at: u128) {
+    pub(super) fn list(&self, job: &Owner, pods: Vec<PodFacts>, at: u128) {
         let mut state = self.lock();
+        state.doubted.remove(job);
         // A watch that has told of one of them what is newer has told all that the list has.
         if state.told.get(job).is_some_and(|told| *told > at) {
             return;
         }
-        let of_job = pods.iter().filter_map(facts).filter(|(owner, _)| owner == job);
-        let mut listed: BTreeMap<MemberId, PodFacts> = of_job.map(|(_, facts)| (facts.id, facts)).collect();
+        let mut listed: BTreeMap<MemberId, PodFacts> = pods.into_iter().map(|facts| (facts.id, facts)).collect();
         for (id, mut facts) in state.known.remove(job).unwrap_or_default() {
             if facts.version > at {
                 keep(&mut listed, facts);
@@ -196,6 +212,7 @@ impl Pods {
         state.known.remove(job);
         state.told.remove(job);
         state.asked.remove(job);
+        state.doubted.remove(job);
     }
 
     /// The members of a job, by what `node` knows of their nodes.
@@ -244,6 +261,11 @@ fn keep(pods: &mut BTreeMap<MemberId, PodFacts>, facts: PodFacts) {
 /// A resource version as a number. Those of one resource grow.
 pub(super) fn version(text: Option<&String>) -> Option<u128> {
     text.and_then(|text| text.parse().ok())
+}
+
+/// What is kept of those pods that are this job's.
+pub(super) fn facts_of<'a>(job: &'a Owner, pods: &'a [Pod]) -> impl Iterator<Item = PodFacts> + 'a {
+    pods.iter().filter_map(facts).filter(move |(owner, _)| owner == job).map(|(_, facts)| facts)
 }
 
 fn facts(pod: &Pod) -> Option<(Owner, PodFacts)> {
@@ -322,7 +344,7 @@ mod tests {
             pods.hear(event);
         }
         pods.hear(Event::InitDone);
-        pods.list(&owner, &[at(2, 20, "Running")], 30);
+        pods.list(&owner, facts_of(&owner, &[at(2, 20, "Running")]).collect(), 30);
         assert_eq!(live(), [2]);
         let all = pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(all.len(), 2, "how the second one ended is still known");
@@ -336,8 +358,42 @@ mod tests {
             pods.hear(event);
             assert_eq!(live(), then);
         }
-        pods.list(&owner, &[], 30);
+        pods.list(&owner, Vec::new(), 30);
         assert_eq!(live(), [2, 3], "the watch has told what is newer than this list");
+    }
+
+    #[test]
+    fn pods_of_a_job_that_may_not_be_known_are_doubted_until_they_are_listed() {
+        let pods = Pods::default();
+        let made = |index: u32, version: u32| {
+            let mut pod = pod("n", "a", index);
+            pod.metadata.resource_version = Some(version.to_string());
+            pod
+        };
+        let owner = Owner::of(&made(0, 1)).expect("an owner");
+        let list = |at| pods.list(&owner, facts_of(&owner, &[made(0, 10)]).collect(), at);
+        pods.learn(&made(0, 10));
+        pods.hear(Event::Apply(made(0, 10)));
+        assert!(!pods.is_doubted(&owner), "all that was made is known");
+        pods.doubt(&owner);
+        assert!(pods.is_doubted(&owner), "a request was not answered");
+        list(11);
+        assert!(!pods.is_doubted(&owner));
+        // The watch begins anew with a list that was read before a pod was made which is known by its answer.
+        for event in [Event::Init, Event::InitApply(made(0, 10))] {
+            pods.hear(event);
+        }
+        pods.learn(&made(1, 12));
+        pods.hear(Event::InitDone);
+        assert_eq!(count(&pods, &owner), 1);
+        assert!(pods.is_doubted(&owner));
+        list(13);
+        assert!(!pods.is_doubted(&owner));
+        pods.hear(Event::Apply(made(0, 20)));
+        pods.learn(&made(2, 19));
+        assert!(pods.is_doubted(&owner), "it has come and gone, or was left out");
+        pods.forget_job(&owner);
+        assert!(!pods.is_doubted(&owner));
     }
 
     #[test]

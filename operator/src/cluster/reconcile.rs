@@ -81,7 +81,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     // A status whose write was not answered may have been written all the same: to decide on what was before could tell another end of
     // the same job. And it may have been refused since the spec is another one than the watch has told of.
     let first = (!known.is_unsure).then(|| see(job, context, owner, &known, node, now));
-    let rests = |sight: &Sight| !hearsay::asks(&sight.world, &sight.plan, &known);
+    let rests = |sight: &Sight| !hearsay::asks(&sight.world, &sight.plan, &known, context.pods.is_doubted(owner));
     let read;
     let (job, known, sight) = match first.filter(rests) {
         Some(sight) => (job, &known, sight),
