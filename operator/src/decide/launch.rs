@@ -3,8 +3,12 @@
 use crds::infrastructure::Device;
 use crds::reasons::reason;
 
-use super::Draft;
+use super::{Draft, after};
 use crate::observe::{Failure, FinalReason, Member, MemberId, Obstacle, Stage};
+
+/// Seconds after which it is told again what is in a job's way, if its sentence has changed since: with each node that comes or
+/// goes its counts do.
+const TELL_AGAIN_SECONDS: u64 = 600;
 
 impl Draft<'_> {
     /// Lets nodes be used again whose time has come.
@@ -58,8 +62,12 @@ impl Draft<'_> {
 
     /// Writes down what is in the job's way, and tells of what is new.
     pub(super) fn meet(&mut self, obstacle: &Obstacle) {
-        if self.world.ledger.obstacle.as_ref() != Some(obstacle) {
+        let known = self.world.ledger.obstacle.as_ref();
+        let is_new = known.is_none_or(|known| known.reason != obstacle.reason);
+        let is_due = self.ledger.obstacle_told.is_none_or(|told| self.now >= after(told, TELL_AGAIN_SECONDS));
+        if is_new || is_due && known != Some(obstacle) {
             self.tell(true, &obstacle.reason, obstacle.message.clone());
+            self.ledger.obstacle_told = Some(self.now);
         }
         self.ledger.obstacle = Some(obstacle.clone());
     }

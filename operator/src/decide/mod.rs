@@ -7,6 +7,7 @@
 //!          ├─ progress how far each gang is, and which stand still
 //!          ├─ account  time, phase and message of the job as a whole
 //!          ├─ words    what people are told of an attempt
+//!          ├─ hold     what is not written down at once
 //!          └─ policy, backoff   what each cause comes to, and after how long
 //! ```
 //!
@@ -24,6 +25,7 @@ mod account;
 mod backoff;
 pub mod endpoint;
 mod gang;
+mod hold;
 mod launch;
 mod plan;
 mod policy;
@@ -157,6 +159,7 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(mut self) -> Plan {
+        self.hold_words();
         if self.ledger != self.world.ledger {
             let comes_to_run = self.ledger.phase == Phase::Running && self.world.ledger.phase != Phase::Running;
             self.plan.protect = comes_to_run && self.world.job.gang_size > 1;

@@ -66,6 +66,12 @@ pub struct Ledger {
     /// Why no attempt can start now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<Obstacle>,
+    /// When that, or another one of its reason, was told last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub obstacle_told: Option<Timestamp>,
+    /// When a sentence was written down that alone had changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reworded: Option<Timestamp>,
     /// Where the newest attempt was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,

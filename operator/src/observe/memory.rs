@@ -36,6 +36,10 @@ struct Memory {
     excluded: BTreeMap<String, Option<Timestamp>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     obstacle: Option<Obstacle>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacle_told: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reworded: Option<Timestamp>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unplaced: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -57,6 +61,8 @@ impl Ledger {
             failure: self.failure.clone(),
             excluded: self.excluded.clone(),
             obstacle: self.obstacle.clone(),
+            obstacle_told: self.obstacle_told,
+            reworded: self.reworded,
             unplaced: self.unplaced,
             warnings: self.warnings.clone(),
             model: self.model.clone(),
@@ -104,6 +110,8 @@ impl Ledger {
             failure: memory.failure,
             excluded: memory.excluded,
             obstacle: memory.obstacle,
+            obstacle_told: memory.obstacle_told,
+            reworded: memory.reworded,
             placement: status.placement.clone(),
             unplaced: memory.unplaced,
             warnings: memory.warnings,

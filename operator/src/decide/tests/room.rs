@@ -175,3 +175,49 @@ fn what_keeps_a_node_from_getting_a_pod_ready_is_told_with_where_to_look() {
     assert_eq!(plan.ledger.map(|ledger| ledger.message), Some(format!("Attempt 1 starts: {says}")));
     assert_eq!(plan.events[0].note, format!("Attempt 1 does not start yet: {says}"));
 }
+
+#[test]
+fn what_is_in_a_jobs_way_is_told_once_and_its_counts_are_written_twice_a_minute() {
+    let mut world = training(1);
+    // Second, reason and sentence; whether it is written down and told, and when it is looked at again.
+    for (second, reason, message, written, told, wake) in [
+        (0, "NoFittingNode", "none of 4 nodes", true, true, None),
+        (1, "NoFittingNode", "none of 4 nodes", false, false, None),
+        (2, "NoFittingNode", "none of 5 nodes", true, false, None),
+        (10, "NoFittingNode", "none of 6 nodes", false, false, Some(32)),
+        (31, "NoFittingNode", "none of 7 nodes", false, false, Some(32)),
+        (32, "NoFittingNode", "none of 7 nodes", true, false, None),
+        (40, "WaitingForModel", "waits", true, true, None),
+        (41, "NoFittingNode", "none of 7 nodes", true, true, None),
+        (640, "NoFittingNode", "none of 8 nodes", true, false, None),
+        (641, "NoFittingNode", "none of 8 nodes", false, false, None),
+        (672, "NoFittingNode", "none of 9 nodes", true, true, None),
+        (673, "NoFittingNode", "none of 4 nodes", true, false, None),
+    ] {
+        let obstacle = Obstacle { reason: reason.to_owned(), message: message.to_owned(), fails_by: None };
+        world.place = Some(Err(obstacle));
+        let plan = world.decided(second);
+        let seen = (plan.ledger.is_some(), !plan.events.is_empty(), plan.wake);
+        assert_eq!(seen, (written, told, wake.map(at)), "second {second}");
+        world = world.then(&plan);
+        if written {
+            assert_eq!(world.ledger.message, message);
+        }
+    }
+}
+
+#[test]
+fn what_the_scheduler_says_of_a_pod_is_written_twice_a_minute() {
+    let mut world = training(1).gang(0, 1, Stage::Starting).member(0, pending());
+    let mut writes = Vec::new();
+    for second in 0..90 {
+        world.members[0].waiting = format!("0/{second} nodes are available");
+        let plan = world.decided(second);
+        if plan.ledger.is_some() {
+            writes.push(second);
+        }
+        world = world.then(&plan);
+    }
+    assert_eq!(writes, [0, 1, 31, 61]);
+    assert_eq!(world.ledger.message, "Attempt 1 starts: 0/61 nodes are available");
+}
