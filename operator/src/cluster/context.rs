@@ -8,7 +8,7 @@ use crds::contract::Progress;
 use crds::status::Phase;
 use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::Client;
 use kube::runtime::reflector::{Lookup, ObjectRef, Store};
 
@@ -114,6 +114,14 @@ impl Written {
 }
 
 impl Remembered {
+    /// Takes in the version and the generation that it was told or read at.
+    fn saw(&mut self, metadata: &ObjectMeta) {
+        self.written.saw(metadata.resource_version.as_ref());
+        let generation = metadata.generation.unwrap_or_default();
+        self.is_hearsay |= generation < self.generation;
+        self.generation = self.generation.max(generation);
+    }
+
     /// Counts the time that has passed since it was counted last. What comes after an end is nobody's.
     fn count(&mut self, telemetry: &Telemetry) {
         let passed = std::mem::replace(&mut self.counted, Instant::now()).elapsed().as_secs_f64();
@@ -142,7 +150,6 @@ impl Context {
         let known = jobs.entry(owner.uid.clone()).or_insert_with(|| {
             let status = job.status().cloned().unwrap_or_default();
             let ledger = Ledger::of(&status);
-            self.telemetry.moved(&owner.kind, None, Some(phase(&ledger)));
             let written = Written { conditions: status.conditions, version: None };
             // What is newer and has no status is nobody's but ours.
             let is_hearsay = job.status().is_some() || self.beginnings.is_older(job);
@@ -163,25 +170,22 @@ impl Context {
                 errors: 0,
             }
         });
-        known.written.saw(job.meta().resource_version.as_ref());
-        let generation = job.meta().generation.unwrap_or_default();
-        known.is_hearsay |= generation < known.generation;
-        known.generation = known.generation.max(generation);
+        known.saw(job.meta());
         known.clone()
     }
 
-    /// Takes in a job that was read: nothing is newer.
-    pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Remembered {
+    /// Takes in a job that was read: nothing is newer. `None` of one that was forgotten meanwhile.
+    pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Option<Remembered> {
         let status = job.status().cloned().unwrap_or_default();
         let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
-        self.change(&owner.uid, |known| {
-            known.count(&self.telemetry);
-            self.telemetry.moved(&owner.kind, Some(phase(&known.ledger)), Some(phase(&ledger)));
-            known.ledger = ledger;
-            known.written = Written { conditions: status.conditions, version };
-            (known.is_unsure, known.is_hearsay) = (false, false);
-        });
-        self.recall(job, owner)
+        let mut jobs = lock(&self.jobs);
+        let known = jobs.get_mut(&owner.uid)?;
+        known.count(&self.telemetry);
+        known.ledger = ledger;
+        known.written = Written { conditions: status.conditions, version };
+        (known.is_unsure, known.is_hearsay) = (false, false);
+        known.saw(job.meta());
+        Some(known.clone())
     }
 
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Remembered)) {
@@ -215,7 +219,6 @@ impl Context {
     pub(super) fn forget(&self, owner: &Owner) {
         if let Some(mut known) = lock(&self.jobs).remove(&owner.uid) {
             known.count(&self.telemetry);
-            self.telemetry.moved(&known.owner.kind, Some(phase(&known.ledger)), None);
         }
         lock(&self.unplaced).remove(owner);
         self.pods.forget_job(owner);
@@ -231,7 +234,6 @@ impl Context {
     /// Counts what a written ledger changes, and the attempts that have ended by it.
     pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, ended: &[Attempt], job: &Job) {
         if before.phase != after.phase {
-            self.telemetry.moved(&owner.kind, Some(phase(before)), Some(phase(after)));
             self.change(&owner.uid, |known| known.count(&self.telemetry));
             tracing::info!(
                 kind = owner.kind, namespace = owner.namespace, name = owner.name,
@@ -264,9 +266,12 @@ impl Context {
 
     /// The operator's figures, those that grow with time as of now.
     pub(super) fn figures(&self) -> String {
-        lock(&self.jobs).values_mut().for_each(|known| known.count(&self.telemetry));
-        self.endpoints.count(&self.telemetry);
-        self.telemetry.text()
+        let mut standing = self.endpoints.count(&self.telemetry);
+        for known in lock(&self.jobs).values_mut() {
+            known.count(&self.telemetry);
+            standing.push((known.owner.kind.clone(), phase(&known.ledger)));
+        }
+        self.telemetry.text(standing)
     }
 
     /// The model that a TrainingJob has left, or why there is none.

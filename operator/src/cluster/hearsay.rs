@@ -105,8 +105,7 @@ pub(super) async fn ask<K: Kind>(
 ) -> Result<Option<(K, Remembered)>, ActError> {
     let (there, ()) = futures::try_join!(actor.read::<K>(owner), pods_now(context, actor, owner))?;
     let Some(there) = there.filter(|job| job.meta().deletion_timestamp.is_none()) else { return Ok(None) };
-    let known = context.reread(&there, owner);
-    Ok(Some((there, known)))
+    Ok(context.reread(&there, owner).map(|known| (there, known)))
 }
 
 /// Takes in the pods of a job as they are.

@@ -263,6 +263,8 @@ async fn control<K: Controlled>(
     let jobs = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|job: &mut K| job.meta_mut().managed_fields = None)
+        .reflect(writer)
+        // Once the store has it, or has let go of it: those who are woken look there, and so does a look that began before, at its end.
         .inspect(move |event| {
             forgetful.health.note(&K::plural(&()), event);
             match event {
@@ -275,14 +277,8 @@ async fn control<K: Controlled>(
                     gone.for_each(|owner| K::forget(&forgetful, &owner));
                     listed.clear();
                 }
-                Ok(Event::Apply(_)) | Err(_) => {}
-            }
-        })
-        .reflect(writer)
-        .inspect(move |event| {
-            // Once the store has it: those who are woken look there.
-            if let Ok(Event::Apply(object)) = event {
-                object.awaited_by(&knowing).iter().for_each(|owner| waking.wake(owner));
+                Ok(Event::Apply(object)) => object.awaited_by(&knowing).iter().for_each(|owner| waking.wake(owner)),
+                Err(_) => {}
             }
         })
         .touched_objects();

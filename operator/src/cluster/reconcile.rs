@@ -59,8 +59,8 @@ pub(super) async fn reconcile<K: Kind>(job: Arc<K>, context: Arc<Context>) -> Re
             });
         }
     }
-    if context.has_forgotten(&owner.uid) {
-        // It went while it was looked at: what that look has left goes too.
+    if context.has_forgotten(&owner.uid) || context.is_gone(&owner) {
+        // It went while it was looked at, or as that began: what that look has left goes too.
         context.forget(&owner);
     }
     result

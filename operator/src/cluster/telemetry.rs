@@ -14,6 +14,7 @@ use crds::{ScoringJob, TrainingJob};
 use jiff::Timestamp;
 use kube::Resource;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -94,7 +95,6 @@ pub(super) struct Telemetry {
     write_seconds: Histogram,
     decide_seconds: Histogram,
     reconciles: Family<Look, Counter>,
-    jobs: Family<Standing, Gauge>,
     attempts: Family<Ended, Counter>,
     seconds_to_running: Histogram,
     phase_seconds: Family<Standing, Counter<f64, AtomicU64>>,
@@ -116,8 +116,6 @@ impl Default for Telemetry {
         registry.register_with_unit("decide_duration", help, Unit::Seconds, decide_seconds.clone());
         let reconciles = Family::default();
         registry.register("reconciles", "Looks at a job, by kind and result", reconciles.clone());
-        let jobs = Family::default();
-        registry.register("jobs", "Jobs, by kind and phase", jobs.clone());
         let attempts = Family::<Ended, Counter>::default();
         registry.register("attempts_ended", "Attempts that ended, by kind and cause", attempts.clone());
         // From 0 on: to an alert, a counter that appears with its first count has not increased.
@@ -147,7 +145,6 @@ impl Default for Telemetry {
             write_seconds,
             decide_seconds,
             reconciles,
-            jobs,
             attempts,
             seconds_to_running,
             phase_seconds,
@@ -173,13 +170,6 @@ impl Telemetry {
     /// Notes how long a decision took.
     pub(super) fn decided(&self, took: Duration) {
         self.decide_seconds.observe(took.as_secs_f64());
-    }
-
-    /// A job is in a phase that was in another one before, or not there.
-    pub(super) fn moved(&self, kind: &str, from: Option<String>, to: Option<String>) {
-        let gauge = |phase: String| self.jobs.get_or_create(&Standing { kind: kind.to_owned(), phase }).clone();
-        from.map(|phase| gauge(phase).dec());
-        to.map(|phase| gauge(phase).inc());
     }
 
     /// So many seconds have passed for one of a kind in this phase.
@@ -208,13 +198,26 @@ impl Telemetry {
         self.seconds_to_running.observe(seconds);
     }
 
-    /// All figures, as Prometheus reads them.
-    pub(super) fn text(&self) -> String {
+    /// All figures, as Prometheus reads them, with the kind and phase of each job and endpoint that there is.
+    pub(super) fn text(&self, standing: Vec<(String, String)>) -> String {
+        let jobs = Family::<Standing, Gauge>::default();
+        for (kind, phase) in standing {
+            jobs.get_or_create(&Standing { kind, phase }).inc();
+        }
+        let mut present = Registry::with_prefix("trainyard");
+        present.register("jobs", "Jobs, by kind and phase", jobs);
         let mut text = String::new();
         // Writing to a string can't fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        let _ = encode(&mut text, [&self.registry, &present]);
         text
     }
+}
+
+fn encode(text: &mut String, registries: [&Registry; 2]) -> std::fmt::Result {
+    for registry in registries {
+        encode_registry(text, registry)?;
+    }
+    encode_eof(text)
 }
 
 /// Serves the figures, and whether the operator is alive and sees the cluster, until it is dropped.
@@ -260,7 +263,7 @@ mod tests {
             telemetry.used("a", 6.0 * seconds);
             telemetry.used("b", 0.0);
         }
-        let text = telemetry.text();
+        let text = telemetry.text(Vec::new());
         for figure in [
             r#"trainyard_phase_time_seconds_total{kind="TrainingJob",phase="Starting"} 10.0"#,
             r#"trainyard_gpu_used_seconds_total{namespace="a"} 60.0"#,
@@ -268,6 +271,24 @@ mod tests {
         ] {
             assert!(text.contains(figure), "{figure}: {text}");
         }
+    }
+
+    #[test]
+    fn jobs_are_counted_by_kind_and_phase_as_they_are_now() {
+        let telemetry = Telemetry::default();
+        let job = |phase: &str| ("TrainingJob".to_owned(), phase.to_owned());
+        let figures = |text: String| {
+            let lines = text.lines().filter(|line| line.starts_with("trainyard_jobs{"));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            lines.sort();
+            assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
+            lines
+        };
+        let running = r#"trainyard_jobs{kind="TrainingJob",phase="Running"}"#;
+        let pending = r#"trainyard_jobs{kind="TrainingJob",phase="Pending"}"#;
+        let first = telemetry.text(vec![job("Running"), job("Pending"), job("Running")]);
+        assert_eq!(figures(first), [format!("{pending} 1"), format!("{running} 2")]);
+        assert_eq!(figures(telemetry.text(vec![job("Running")])), [format!("{running} 1")]);
     }
 
     #[test]

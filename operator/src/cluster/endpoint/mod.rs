@@ -77,8 +77,8 @@ pub(super) async fn reconcile(endpoint: Arc<ModelEndpoint>, context: Arc<Context
             });
         }
     }
-    if !lock(&context.endpoints.known).contains_key(&owner.uid) {
-        // It went while it was looked at: what that look has left goes too.
+    if !lock(&context.endpoints.known).contains_key(&owner.uid) || context.endpoints.is_gone(&owner) {
+        // It went while it was looked at, or as that began: what that look has left goes too.
         context.forget_endpoint(&owner);
     }
     result
@@ -100,7 +100,8 @@ async fn look(
             // It is gone, and what belongs to it goes with it: the watch will tell.
             let Some(there) = there else { return Ok(Action::await_change()) };
             actor.rollout(&context.endpoints.seen, owner).await?;
-            known = context.reread_endpoint(&there, owner);
+            let Some(reread) = context.reread_endpoint(&there, owner) else { return Ok(Action::await_change()) };
+            known = reread;
             read = there;
             &read
         }

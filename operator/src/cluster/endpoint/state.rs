@@ -8,7 +8,7 @@ use std::time::Instant;
 use crds::ModelEndpoint;
 use crds::contract::{Cause, Serving};
 use crds::reasons::reason;
-use crds::status::{EndpointPhase, ModelEndpointStatus, Phase, bounded};
+use crds::status::{ModelEndpointStatus, Phase, bounded};
 use kube::Resource;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde::Serialize;
@@ -65,6 +65,17 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Takes in the version and the generation that it was told or read at.
+    fn saw(&mut self, endpoint: &ModelEndpoint) {
+        let told = endpoint.metadata.resource_version.as_ref();
+        if number(told) > number(self.version.as_ref()) {
+            self.version = told.cloned();
+        }
+        let generation = endpoint.metadata.generation.unwrap_or_default();
+        self.is_unsure |= generation < self.generation;
+        self.generation = self.generation.max(generation);
+    }
+
     fn count(&mut self, telemetry: &Telemetry) {
         let passed = std::mem::replace(&mut self.counted, Instant::now()).elapsed().as_secs_f64();
         telemetry.passed(KIND, format!("{:?}", self.status.phase), passed);
@@ -104,9 +115,20 @@ impl Endpoints {
         lock(&self.known).values().map(|known| known.owner.clone()).collect()
     }
 
-    /// Counts the time that has passed for each since it was counted last.
-    pub(in crate::cluster) fn count(&self, telemetry: &Telemetry) {
-        lock(&self.known).values_mut().for_each(|known| known.count(telemetry));
+    /// Counts the time that has passed for each since it was counted last; tells the kind and phase of each.
+    pub(in crate::cluster) fn count(&self, telemetry: &Telemetry) -> Vec<(String, String)> {
+        let mut all = lock(&self.known);
+        let count = |known: &mut Known| {
+            known.count(telemetry);
+            (KIND.to_owned(), format!("{:?}", known.status.phase))
+        };
+        all.values_mut().map(count).collect()
+    }
+
+    /// Whether an endpoint is no longer there; another one of its name may be.
+    pub(super) fn is_gone(&self, owner: &Owner) -> bool {
+        let there = self.store.get(&ObjectRef::new(&owner.name).within(&owner.namespace));
+        there.is_none_or(|endpoint| endpoint.metadata.uid.as_ref() != Some(&owner.uid))
     }
 
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Known)) {
@@ -124,7 +146,6 @@ impl Context {
             // What is newer and has no status is nobody's but ours.
             let is_unsure = endpoint.status.is_some() || self.beginnings.is_older(endpoint);
             let status = endpoint.status.clone().unwrap_or_default();
-            self.telemetry.moved(KIND, None, Some(format!("{:?}", status.phase)));
             Known {
                 owner: owner.clone(),
                 status,
@@ -137,34 +158,24 @@ impl Context {
                 errors: 0,
             }
         });
-        let told = endpoint.metadata.resource_version.as_ref();
-        if number(told) > number(known.version.as_ref()) {
-            known.version = told.cloned();
-        }
-        let generation = endpoint.metadata.generation.unwrap_or_default();
-        known.is_unsure |= generation < known.generation;
-        known.generation = known.generation.max(generation);
+        known.saw(endpoint);
         known.clone()
     }
 
-    /// Takes in an endpoint that was read: nothing is newer.
-    pub(super) fn reread_endpoint(&self, endpoint: &ModelEndpoint, owner: &Owner) -> Known {
-        let status = endpoint.status.clone().unwrap_or_default();
-        self.endpoints.change(&owner.uid, |known| {
-            known.count(&self.telemetry);
-            let (before, after) = (format!("{:?}", known.status.phase), format!("{:?}", status.phase));
-            self.telemetry.moved(KIND, Some(before), Some(after));
-            (known.status, known.is_unsure) = (status, false);
-        });
-        self.recall_endpoint(endpoint, owner)
+    /// Takes in an endpoint that was read: nothing is newer. `None` of one that was forgotten meanwhile.
+    pub(super) fn reread_endpoint(&self, endpoint: &ModelEndpoint, owner: &Owner) -> Option<Known> {
+        let mut all = lock(&self.endpoints.known);
+        let known = all.get_mut(&owner.uid)?;
+        known.count(&self.telemetry);
+        (known.status, known.is_unsure) = (endpoint.status.clone().unwrap_or_default(), false);
+        known.saw(endpoint);
+        Some(known.clone())
     }
 
     /// Forgets an endpoint that is gone.
     pub(in crate::cluster) fn forget_endpoint(&self, owner: &Owner) {
         let uid = owner.uid.as_str();
-        if let Some(known) = lock(&self.endpoints.known).remove(uid) {
-            self.telemetry.moved(KIND, Some(format!("{:?}", known.status.phase)), None);
-        }
+        lock(&self.endpoints.known).remove(uid);
         let seen = &self.endpoints.seen;
         seen.rollouts.forget(uid);
         [&seen.services, &seen.budgets, &seen.autoscalers].iter().for_each(|cache| cache.forget(uid));
@@ -232,12 +243,9 @@ fn obstacle(endpoint: &ModelEndpoint, known: &Known) -> Option<Obstacle> {
 impl Context {
     /// Counts what a written status changes.
     pub(super) fn tell_endpoint(&self, owner: &Owner, known: &Known, after: &ModelEndpointStatus) {
-        let word = |phase: EndpointPhase| format!("{phase:?}");
-        let before = known.status.phase;
-        if before == after.phase {
+        if known.status.phase == after.phase {
             return;
         }
-        self.telemetry.moved(KIND, Some(word(before)), Some(word(after.phase)));
         self.endpoints.change(&owner.uid, |known| known.count(&self.telemetry));
         tracing::info!(
             kind = KIND, namespace = owner.namespace, name = owner.name,
