@@ -314,14 +314,13 @@ impl Context {
     }
 
     /// The jobs that a change of the nodes may concern: those without a place; and all that have pods where a node may be
-    /// gone, and while one is silent.
+    /// gone or silent.
     pub(super) fn woken_by_nodes(&self, concerns: Concerns) -> Vec<Owner> {
-        let everybody = match concerns {
+        let with_pods = match concerns {
             Concerns::Nobody => return Vec::new(),
-            Concerns::Unplaced => self.any_silent(),
-            Concerns::Everybody => true,
+            Concerns::Unplaced => Vec::new(),
+            Concerns::Everybody => self.pods.owners(),
         };
-        let with_pods = if everybody { self.pods.owners() } else { Vec::new() };
         lock(&self.unplaced).iter().cloned().chain(with_pods).collect()
     }
 
@@ -331,8 +330,11 @@ impl Context {
         self.nodes.as_ref().map_or(Some(NodeState::default()), |nodes| nodes.state(name, now))
     }
 
-    pub(super) fn any_silent(&self) -> bool {
-        self.nodes.as_ref().is_some_and(Nodes::any_silent)
+    /// Whether a member lives on a node that is silent and will count as lost if it stays so.
+    pub(super) fn is_one_fading(&self, members: &[Member], now: Timestamp) -> bool {
+        let Some(nodes) = &self.nodes else { return false };
+        let live = members.iter().filter(|member| member.is_live());
+        live.filter_map(|member| member.node.as_deref()).any(|node| nodes.is_fading(node, now))
     }
 
     /// Whether what a look rests on is there: the first lists of pods and nodes.

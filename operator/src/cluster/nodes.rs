@@ -21,7 +21,7 @@ pub(super) enum Concerns {
     Nobody,
     /// The jobs that wait for a place.
     Unplaced,
-    /// All jobs: a node may be gone, and with it their pods.
+    /// All jobs: a node may be gone or silent, and with it their pods.
     Everybody,
 }
 
@@ -63,16 +63,25 @@ impl Nodes {
                 let listed = std::mem::take(&mut state.listed);
                 let before = std::mem::replace(&mut state.known, listed);
                 state.ready = true;
-                let is_one_gone = before.into_keys().any(|name| !state.known.contains_key(&name));
-                if is_one_gone { Concerns::Everybody } else { Concerns::Unplaced }
+                let is_silent = |known: &Known| known.silent_since.is_some();
+                let is_one_gone = before.keys().any(|name| !state.known.contains_key(name));
+                let is_one_silent = state
+                    .known
+                    .iter()
+                    .any(|(name, known)| is_silent(known) && !before.get(name).is_some_and(is_silent));
+                if is_one_gone || is_one_silent { Concerns::Everybody } else { Concerns::Unplaced }
             }
             Event::Apply(node) => {
                 let known = Known::of(&node);
                 let before = state.known.insert(known.facts.name.clone(), known.clone());
-                let changed = before.is_none_or(|before| {
-                    before.facts != known.facts || before.silent_since.is_some() != known.silent_since.is_some()
-                });
-                if changed { Concerns::Unplaced } else { Concerns::Nobody }
+                let was_silent = before.as_ref().is_some_and(|before| before.silent_since.is_some());
+                if known.silent_since.is_some() != was_silent {
+                    Concerns::Everybody
+                } else if before.is_none_or(|before| before.facts != known.facts) {
+                    Concerns::Unplaced
+                } else {
+                    Concerns::Nobody
+                }
             }
             Event::Delete(node) => {
                 state.known.remove(&node.metadata.name.unwrap_or_default());
@@ -106,13 +115,13 @@ impl Nodes {
             return Some(NodeState::default());
         }
         let known = state.known.get(name)?;
-        let is_lost = known.silent_since.is_some_and(|since| now.as_second() - since.as_second() >= LOST_SECONDS);
+        let is_lost = known.silent_since.is_some_and(|since| is_lost(since, now));
         Some(NodeState { is_lost, is_gone: false, xid: known.facts.xid })
     }
 
-    /// Whether some node is silent: then time alone changes what is true.
-    pub(super) fn any_silent(&self) -> bool {
-        self.lock().known.values().any(|known| known.silent_since.is_some())
+    /// Whether a node is silent and not lost yet: then time alone changes what is true of its pods.
+    pub(super) fn is_fading(&self, name: &str, now: Timestamp) -> bool {
+        self.lock().known.get(name).and_then(|known| known.silent_since).is_some_and(|since| !is_lost(since, now))
     }
 
     /// Whether the first list is in.
@@ -124,6 +133,11 @@ impl Nodes {
         // A panic while it was held can only have lost one event's change; the next list brings it back.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a node that has been silent since then counts as lost.
+fn is_lost(since: Timestamp, now: Timestamp) -> bool {
+    now.as_second() - since.as_second() >= LOST_SECONDS
 }
 
 impl Known {
@@ -168,5 +182,43 @@ mod tests {
             assert_eq!(nodes.hear(event), concerns);
         }
         assert!(is_known("a") && !is_known("new"), "the list lacks it");
+    }
+
+    fn silent(name: &str, since: i64) -> Node {
+        let status = serde_json::json!({"conditions": [{
+            "type": "Ready", "status": "Unknown", "lastTransitionTime": at(since).to_string(),
+        }]});
+        Node { status: serde_json::from_value(status).expect("a status"), ..node(name) }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
+    }
+
+    #[test]
+    fn time_changes_what_is_true_of_a_silent_node_until_it_is_lost() {
+        let nodes = Nodes::default();
+        for event in [Event::Init, Event::InitApply(node("a")), Event::InitDone, Event::Apply(silent("a", 0))] {
+            nodes.hear(event);
+        }
+        for (seconds, fades, is_lost) in [(-5, true, false), (19, true, false), (20, false, true), (9000, false, true)] {
+            let state = nodes.state("a", at(seconds)).expect("it is there");
+            assert_eq!((nodes.is_fading("a", at(seconds)), state.is_lost), (fades, is_lost), "{seconds}");
+        }
+        assert!(!nodes.is_fading("new", at(0)));
+    }
+
+    #[test]
+    fn all_jobs_hear_of_a_node_that_falls_silent_however_late_it_is_told_and_of_one_that_is_back() {
+        let nodes = Nodes::default();
+        let list = |node: Node| [Event::Init, Event::InitApply(node), Event::InitDone];
+        let told = |events: Vec<Event<Node>>| events.into_iter().fold(Concerns::Nobody, |_, event| nodes.hear(event));
+        assert_eq!(told(list(node("a")).into()), Concerns::Unplaced);
+        assert_eq!(told(vec![Event::Apply(silent("a", 0))]), Concerns::Everybody);
+        assert_eq!(told(vec![Event::Apply(silent("a", 0))]), Concerns::Nobody);
+        assert_eq!(told(list(silent("a", 0)).into()), Concerns::Unplaced, "that is known");
+        assert_eq!(told(vec![Event::Apply(node("a"))]), Concerns::Everybody);
+        assert_eq!(told(list(silent("a", 0)).into()), Concerns::Everybody);
+        assert_eq!(told(vec![Event::Apply(silent("b", 0))]), Concerns::Everybody, "a new one");
     }
 }

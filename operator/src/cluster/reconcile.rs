@@ -145,7 +145,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     }
     let for_model = ledger.obstacle.as_ref().is_some_and(|obstacle| obstacle.reason == reason::WAITING_FOR_MODEL);
     let wake = plan.wake.map(|wake| until(wake, context.clock.now()));
-    let soon = (for_model || context.any_silent()).then_some(LOOK_AGAIN);
+    let soon = (for_model || context.is_one_fading(&world.members, now)).then_some(LOOK_AGAIN);
     let later = (waits || world.members.iter().any(|member| member.stopping_since.is_some())).then_some(PATIENCE);
     let again = known.refused.is_some().then(|| backoff(known.errors));
     match [wake, soon, later, again].into_iter().flatten().min() {
