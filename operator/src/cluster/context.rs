@@ -22,7 +22,7 @@ use super::hearsay::Beginnings;
 use super::kind::Kind;
 use super::lanes::Lanes;
 use super::lease::Fence;
-use super::news::News;
+use super::news::{News, Untold};
 use super::nodes::{Concerns, Nodes};
 use super::pods::{Owner, Pods, version as number};
 use super::progress::Polls;
@@ -69,6 +69,8 @@ pub(super) struct Remembered {
     pub(super) written: Written,
     /// Whether the last write of the status was not answered: what stands in it has to be read.
     pub(super) is_unsure: bool,
+    /// What is to be told if it has taken effect.
+    pub(super) untold: Option<Box<Untold>>,
     /// Whether all that is known of it is what a watch has told, while somebody else may have worked on it since; or what the watch has
     /// told is older than what was read.
     pub(super) is_hearsay: bool,
@@ -161,6 +163,7 @@ impl Context {
                 known_since: self.clock.second(),
                 written,
                 is_unsure: false,
+                untold: None,
                 is_hearsay,
                 generation: 0,
                 rejected: None,
@@ -174,8 +177,9 @@ impl Context {
         known.clone()
     }
 
-    /// Takes in a job that was read: nothing is newer. `None` of one that was forgotten meanwhile.
-    pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Option<Remembered> {
+    /// Takes in a job that was read: nothing is newer. Tells also what its status tells that was not answered when it was written.
+    /// `None` of one that was forgotten meanwhile.
+    pub(super) fn reread<K: Kind>(&self, job: &K, owner: &Owner) -> Option<(Remembered, Option<Box<Untold>>)> {
         let status = job.status().cloned().unwrap_or_default();
         let (ledger, version) = (Ledger::of(&status), job.meta().resource_version.clone());
         let mut jobs = lock(&self.jobs);
@@ -184,8 +188,9 @@ impl Context {
         known.ledger = ledger;
         known.written = Written { conditions: status.conditions, version };
         (known.is_unsure, known.is_hearsay) = (false, false);
+        let untold = known.untold.take().filter(|untold| untold.is_written(job));
         known.saw(job.meta());
-        Some(known.clone())
+        Some((known.clone(), untold))
     }
 
     pub(super) fn change(&self, uid: &str, change: impl FnOnce(&mut Remembered)) {

@@ -23,6 +23,7 @@ use kube::api::ListParams;
 use super::act::{ActError, Actor};
 use super::context::{Context, Remembered, lock};
 use super::kind::{Controlled, Kind};
+use super::news::Untold;
 use super::pods::{Owner, facts_of, version};
 use super::reconcile::backoff;
 use crate::build::pod::labels_of;
@@ -68,6 +69,13 @@ impl Beginnings {
     }
 }
 
+/// What the API server has answered.
+pub(super) struct Asked<K> {
+    pub(super) job: K,
+    pub(super) known: Remembered,
+    pub(super) untold: Option<Box<Untold>>,
+}
+
 /// Whether what is to be done asks for the API server's own word. Pods of the job `are_doubted` if some may have been made that are not
 /// known.
 pub(super) fn asks(world: &World, plan: &Plan, known: &Remembered, are_doubted: bool) -> bool {
@@ -96,16 +104,16 @@ fn lacks(world: &World) -> bool {
     })
 }
 
-/// The job and its pods by the API server's own word, which is taken in; `None` if the job is gone, or on its way: its pods, which go
+/// The job and its pods by the API server's own word, which is taken in, and what it shows to have happened that was not told; `None` if the job is gone, or on its way: its pods, which go
 /// with it, are not lost.
 pub(super) async fn ask<K: Kind>(
     context: &Context,
     actor: &Actor<'_>,
     owner: &Owner,
-) -> Result<Option<(K, Remembered)>, ActError> {
+) -> Result<Option<Asked<K>>, ActError> {
     let (there, ()) = futures::try_join!(actor.read::<K>(owner), pods_now(context, actor, owner))?;
     let Some(there) = there.filter(|job| job.meta().deletion_timestamp.is_none()) else { return Ok(None) };
-    Ok(context.reread(&there, owner).map(|known| (there, known)))
+    Ok(context.reread(&there, owner).map(|(known, untold)| Asked { job: there, known, untold }))
 }
 
 /// Takes in the pods of a job as they are.

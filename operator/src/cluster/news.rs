@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crds::contract::MANAGER;
+use crds::status::JobStatus;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,6 +17,8 @@ use kube::core::ObjectMeta;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::context::Context;
+use super::kind::Kind;
+use crate::observe::{Attempt, Ledger};
 
 /// Events that may wait to be published. Beyond that the newest are only logged: then the API server is the news.
 const WAITING: usize = 4096;
@@ -25,6 +28,27 @@ const AT_ONCE: usize = 4;
 /// An event that is yet to be published.
 #[derive(Debug)]
 pub(super) struct Told(Box<Event>);
+
+/// What a status tells whose write was not answered.
+#[derive(Clone, Debug)]
+pub(super) struct Untold {
+    /// What was remembered before.
+    pub(super) before: Ledger,
+    pub(super) after: Ledger,
+    pub(super) ended: Vec<Attempt>,
+    pub(super) events: Vec<crate::decide::Event>,
+}
+
+impl Untold {
+    /// Whether the status of a job as it was read is the one that was written.
+    pub(super) fn is_written<K: Kind>(&self, job: &K) -> bool {
+        // What a status keeps of a ledger is less than all of it.
+        let status = job.status_json(&self.after, &[], Timestamp::UNIX_EPOCH);
+        let written = serde_json::from_value::<JobStatus>(status).map(|status| Ledger::of(&status));
+        let read = job.status().map(Ledger::of);
+        written.is_ok_and(|written| read.is_some_and(|read| read == written))
+    }
+}
 
 /// The way of events to their publisher.
 pub(super) struct News {
@@ -122,6 +146,43 @@ mod tests {
         assert_ne!(told[0].metadata.name, told[1].metadata.name);
         assert_eq!(told[0].type_.as_deref(), Some("Warning"));
         assert_eq!((&told[0].metadata.namespace, &told[0].regarding), (&Some("n".into()), &Some(regarding)));
+    }
+
+    #[test]
+    fn what_was_written_without_an_answer_is_found_in_the_status_that_is_read() {
+        use crds::TrainingJob;
+        use crds::contract::{Cause, Progress};
+
+        use crate::build::status;
+        use crate::observe::{Failure, Phase};
+
+        let now = Timestamp::UNIX_EPOCH;
+        let failure = Failure { cause: Cause::Storage, member: 3, hint: "see to it".to_owned(), ..Failure::of_job() };
+        let ended = Attempt { number: 1, shard: None, start: Some(now), end: now, failure };
+        let progress = Progress { attempt: 1, step: 7, loss: Some(0.1 + 0.2), ..Progress::default() };
+        let after = Ledger {
+            phase: Phase::Restarting,
+            attempt: 1,
+            attempts: vec![ended.clone()],
+            progress: Some(progress),
+            ..Ledger::default()
+        };
+        let before = Ledger { phase: Phase::Running, attempt: 1, ..Ledger::default() };
+        let untold = Untold { before: before.clone(), after: after.clone(), ended: vec![ended], events: events(1) };
+        let mut job: TrainingJob = serde_json::from_value(serde_json::json!({
+            "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "a"},
+            "spec": {"data": {"uri": "pvc://data/a"}, "output": {"uri": "pvc://models/a"}},
+        }))
+        .expect("a job");
+        assert!(!untold.is_written(&job), "there is no status");
+        let output = Some("pvc://models/a");
+        // Conditions have their own times.
+        for (ledger, is_written) in [(&before, false), (&after, true)] {
+            let written = status::training(ledger, output, &[], Timestamp::from_second(9).expect("a time"));
+            let sent = serde_json::to_string(&written).expect("JSON");
+            job.status = Some(serde_json::from_str(&sent).expect("a status"));
+            assert_eq!(untold.is_written(&job), is_written, "{:?}", ledger.phase);
+        }
     }
 
     #[test]

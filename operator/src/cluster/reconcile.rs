@@ -16,6 +16,7 @@ use super::act::{ActError, Actor};
 use super::context::{Context, Remembered};
 use super::hearsay;
 use super::kind::Kind;
+use super::news::Untold;
 use super::place::{Place, Told, find_place, model_of, pinned, refusal, warnings};
 use super::pods::Owner;
 use crate::build::assignment;
@@ -91,7 +92,12 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
                 return Ok(Action::await_change());
             };
             read = asked;
-            (&read.0, &read.1, see(&read.0, context, owner, &read.1, node, now))
+            let sight = see(&read.job, context, owner, &read.known, node, now);
+            if let Some(untold) = &read.untold {
+                context.tell(owner, &untold.before, &untold.after, &untold.ended, &sight.world.job);
+                context.news.spread(&untold.events, &read.job.object_ref(&()));
+            }
+            (&read.job, &read.known, sight)
         }
     };
     let Sight { world, mut plan, place, infrastructure, waits } = sight;
@@ -124,7 +130,13 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     let mut written = known.written.clone();
     if let Some(ledger) = &plan.ledger {
         let answer = actor.status(job, owner, ledger, &known.written, now).await;
-        context.change(&owner.uid, |known| known.is_unsure = answer.is_err());
+        context.change(&owner.uid, |known| {
+            known.is_unsure = answer.is_err();
+            known.untold = answer.is_err().then(|| {
+                let (before, after) = (world.ledger.clone(), ledger.clone());
+                Box::new(Untold { before, after, ended: plan.ended.clone(), events: plan.events.clone() })
+            });
+        });
         if answer.as_ref().is_err_and(|error| error.is_code(404)) {
             // It is gone, and its pods go with it: the watch will tell, or the next look.
             return Ok(Action::requeue(LOOK_AGAIN));
