@@ -237,7 +237,8 @@ impl Context {
     }
 
     /// Counts what a written ledger changes, and the attempts that have ended by it.
-    pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, ended: &[Attempt], job: &Job) {
+    /// Each pod has so many GPUs if it has any.
+    pub(super) fn tell(&self, owner: &Owner, before: &Ledger, after: &Ledger, ended: &[Attempt], job: &Job, each: u32) {
         if before.phase != after.phase {
             self.change(&owner.uid, |known| known.count(&self.telemetry));
             tracing::info!(
@@ -245,7 +246,7 @@ impl Context {
                 phase = ?after.phase, message = after.message, "the job moved"
             );
         }
-        let of_gang = gpus_of_a_gang(after, job);
+        let of_gang = gpus(after, each) * f64::from(job.gang_size);
         for attempt in ended {
             let saved = self.polls.saved(&owner.uid, attempt.number);
             self.telemetry.ended(&owner.kind, &owner.namespace, attempt, of_gang, saved);
@@ -259,10 +260,10 @@ impl Context {
         }
     }
 
-    /// Notes the GPUs that a job's pods have on their nodes.
-    pub(super) fn note_gpus(&self, owner: &Owner, ledger: &Ledger, job: &Job, members: &[Member]) {
+    /// Notes the GPUs that a job's pods have on their nodes: each so many if it has any.
+    pub(super) fn note_gpus(&self, owner: &Owner, ledger: &Ledger, members: &[Member], each: u32) {
         let placed = members.iter().filter(|member| member.is_live() && member.node.is_some()).count();
-        let gpus = placed as f64 * gpus_of_a_gang(ledger, job) / f64::from(job.gang_size);
+        let gpus = placed as f64 * gpus(ledger, each);
         self.change(&owner.uid, |known| {
             known.count(&self.telemetry);
             known.gpus = gpus;
@@ -374,10 +375,11 @@ where
     futures::FutureExt::now_or_never(store.wait_until_ready()).is_some()
 }
 
-/// The GPUs of each gang; the placement tells those of all that live at a time.
-fn gpus_of_a_gang(ledger: &Ledger, job: &Job) -> f64 {
-    let gpus = ledger.placement.as_ref().map_or(0, |placement| placement.gpus);
-    f64::from(gpus) / f64::from(job.gangs_at_once())
+/// The GPUs of each pod where the job was placed, by those of a pod that has any. The placement tells those of all that lived at a time
+/// then, which `parallelism` may have changed since.
+fn gpus(ledger: &Ledger, each: u32) -> f64 {
+    let has_any = ledger.placement.as_ref().is_some_and(|placement| placement.gpus > 0);
+    if has_any { f64::from(each) } else { 0.0 }
 }
 
 fn phase(ledger: &Ledger) -> String {
@@ -387,4 +389,18 @@ fn phase(ledger: &Ledger) -> String {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change under it is one insertion or removal: a panic leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::status::Placement;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_has_its_gpus_however_many_others_lived_when_the_job_was_placed() {
+        let placed = |gpus| Ledger { placement: Some(Placement { gpus, ..Placement::default() }), ..Ledger::default() };
+        let of_pod = |ledger| gpus(&ledger, 2);
+        assert_eq!([placed(2), placed(64), placed(0), Ledger::default()].map(of_pod), [2.0, 2.0, 0.0, 0.0]);
+    }
 }

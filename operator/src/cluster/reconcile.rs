@@ -75,6 +75,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
     // The status keeps whole seconds: a decision on a ledger that was read is the one on the ledger that was written.
     let now = context.clock.second();
     let actor = context.actor();
+    let each = job.infrastructure().gpus_per_node;
     let absent = hearsay::absent_nodes(context, &actor, owner, now).await?;
     let node = |name: &str| {
         context.node(name, now).unwrap_or_else(|| NodeState { is_gone: absent.contains(name), ..NodeState::default() })
@@ -94,7 +95,7 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
             read = asked;
             let sight = see(&read.job, context, owner, &read.known, node, now);
             if let Some(untold) = &read.untold {
-                context.tell(owner, &untold.before, &untold.after, &untold.ended, &sight.world.job);
+                context.tell(owner, &untold.before, &untold.after, &untold.ended, &sight.world.job, each);
                 context.news.spread(&untold.events, &read.job.object_ref(&()));
             }
             (&read.job, &read.known, sight)
@@ -142,13 +143,13 @@ async fn look<K: Kind>(job: &K, context: &Context, owner: &Owner, known: Remembe
             return Ok(Action::requeue(LOOK_AGAIN));
         }
         written = answer?;
-        context.tell(owner, &world.ledger, ledger, &plan.ended, &world.job);
+        context.tell(owner, &world.ledger, ledger, &plan.ended, &world.job, each);
     }
     let ledger = plan.ledger.clone().unwrap_or(world.ledger);
     context.change(&owner.uid, |known| (known.ledger, known.written) = (ledger.clone(), written));
     context.news.spread(&plan.events, &job.object_ref(&()));
     follow(context, owner, &world.job, &ledger);
-    context.note_gpus(owner, &ledger, &world.job, &world.members);
+    context.note_gpus(owner, &ledger, &world.members, each);
     let waits_for_nodes = ledger.obstacle.is_some() || ledger.is_homeless(&world.members);
     context.note_unplaced(owner, waits_for_nodes && !ledger.phase.is_terminal());
     // One that has just come to its end is looked at once more: what lives of it is stopped then.
