@@ -273,10 +273,13 @@ impl Context {
     /// The operator's figures, those that grow with time as of now.
     pub(super) fn figures(&self) -> String {
         let mut standing = self.endpoints.count(&self.telemetry);
+        let mut namespaces = HashSet::new();
         for known in lock(&self.jobs).values_mut() {
             known.count(&self.telemetry);
+            namespaces.insert(known.owner.namespace.clone());
             standing.push((known.owner.kind.clone(), phase(&known.ledger)));
         }
+        self.telemetry.retire(&namespaces, Instant::now());
         self.telemetry.text(standing)
     }
 

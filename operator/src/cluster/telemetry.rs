@@ -1,9 +1,11 @@
 //! What the operator tells of itself: `/metrics`, `/livez` and `/readyz`. Labels are few and bounded; none is a job's or a
 //! pod's name.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -21,6 +23,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::context::lock;
 use crate::observe::Attempt;
 
 /// A write by what it was and what came of it.
@@ -71,20 +74,26 @@ struct Came {
     outcome: &'static str,
 }
 
+/// What comes of the seconds of attempts.
+const OUTCOMES: [&str; 3] = ["completed", "kept", "lost"];
+/// How long a namespace without jobs keeps its series: several times as long as Prometheus takes from one look to the next.
+const RETIRED_AFTER: Duration = Duration::from_secs(900);
+
 /// What came of the seconds of an attempt: each with its outcome.
 ///
 /// `completed` of an attempt that was done. Of one that was interrupted, what a checkpoint saved is `kept`, and the rest is
 /// `lost`: it is done again. One that ended by SIGTERM has saved all. Time without a place is no attempt's.
 fn outcomes(attempt: &Attempt, saved: Option<Timestamp>) -> [(&'static str, f64); 3] {
+    let [completed, retained, lost] = OUTCOMES;
     let between = |to: Timestamp| attempt.start.map_or(0, |from| (to.as_second() - from.as_second()).max(0)) as f64;
     let all = between(attempt.end);
     let preempted = Cause::Preempted.exit_code();
     let kept = match (attempt.failure.cause, attempt.failure.exit_code) {
-        (Cause::Completed, _) => return [("completed", all), ("kept", 0.0), ("lost", 0.0)],
+        (Cause::Completed, _) => return [(completed, all), (retained, 0.0), (lost, 0.0)],
         (Cause::Preempted, Some(code)) if code == preempted => all,
         _ => saved.map_or(0.0, |saved| between(saved).min(all)),
     };
-    [("completed", 0.0), ("kept", kept), ("lost", all - kept)]
+    [(completed, 0.0), (retained, kept), (lost, all - kept)]
 }
 
 /// The operator's own figures.
@@ -101,6 +110,8 @@ pub(super) struct Telemetry {
     attempt_seconds: Family<Came, Counter<f64, AtomicU64>>,
     gpu_seconds: Family<Spent, Counter<f64, AtomicU64>>,
     gpu_used_seconds: Family<Spending, Counter<f64, AtomicU64>>,
+    /// When each namespace with GPU time of its own last had a job.
+    spenders: Mutex<HashMap<String, Instant>>,
 }
 
 impl Default for Telemetry {
@@ -151,6 +162,7 @@ impl Default for Telemetry {
             attempt_seconds,
             gpu_seconds,
             gpu_used_seconds,
+            spenders: Mutex::default(),
         }
     }
 }
@@ -179,7 +191,31 @@ impl Telemetry {
 
     /// Pods of a job had GPUs for so many seconds, times the number of GPUs.
     pub(super) fn used(&self, namespace: &str, gpu_seconds: f64) {
-        self.gpu_used_seconds.get_or_create(&Spending { namespace: namespace.to_owned() }).inc_by(gpu_seconds);
+        if gpu_seconds > 0.0 {
+            self.note_spender(namespace);
+            self.gpu_used_seconds.get_or_create(&Spending { namespace: namespace.to_owned() }).inc_by(gpu_seconds);
+        }
+    }
+
+    fn note_spender(&self, namespace: &str) {
+        lock(&self.spenders).entry(namespace.to_owned()).or_insert_with(Instant::now);
+    }
+
+    /// Drops the GPU time of namespaces that are not among `present`, those with jobs, and have not been for so long that it was read.
+    pub(super) fn retire(&self, present: &HashSet<String>, now: Instant) {
+        lock(&self.spenders).retain(|namespace, last| {
+            if present.contains(namespace) {
+                *last = now;
+            }
+            let stays = now.saturating_duration_since(*last) < RETIRED_AFTER;
+            if !stays {
+                self.gpu_used_seconds.remove(&Spending { namespace: namespace.clone() });
+                for outcome in OUTCOMES {
+                    self.gpu_seconds.remove(&Spent { namespace: namespace.clone(), outcome });
+                }
+            }
+            stays
+        });
     }
 
     /// An attempt of a job in that namespace, with so many GPUs, has ended; `saved` is when it last told of a checkpoint.
@@ -188,8 +224,11 @@ impl Telemetry {
         self.attempts.get_or_create(&Ended { kind: kind.to_owned(), cause: format!("{cause:?}") }).inc();
         for (outcome, seconds) in outcomes(attempt, saved).into_iter().filter(|(_, seconds)| *seconds > 0.0) {
             self.attempt_seconds.get_or_create(&Came { kind: kind.to_owned(), outcome }).inc_by(seconds);
-            let spent = Spent { namespace: namespace.to_owned(), outcome };
-            self.gpu_seconds.get_or_create(&spent).inc_by(seconds * gpus);
+            if gpus > 0.0 {
+                self.note_spender(namespace);
+                let spent = Spent { namespace: namespace.to_owned(), outcome };
+                self.gpu_seconds.get_or_create(&spent).inc_by(seconds * gpus);
+            }
         }
     }
 
@@ -267,10 +306,38 @@ mod tests {
         for figure in [
             r#"trainyard_phase_time_seconds_total{kind="TrainingJob",phase="Starting"} 10.0"#,
             r#"trainyard_gpu_used_seconds_total{namespace="a"} 60.0"#,
-            r#"trainyard_gpu_used_seconds_total{namespace="b"} 0.0"#,
         ] {
             assert!(text.contains(figure), "{figure}: {text}");
         }
+        assert!(!text.contains(r#"namespace="b""#), "who has no GPUs has no series: {text}");
+    }
+
+    #[test]
+    fn a_namespace_keeps_its_figures_until_it_has_had_no_job_for_a_while() {
+        let telemetry = Telemetry::default();
+        let begin = Instant::now();
+        let failure = Failure { cause: Cause::Storage, ..Failure::of_job() };
+        let attempt = Attempt { number: 1, shard: None, start: Some(at(100)), end: at(160), failure };
+        for namespace in ["a", "b"] {
+            telemetry.used(namespace, 60.0);
+            telemetry.ended("TrainingJob", namespace, &attempt, 2.0, Some(at(130)));
+        }
+        telemetry.ended("TrainingJob", "c", &attempt, 0.0, None);
+        let series = |namespace: &str| {
+            let of = format!("namespace=\"{namespace}\"");
+            telemetry.text(Vec::new()).lines().filter(|line| line.contains(&of)).count()
+        };
+        let counts = || ["a", "b", "c"].map(series);
+        let present = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let after = |times: u32| begin + RETIRED_AFTER * times;
+        telemetry.retire(&present(&["a"]), begin);
+        assert_eq!(counts(), [3, 3, 0], "who has no GPUs has no series");
+        telemetry.retire(&present(&["a", "b"]), after(2));
+        assert_eq!(counts(), [3, 3, 0], "it has jobs again");
+        telemetry.retire(&present(&["a"]), after(3) - Duration::from_secs(1));
+        assert_eq!(counts(), [3, 3, 0], "its last figures may not have been read yet");
+        telemetry.retire(&present(&["a"]), after(3));
+        assert_eq!(counts(), [3, 0, 0]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the watches have told of what belongs to endpoints: of each kind one object for an endpoint, by the endpoint's UID; and
 //! the pods, by its namespace and name, since their owners are ReplicaSets.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 
@@ -163,8 +164,11 @@ impl Servers {
             }
             Event::Delete(pod) => {
                 let Some((endpoint, gone)) = server(pod) else { return Vec::new() };
-                if let Some(servers) = pods.known.get_mut(&endpoint) {
-                    servers.retain(|_, server| server.uid != gone.uid);
+                if let Entry::Occupied(mut servers) = pods.known.entry(endpoint.clone()) {
+                    servers.get_mut().retain(|_, server| server.uid != gone.uid);
+                    if servers.get().is_empty() {
+                        servers.remove();
+                    }
                 }
                 vec![endpoint]
             }
@@ -183,4 +187,33 @@ fn server(pod: &Pod) -> Option<((String, String), Server)> {
     let labels = pod.metadata.labels.as_ref()?;
     labels.get(labels::KIND).filter(|kind| *kind == super::KIND)?;
     Some(((pod.metadata.namespace.clone()?, labels.get(labels::JOB)?.clone()), Server::of(pod)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_endpoint_whose_last_pod_is_gone_nothing_is_kept() {
+        let pod = |name: &str| -> Pod {
+            let labels = [(labels::KIND, super::super::KIND), (labels::JOB, "a"), (labels::ATTEMPT, "1")];
+            let labels = BTreeMap::from(labels);
+            let metadata = json!({"namespace": "n", "name": name, "uid": name, "labels": labels});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).expect("a pod")
+        };
+        let servers = Servers::default();
+        let kept = || lock(&servers.0).known.values().map(BTreeMap::len).collect::<Vec<_>>();
+        for (event, left) in [
+            (Event::Apply(pod("a-1")), vec![1]),
+            (Event::Apply(pod("a-2")), vec![2]),
+            (Event::Delete(pod("a-1")), vec![1]),
+            (Event::Delete(pod("a-2")), vec![]),
+            (Event::Delete(pod("a-2")), vec![]),
+        ] {
+            assert_eq!(servers.hear(&event), [("n".to_owned(), "a".to_owned())]);
+            assert_eq!(kept(), left);
+        }
+    }
 }
