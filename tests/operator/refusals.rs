@@ -6,12 +6,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crds::status::Phase;
 use http::{Method, Request, StatusCode};
 use kube::client::Body;
+use serde_json::json;
 
 use crate::plays::PLAYS;
 use crate::ways::end_alike;
 use crate::wire::Fate;
+use crate::yard::{Yard, trained};
 
 /// Lives of each play, each with other faults.
 const LIVES: u64 = 3;
@@ -54,6 +57,26 @@ async fn every_life_survives_an_api_server_that_refuses() {
     end_alike(&PLAYS, LIVES, |yard, seed| {
         let schedule = Schedule { seed, requests: AtomicU64::new(0), in_a_row: Mutex::default() };
         yard.start_operator_through(move |request| schedule.fate(request));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_status_tells_is_told_also_where_no_write_of_it_is_ever_answered() {
+    let mut yard = Yard::idle("unanswered", &["cpu"]).await;
+    yard.start_operator_through(|request| match request.uri().path().ends_with("/a/status") {
+        true => Fate::Broken,
+        false => Fate::Pass,
+    });
+    yard.train("a", json!({})).await;
+    let pods = yard.namespace.pods();
+    pods.running("a-t1-0").await;
+    yard.phase("a", Phase::Running).await;
+    pods.finish("a-t1-0", 0, &trained()).await;
+    yard.phase("a", Phase::Succeeded).await;
+    yard.patiently(async || {
+        let events = yard.events().await;
+        ["PodsCreated", "AllRunning", "Completed"].iter().all(|reason| events.contains(*reason))
     })
     .await;
 }

@@ -69,10 +69,11 @@ impl Beginnings {
     }
 }
 
-/// What the API server has answered.
+/// A job by the API server's own word.
 pub(super) struct Asked<K> {
     pub(super) job: K,
     pub(super) known: Remembered,
+    /// What its status tells that was not answered when it was written.
     pub(super) untold: Option<Box<Untold>>,
 }
 
@@ -104,15 +105,16 @@ fn lacks(world: &World) -> bool {
     })
 }
 
-/// The job and its pods by the API server's own word, which is taken in, and what it shows to have happened that was not told; `None` if the job is gone, or on its way: its pods, which go
-/// with it, are not lost.
+/// The job and its pods by the API server's own word, which is taken in; `None` if the job is gone, or on its way: its pods, which go
+/// with it, are not lost. The pods come second: they are no older than the status that tells of them.
 pub(super) async fn ask<K: Kind>(
     context: &Context,
     actor: &Actor<'_>,
     owner: &Owner,
 ) -> Result<Option<Asked<K>>, ActError> {
-    let (there, ()) = futures::try_join!(actor.read::<K>(owner), pods_now(context, actor, owner))?;
-    let Some(there) = there.filter(|job| job.meta().deletion_timestamp.is_none()) else { return Ok(None) };
+    let there = actor.read::<K>(owner).await?.filter(|job| job.meta().deletion_timestamp.is_none());
+    let Some(there) = there else { return Ok(None) };
+    pods_now(context, actor, owner).await?;
     Ok(context.reread(&there, owner).map(|(known, untold)| Asked { job: there, known, untold }))
 }
 

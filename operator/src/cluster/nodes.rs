@@ -201,7 +201,8 @@ mod tests {
         for event in [Event::Init, Event::InitApply(node("a")), Event::InitDone, Event::Apply(silent("a", 0))] {
             nodes.hear(event);
         }
-        for (seconds, fades, is_lost) in [(-5, true, false), (19, true, false), (20, false, true), (9000, false, true)] {
+        for (seconds, fades, is_lost) in [(-5, true, false), (19, true, false), (20, false, true), (9000, false, true)]
+        {
             let state = nodes.state("a", at(seconds)).expect("it is there");
             assert_eq!((nodes.is_fading("a", at(seconds)), state.is_lost), (fades, is_lost), "{seconds}");
         }

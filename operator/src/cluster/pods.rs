@@ -178,11 +178,11 @@ impl Pods {
     /// Takes in all pods of a job, as the API server has listed them at this version.
     pub(super) fn list(&self, job: &Owner, pods: Vec<PodFacts>, at: u128) {
         let mut state = self.lock();
-        state.doubted.remove(job);
         // A watch that has told of one of them what is newer has told all that the list has.
         if state.told.get(job).is_some_and(|told| *told > at) {
             return;
         }
+        state.doubted.remove(job);
         let mut listed: BTreeMap<MemberId, PodFacts> = pods.into_iter().map(|facts| (facts.id, facts)).collect();
         for (id, mut facts) in state.known.remove(job).unwrap_or_default() {
             if facts.version > at {

@@ -1,10 +1,12 @@
 //! What is not written down at once: it comes often, and nothing rests on it.
 
-use super::{Draft, after};
-use crate::observe::Obstacle;
+use super::{Draft, How, Plan, after};
+use crate::observe::{Gang, Obstacle, Stage};
 
 /// Seconds between two writes of a sentence that alone has changed: twice a minute.
 const REWORD_SECONDS: u64 = 30;
+/// Gangs under way from which on what is routine is gathered: each write holds the memory of all of them.
+const GATHERED_FROM: usize = 128;
 
 impl Draft<'_> {
     /// Holds back a sentence that alone has changed, and has not long ago: those of places and of the scheduler count nodes, which come
@@ -28,5 +30,35 @@ impl Draft<'_> {
                 }
             }
         }
+    }
+
+    /// Of a job of many gangs, where all that is to be done is routine and something was written in this second: what to do instead, which
+    /// is to look again in the next one. Pods that have ended stay until that is written down, so that nothing is lost by it.
+    pub(super) fn gathered(&mut self) -> Option<Plan> {
+        let gangs = self.ledger.gangs.len().max(self.world.ledger.gangs.len());
+        if gangs < GATHERED_FROM || self.ledger == self.world.ledger {
+            return None;
+        }
+        if self.world.ledger.gathered == Some(self.now) && self.is_routine() {
+            return Some(Plan { wake: Some(after(self.now, 1)), ..Plan::default() });
+        }
+        self.ledger.gathered = Some(self.now);
+        None
+    }
+
+    /// Whether all that has changed is that gangs have come to run, are done, or have started in the place of those that are.
+    fn is_routine(&self) -> bool {
+        let (before, now) = (&self.world.ledger, &self.ledger);
+        let is_under_way = |gang: &Gang| matches!(gang.stage, Stage::Starting | Stage::Running);
+        let stops_none = self.plan.stop.iter().all(|stop| stop.how == How::Clear);
+        let gangs = now.gangs.iter().all(|(number, gang)| match before.gangs.get(number) {
+            Some(known) => known.stage == gang.stage || is_under_way(known) && is_under_way(gang),
+            None => gang.stage == Stage::Starting,
+        });
+        let counts = (now.phase, now.restarts, now.failures, now.observed_generation, now.stalled);
+        stops_none
+            && gangs
+            && counts == (before.phase, before.restarts, before.failures, before.observed_generation, before.stalled)
+            && (&now.obstacle, &now.failure, &now.excluded) == (&before.obstacle, &before.failure, &before.excluded)
     }
 }

@@ -160,6 +160,9 @@ impl<'a> Draft<'a> {
 
     fn finish(mut self) -> Plan {
         self.hold_words();
+        if let Some(later) = self.gathered() {
+            return later;
+        }
         if self.ledger != self.world.ledger {
             let comes_to_run = self.ledger.phase == Phase::Running && self.world.ledger.phase != Phase::Running;
             self.plan.protect = comes_to_run && self.world.job.gang_size > 1;

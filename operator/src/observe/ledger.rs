@@ -72,6 +72,9 @@ pub struct Ledger {
     /// When a sentence was written down that alone had changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reworded: Option<Timestamp>,
+    /// When a job of many gangs was written down last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gathered: Option<Timestamp>,
     /// Where the newest attempt was placed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,

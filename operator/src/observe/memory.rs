@@ -40,6 +40,8 @@ struct Memory {
     obstacle_told: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reworded: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gathered: Option<Timestamp>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unplaced: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -63,6 +65,7 @@ impl Ledger {
             obstacle: self.obstacle.clone(),
             obstacle_told: self.obstacle_told,
             reworded: self.reworded,
+            gathered: self.gathered,
             unplaced: self.unplaced,
             warnings: self.warnings.clone(),
             model: self.model.clone(),
@@ -112,6 +115,7 @@ impl Ledger {
             obstacle: memory.obstacle,
             obstacle_told: memory.obstacle_told,
             reworded: memory.reworded,
+            gathered: memory.gathered,
             placement: status.placement.clone(),
             unplaced: memory.unplaced,
             warnings: memory.warnings,

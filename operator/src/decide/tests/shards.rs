@@ -103,3 +103,62 @@ fn of_shards_that_end_alike_the_one_that_the_job_fails_for_is_named() {
     let ledger = world.decided(0).ledger.expect("the end is written down");
     assert_eq!(ledger.message, "BadData of shard 4: exited with code 65 without a word");
 }
+
+#[test]
+fn many_shards_that_come_to_run_or_are_done_are_written_down_once_a_second_and_lose_nothing() {
+    let many = 200;
+    let mut world = scoring(many, many);
+    for shard in 0..many {
+        world = world.gang(shard, 1, Stage::Starting).member(shard, pending());
+    }
+    let mut writes = Vec::new();
+    let mut told = 0;
+    // In each tenth of a second another one runs, and one that has run is done.
+    for tick in 0..i64::from(many) + 10 {
+        let second = tick / 10;
+        if let Some(member) = usize::try_from(tick).ok().and_then(|shard| world.members.get_mut(shard)) {
+            member.state = running();
+        }
+        if let Some(member) = usize::try_from(tick - 10).ok().and_then(|shard| world.members.get_mut(shard)) {
+            member.state = completed(1, 0.5);
+        }
+        let plan = world.decided(second);
+        match &plan.ledger {
+            Some(_) => writes.push(second),
+            None => assert!(plan.is_empty() && plan.wake.is_some_and(|wake| wake <= at(second + 1)), "tick {tick}"),
+        }
+        told += plan.ended.len();
+        world = world.then(&plan);
+    }
+    // Once few are left, each is written down as it comes.
+    let gathered: Vec<i64> = writes.iter().copied().take_while(|second| *second < 8).collect();
+    assert_eq!(gathered, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((told, world.ledger.done.len(), world.ledger.phase), (200, 200, Phase::Succeeded));
+    assert_eq!(world.ledger.result.map(|result| result.rows_in), Some(Some(200)));
+}
+
+#[test]
+fn what_is_not_routine_among_many_shards_is_written_down_at_once() {
+    let mut world = scoring(200, 200);
+    for shard in 0..200 {
+        world = world.gang(shard, 1, Stage::Running).member(shard, running());
+    }
+    world.ledger.gathered = Some(noon());
+    let done = |world: &World| {
+        let mut world = world.clone();
+        world.members[1].state = completed(1, 0.5);
+        world
+    };
+    let held = done(&world).decided(0);
+    assert_eq!((held.is_empty(), held.wake), (true, Some(at(1))));
+    assert!(done(&world).decided(1).ledger.is_some());
+    let mut failed = done(&world);
+    failed.members[2].state = ended(162);
+    let suspended = done(&world).wishing(|job| job.suspend = true);
+    let changed = done(&world).wishing(|job| job.generation = 2);
+    for (what, world) in [("failed", failed), ("suspended", suspended), ("changed", changed)] {
+        let plan = world.decided(0);
+        let written = plan.ledger.unwrap_or_else(|| panic!("{what}"));
+        assert!(written.done.contains(&1), "{what}: what is routine goes with it");
+    }
+}
