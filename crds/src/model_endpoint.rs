@@ -51,7 +51,8 @@ use crate::training::Precision;
 pub struct ModelEndpointSpec {
     /// The model that answers.
     pub model: ModelRef,
-    /// True: when the TrainingJob has been deleted, created anew and has finished, its new model takes the place of the old one.
+    /// True: when the TrainingJob has been deleted, created anew with another output.uri and has finished, its new model takes the
+    /// place of the old one.
     #[serde(default)]
     pub follow_training_job: bool,
     /// Number of pods. With autoscaling it is the autoscaler that sets it.

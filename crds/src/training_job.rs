@@ -93,7 +93,8 @@ pub struct TrainingJobSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingOutput {
-    /// Folder that becomes the model folder. It belongs to the first job that writes to it.
+    /// Folder that becomes the model folder. It belongs to the first job that writes to it. A job of the same name that is created
+    /// later, after that one was deleted, goes on from the checkpoints there unless the model is finished.
     #[schemars(schema_with = "crate::schema::writable_uri")]
     pub uri: String,
     /// When the state of the training is saved on the way: every 600 seconds if nothing else is given.

@@ -46,6 +46,7 @@ fn job() -> Job {
         namespace: String::new(),
         name: "a".to_owned(),
         uid: String::new(),
+        created: None,
         generation: 1,
         spec: 0,
         gangs: 1,

@@ -88,6 +88,7 @@ impl Job<'_> {
             name: self.name.into(),
             namespace: "default".into(),
             uid: format!("uid-{}", self.name),
+            created: None,
             attempt: 1,
             member: 0,
             members: 1,

@@ -94,6 +94,7 @@ impl<S: Store> Bench<S> {
             name: name.into(),
             namespace: "default".into(),
             uid: format!("uid-{name}"),
+            created: None,
             attempt,
             member: 0,
             members: 1,

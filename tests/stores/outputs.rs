@@ -153,7 +153,8 @@ pub(crate) fn play_ghost(scheme: &str) -> Result<(), Failed> {
     let client = Client::open(scheme, Vec::new())?;
     let output = PathBuf::from(uri(scheme, "model"));
     let attempt = |attempt: u32| {
-        Folder::claim(&output, &Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt })
+        let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt, created: None };
+        Folder::claim(&output, &owner)
     };
     let checkpoint = |step: u64, writer: &str, value: f32| Checkpoint {
         step,
@@ -208,7 +209,7 @@ pub(crate) fn play_rows(scheme: &str) -> Result<(), Failed> {
     const PLACED: &str = "scores/predictions.csv";
     let client = Client::open(scheme, Vec::new())?;
     let folder = PathBuf::from(uri(scheme, "scores"));
-    let owner = Owner { uid: "a".into(), name: "ScoringJob default/a".into(), attempt: 1 };
+    let owner = Owner { uid: "a".into(), name: "ScoringJob default/a".into(), attempt: 1, created: None };
     let input = |index| Input { path: format!("{index}.png").into(), label: None, stranger: None };
     let listing = Listing { inputs: (0..INPUTS).map(input).collect(), ..Listing::default() };
     let request = Request {

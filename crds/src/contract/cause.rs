@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a process of a job ended, as its exit code says. 1 to 127 are permanent, 128 to 255 are worth a retry.
+/// Why a process of a job ended, as its exit code says. 1 to 127 are permanent, but for 69, which is tried on other
+/// nodes; 128 to 255 are worth a retry, which 143 costs none of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cause {
     /// The job is done.

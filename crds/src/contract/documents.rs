@@ -28,6 +28,10 @@ pub struct Assignment<Spec> {
     pub namespace: String,
     /// UID of the resource: it claims the output.
     pub uid: String,
+    /// When the resource was created, in seconds since 1970: of two TrainingJobs of one name the later one takes the output of the
+    /// other over. None without a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
     /// Number of the attempt, from 1.
     pub attempt: u32,
     /// Index of this pod in its gang, from 0.

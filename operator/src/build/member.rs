@@ -49,6 +49,7 @@ pub fn environment(job: &Job, id: MemberId, spec: &Value, rendezvous: &Rendezvou
         name: job.name.clone(),
         namespace: job.namespace.clone(),
         uid: job.uid.clone(),
+        created: job.created,
         attempt: id.attempt,
         member: id.index,
         members: job.members(),

@@ -66,6 +66,7 @@ pub(super) fn serve(
         name: name.clone(),
         namespace,
         uid: Uuid::new_v4().to_string(),
+        created: None,
         attempt: 1,
         member: 0,
         members: 1,

@@ -77,6 +77,7 @@ fn job_of<K: Resource<DynamicType = ()>>(
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
         generation: metadata.generation.unwrap_or_default(),
         spec: frozen(spec),
         gangs: 1,

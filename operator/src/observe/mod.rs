@@ -77,6 +77,8 @@ pub struct Job {
     pub name: String,
     /// UID.
     pub uid: String,
+    /// When it was created, in seconds since 1970; `None` without a cluster.
+    pub created: Option<i64>,
     /// Generation of the spec that all of this was read from.
     pub generation: i64,
     /// Fingerprint of what of the spec can't change once the job has started.

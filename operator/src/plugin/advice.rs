@@ -38,9 +38,11 @@ pub(crate) fn next(job: &Job) -> String {
 fn after_failure(job: &Job) -> String {
     match reason_of(job, condition::FAILED) {
         Some(reason::DEADLINE_EXCEEDED) => {
-            return "raise runPolicy.activeDeadlineSeconds, and apply the job anew under another name".to_owned();
+            return format!("raise runPolicy.activeDeadlineSeconds, {}", anew(job, None));
         }
-        Some(reason::MODEL_MISSING) => return "see to the model that it names, and apply it anew".to_owned(),
+        Some(reason::MODEL_MISSING) => {
+            return "see to the model that it names, delete the job and apply it anew".to_owned();
+        }
         _ => {}
     }
     let last = job.status.attempts.last();
@@ -50,10 +52,24 @@ fn after_failure(job: &Job) -> String {
     let log = || format!("trainyard logs {} --attempt {}", job.title(), job.status.attempt);
     match cause {
         Some(Cause::Storage) if pulls => {
-            "check the image's name, infrastructure.pod.imagePullSecrets and the way to the registry, and apply the job anew".to_owned()
+            let see = "check the image's name, infrastructure.pod.imagePullSecrets and the way to the registry";
+            format!("{see}, {}", anew(job, None))
         }
-        Some(cause) => format!("{}; {}", after(cause), log()),
+        Some(cause @ (Cause::Completed | Cause::Bug | Cause::OtherPermanent)) => format!("{}; {}", after(cause), log()),
+        Some(cause) => format!("{}, {}; {}", after(cause), anew(job, Some(cause)), log()),
         None => "trainyard validate -f the manifest; the message names the field".to_owned(),
+    }
+}
+
+/// How a job comes to its end that has failed, which it stays.
+fn anew(job: &Job, cause: Option<Cause>) -> &'static str {
+    match (job.kind, cause) {
+        // What an image of one's own goes on from it knows itself.
+        _ if job.infrastructure.image.is_some() => "delete the job and apply it anew",
+        (Kind::Scoring, _) | (_, Some(Cause::NotFinite)) => "delete the job and apply it anew with another output.uri",
+        // A checkpoint is of one recipe and of one list of images.
+        (_, Some(Cause::BadSpec | Cause::BadData | Cause::DataMissing)) => "delete the job and apply it anew",
+        _ => "delete the job and apply it anew: it goes on from its newest checkpoint",
     }
 }
 
@@ -61,8 +77,8 @@ fn after_failure(job: &Job) -> String {
 fn after(cause: Cause) -> &'static str {
     match cause {
         Cause::Completed => "nothing",
-        Cause::BadSpec => "mend the field that the message names, and apply the job anew",
-        Cause::BadData | Cause::DataMissing => "mend the file that the message names, and apply the job anew",
+        Cause::BadSpec => "mend the field that the message names",
+        Cause::BadData | Cause::DataMissing => "mend the file that the message names",
         Cause::GpuUnsupported => "give nodes with a newer driver, another runtime, or device: Cpu",
         Cause::Bug | Cause::OtherPermanent => {
             "see the log; a defect of Trainyard's: trainyard support-bundle, and report it"
@@ -71,11 +87,11 @@ fn after(cause: Cause) -> &'static str {
         Cause::GpuMemory => "lower batchSize or imageSize, or take GPUs with more memory",
         Cause::NotFinite => "lower the learning rate, lengthen the warm-up, or set gradientClipNorm",
         Cause::Permission => "let the trainer's user read the data and write the output",
-        Cause::Preempted => "apply the job anew",
-        Cause::NodeFault => "see to the nodes that are left out, and apply the job anew",
-        Cause::PeerLost => "see to the network between the nodes, and apply the job anew",
-        Cause::Storage => "see to the storage or its credentials, and apply the job anew",
-        Cause::OtherRetryable => "see the log, raise runPolicy.backoffLimit if it was chance, and apply the job anew",
+        Cause::Preempted => "see what took the pods' place",
+        Cause::NodeFault => "see to the nodes that are left out",
+        Cause::PeerLost => "see to the network between the nodes",
+        Cause::Storage => "see to the storage or its credentials",
+        Cause::OtherRetryable => "see the log, raise runPolicy.backoffLimit if it was chance",
     }
 }
 

@@ -303,9 +303,20 @@ tj/flowers   Starting   attempt 2, 1 restart   12m0s old
             ("Succeeded", &none, json!([]), "trainyard report tj/flowers; train on from it: trainyard retrain flowers"),
             ("Suspended", &none, json!([]), "trainyard resume tj/flowers"),
             ("Pending", &unplaced, json!([]), "trainyard why tj/flowers says what each node lacks"),
-            ("Failed", &late, ended("PeerLost"), "raise runPolicy.activeDeadlineSeconds"),
+            (
+                "Failed",
+                &late,
+                ended("PeerLost"),
+                "raise runPolicy.activeDeadlineSeconds, delete the job and apply it anew: it goes on from its newest checkpoint",
+            ),
             ("Failed", &none, ended("GpuMemory"), "lower batchSize or imageSize"),
-            ("Failed", &none, ended("Storage"), "see to the storage"),
+            (
+                "Failed",
+                &none,
+                ended("Storage"),
+                "see to the storage or its credentials, delete the job and apply it anew: it goes on from its newest checkpoint; \
+                 trainyard logs tj/flowers --attempt 1",
+            ),
             (
                 "Failed",
                 &none,

@@ -50,6 +50,7 @@ impl Job {
             name: self.name.clone(),
             namespace: "default".into(),
             uid: format!("bench-{}", self.name),
+            created: None,
             attempt,
             member: 0,
             members: 1,

@@ -46,7 +46,7 @@ pub(crate) fn folder(
 ) -> Result<PathBuf, Box<dyn Error>> {
     if !path.join(model::CARD).exists() {
         let saved = model(architecture, size, classes)?;
-        let owner = Owner { uid: "bench".into(), name: "TrainingJob default/bench".into(), attempt: 1 };
+        let owner = Owner { uid: "bench".into(), name: "TrainingJob default/bench".into(), attempt: 1, created: None };
         let weights = write_safetensors(&saved.weights.into_iter().collect::<Vec<_>>())?;
         model::commit(&Folder::claim(path, &owner)?, saved.card, &[(WEIGHTS, &weights)])
             .map_err(|fault| fault.to_string())?;

@@ -29,6 +29,7 @@ pub(crate) fn model(folder: &Path, architecture: Architecture, photos: &Path) ->
         name: "bench".into(),
         namespace: "default".into(),
         uid: architecture.name().into(),
+        created: None,
         attempt: 1,
         member: 0,
         members: 1,

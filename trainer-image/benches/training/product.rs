@@ -81,6 +81,7 @@ impl Product {
             name: "bench".into(),
             namespace: "default".into(),
             uid: format!("bench-{name}"),
+            created: None,
             attempt,
             member: 0,
             members: 1,

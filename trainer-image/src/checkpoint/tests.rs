@@ -8,7 +8,7 @@ use super::*;
 use crate::folder::Owner;
 
 fn attempt(output: &Path, attempt: u32) -> Folder {
-    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt };
+    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt, created: None };
     Folder::claim(output, &owner).unwrap()
 }
 
@@ -71,6 +71,29 @@ fn of_one_step_the_newer_attempts_stays_whoever_comes_first() {
         assert!(error.to_string().contains("superseded by attempt 2"), "{error}");
     });
     assert_eq!(newest_writer(root.path()), (20, "second".into()));
+}
+
+#[test]
+fn a_job_that_is_created_anew_goes_on_from_the_checkpoints_before_it_and_its_own_count_more_than_a_ghost_s() {
+    let anew = |created: i64, attempt| {
+        let name = "TrainingJob default/a".into();
+        Owner { uid: format!("created-{created}"), name, attempt, created: Some(created) }
+    };
+    let root = tempfile::tempdir().unwrap();
+    let ghost = Folder::claim(root.path(), &anew(10, 7)).unwrap();
+    commit(&ghost, 2, &checkpoint(20, "earlier", 1.0)).unwrap();
+    let seen = fs::read(root.path().join("claim.json")).unwrap();
+    let later = Folder::claim(root.path(), &anew(20, 1)).unwrap();
+    assert_eq!(newest_writer(root.path()), (20, "earlier".into()));
+    commit(&later, 2, &checkpoint(30, "later", 2.0)).unwrap();
+    assert_eq!(newest_writer(root.path()), (30, "later".into()), "it is only at its first attempt");
+    // It has looked at the claim just before the later job came.
+    let now = fs::read(root.path().join("claim.json")).unwrap();
+    fs::write(root.path().join("claim.json"), seen).unwrap();
+    commit(&ghost, 2, &checkpoint(90, "ghost", 3.0)).unwrap();
+    fs::write(root.path().join("claim.json"), now).unwrap();
+    assert!(commit(&ghost, 2, &checkpoint(91, "ghost", 3.0)).is_err());
+    assert_eq!(newest_writer(root.path()), (30, "later".into()));
 }
 
 /// Two checkpoints, of the steps 10 and 20; the folder of the newer one.

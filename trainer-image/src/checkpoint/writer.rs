@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_disk_that_was_full_gets_the_checkpoint_when_there_is_room_again() {
         let root = tempfile::tempdir().unwrap();
-        let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1 };
+        let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1, created: None };
         let output = Folder::claim(root.path(), &owner).unwrap();
         let staged = root.path().join("checkpoints/.step-000000007.attempt-1");
         fs::create_dir_all(&staged).unwrap();

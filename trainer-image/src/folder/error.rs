@@ -21,6 +21,19 @@ pub enum FolderError {
         /// Its UID.
         uid: String,
     },
+    /// A job of the same name, which was created later, writes now.
+    #[error(
+        "the output folder {} was taken over by {owner} (UID {uid}), which was created later: this one stops without writing",
+        folder.display()
+    )]
+    TakenOver {
+        /// The folder.
+        folder: PathBuf,
+        /// Kind, namespace and name of both jobs.
+        owner: String,
+        /// UID of the later one.
+        uid: String,
+    },
     /// A newer attempt of this job writes now.
     #[error("attempt {attempt} was superseded by attempt {newer}: it stops without writing")]
     Superseded {
@@ -69,6 +82,7 @@ impl FolderError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Owned { .. } => "owned",
+            Self::TakenOver { .. } => "taken-over",
             Self::Superseded { .. } => "superseded",
             Self::Damaged { .. } => "damaged",
             Self::Io { .. } => "io",
@@ -80,7 +94,7 @@ impl FolderError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Storage(error) => error.cause(),
-            Self::Owned { .. } => Cause::BadSpec,
+            Self::Owned { .. } | Self::TakenOver { .. } => Cause::BadSpec,
             Self::Superseded { .. } => Cause::Bug,
             Self::Damaged { .. } => Cause::BadData,
             Self::Io { source, .. } => match source.kind() {
@@ -97,6 +111,9 @@ impl FolderError {
         match self {
             Self::Owned { .. } => {
                 "give this job another output.uri, or remove the folder if its content is no longer needed"
+            }
+            Self::TakenOver { .. } => {
+                "nothing if this job was deleted and applied anew; clusters that share a store need an output.uri each"
             }
             Self::Damaged { .. } => "remove the output folder to begin anew",
             Self::Io { source, .. } => match source.kind() {

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::model::CARD;
+
 /// Who writes to a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +28,9 @@ pub struct Owner {
     pub name: String,
     /// The newest attempt. Older ones may no longer write, unless the folder is claimed by the job as a whole.
     pub attempt: u32,
+    /// When the job was created, in seconds since 1970, where it is known: of two of one name the later one is the one that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
 }
 
 /// A claimed output folder.
@@ -37,14 +42,15 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Creates the folder if need be and claims it for `owner`. What killed attempts left half written is removed.
+    /// Creates the folder if need be and claims it for `owner`, who goes on with what a job of the same name has left that was
+    /// created earlier and has not finished. What killed attempts left half written is removed.
     ///
     /// # Errors
-    /// If another job has claimed it, a newer attempt of the same job has, or it can't be written.
+    /// If another job has claimed it, or has finished there, a newer attempt of the same job has, or it can't be written.
     pub fn claim(path: &Path, owner: &Owner) -> Result<Folder, FolderError> {
         let disk = Disk::default();
         disk.create_folder(path)?;
-        let claim = Claim::take(&disk, path, owner)?;
+        let claim = Claim::take(&disk, path, owner, CARD)?;
         disk.tidy(path)?;
         Ok(Folder { path: path.to_owned(), disk, claim })
     }
@@ -54,7 +60,7 @@ impl Folder {
         &self.path
     }
 
-    /// The attempt that writes.
+    /// The attempt that writes, counted on from those of the jobs before it that worked at the same.
     pub fn attempt(&self) -> u32 {
         self.claim.attempt()
     }
@@ -89,7 +95,7 @@ mod tests {
     use super::*;
 
     fn owner(uid: &str, attempt: u32) -> Owner {
-        Owner { uid: uid.into(), name: format!("TrainingJob default/{uid}"), attempt }
+        Owner { uid: uid.into(), name: format!("TrainingJob default/{uid}"), attempt, created: None }
     }
 
     #[test]
@@ -141,6 +147,80 @@ mod tests {
         fs::write(root.path().join("claim.json"), seen).unwrap();
         newer.check_current().unwrap();
         assert!(older.check_current().unwrap_err().to_string().contains("superseded by attempt 3"));
+    }
+
+    /// A job that is created anew under one name: its UID says when.
+    fn anew(created: i64, attempt: u32) -> Owner {
+        let name = "TrainingJob default/a".into();
+        Owner { uid: format!("created-{created}"), name, attempt, created: Some(created) }
+    }
+
+    #[test]
+    fn a_job_that_is_created_anew_counts_on_from_the_attempts_before_it() {
+        let root = tempfile::tempdir().unwrap();
+        let earlier = Folder::claim(root.path(), &anew(10, 3)).unwrap();
+        let first = Folder::claim(root.path(), &anew(20, 1)).unwrap();
+        // One more than it had: another may have come at the same time.
+        assert_eq!((earlier.attempt(), first.attempt()), (3, 5));
+        let second = Folder::claim(root.path(), &anew(20, 2)).unwrap();
+        let third_job = Folder::claim(root.path(), &anew(30, 1)).unwrap();
+        assert_eq!((second.attempt(), third_job.attempt()), (6, 8));
+        third_job.check_current().unwrap();
+        assert!(first.check_current().is_err() && second.check_current().is_err());
+    }
+
+    #[test]
+    fn a_job_that_was_created_earlier_gets_the_folder_never_again() {
+        // Whether or not it had the folder before.
+        for had_it in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            let ghost = had_it.then(|| Folder::claim(root.path(), &anew(10, 1)).unwrap());
+            let later = Folder::claim(root.path(), &anew(20, 1)).unwrap();
+            let returns = Folder::claim(root.path(), &anew(10, 2)).unwrap_err();
+            let told = ghost.map(|ghost| ghost.check_current().unwrap_err());
+            for error in told.into_iter().chain([returns]) {
+                assert!(error.to_string().contains("taken over by TrainingJob default/a (UID created-20)"), "{error}");
+                assert_eq!(error.cause(), Cause::BadSpec);
+            }
+            later.check_current().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_ghost_that_claims_at_the_same_time_and_writes_last_does_not_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let ghost = Folder::claim(root.path(), &anew(10, 1)).unwrap();
+        let seen = fs::read(root.path().join("claim.json")).unwrap();
+        let later = Folder::claim(root.path(), &anew(20, 1)).unwrap();
+        fs::write(root.path().join("claim.json"), seen).unwrap();
+        later.check_current().unwrap();
+        assert!(ghost.check_current().unwrap_err().to_string().contains("created-20"));
+    }
+
+    #[test]
+    fn what_an_older_version_has_claimed_is_taken_over_too() {
+        let root = tempfile::tempdir().unwrap();
+        let claim = r#"{"uid": "old", "name": "TrainingJob default/a", "attempt": 4}"#;
+        fs::write(root.path().join("claim.json"), claim).unwrap();
+        assert_eq!(Folder::claim(root.path(), &anew(20, 1)).unwrap().attempt(), 6);
+    }
+
+    #[test]
+    fn a_folder_stays_another_job_s_if_that_has_finished_or_has_another_name_or_nobody_knows_which_is_the_later() {
+        let finished = |root: &Path| fs::write(root.join("model.json"), "{}").unwrap();
+        let later = anew(20, 1);
+        let named = Owner { name: "TrainingJob default/b".into(), ..later.clone() };
+        let ageless = Owner { created: None, ..later.clone() };
+        let nothing = |_: &Path| ();
+        let cases: [(&dyn Fn(&Path), Owner); 3] = [(&finished, later), (&nothing, named), (&nothing, ageless)];
+        for (between, owner) in cases {
+            let root = tempfile::tempdir().unwrap();
+            let first = Folder::claim(root.path(), &anew(10, 1)).unwrap();
+            between(root.path());
+            let error = Folder::claim(root.path(), &owner).unwrap_err();
+            assert!(matches!(error, FolderError::Owned { .. }), "{owner:?}: {error}");
+            first.check_current().unwrap();
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn an_epoch_has_its_figures_at_its_last_step_and_none_that_it_lacks() {
 #[test]
 fn the_whole_file_is_there_in_the_end_and_nothing_beside_it() {
     let root = tempfile::tempdir().unwrap();
-    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1 };
+    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1, created: None };
     let folder = Folder::claim(root.path(), &owner).unwrap();
     let mut publisher = Publisher::start(folder, Events::begin("a", 1, 0, 100, at(0)));
     for step in 1..=50 {
@@ -99,7 +99,7 @@ fn the_whole_file_is_there_in_the_end_and_nothing_beside_it() {
 #[test]
 fn a_folder_that_can_not_be_written_ends_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1 };
+    let owner = Owner { uid: "a".into(), name: "TrainingJob default/a".into(), attempt: 1, created: None };
     let folder = Folder::claim(root.path(), &owner).unwrap();
     std::fs::write(root.path().join(FOLDER), b"a file where the folder should be").unwrap();
     let mut publisher = Publisher::start(folder, Events::begin("a", 1, 0, 100, at(0)));

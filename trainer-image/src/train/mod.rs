@@ -104,6 +104,7 @@ pub fn run(
         Some(checkpoint) => resume(checkpoint, &setup, &data_digest, &mut model, &mut optimizer, ema.as_mut(), place)?,
         None => (Position { data_digest, ..Position::default() }, Vec::new()),
     };
+    position.basis = Some(setup.basis());
     if place.is_first() {
         let mut found = if checkpoint.is_none() { setup.look_at_data()? } else { Vec::new() };
         found.extend(lost_checkpoints(&passed_over, checkpoint.as_ref().map(|checkpoint| checkpoint.step)));
@@ -181,7 +182,12 @@ pub fn run(
 
 /// The job as the owner of its output.
 pub(crate) fn owner<Spec>(job: &Assignment<Spec>) -> Owner {
-    Owner { uid: job.uid.clone(), name: format!("{} {}/{}", job.kind, job.namespace, job.name), attempt: job.attempt }
+    Owner {
+        uid: job.uid.clone(),
+        name: format!("{} {}/{}", job.kind, job.namespace, job.name),
+        attempt: job.attempt,
+        created: job.created,
+    }
 }
 
 /// What the status tells of the findings; the report has them whole.
@@ -245,6 +251,7 @@ fn resume(
         return Err(Fault::new(Cause::BadData, "the training images are not those of the checkpoint")
             .hint("restore the data, or train on the new data under another job and output.uri, with retrainFrom"));
     }
+    setup.basis().goes_on(position.basis.as_ref())?;
     model.state_mut().restore(&section(&checkpoint.tensors, "model/"))?;
     let lacks = |what: &str, tensor: String| {
         Fault::new(Cause::BadSpec, format!("the checkpoint has no {what} {tensor} of this shape"))

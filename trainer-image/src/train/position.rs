@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crds::training::{EarlyStopping, Metric};
 use serde::{Deserialize, Serialize};
 
+use super::recipe::Basis;
 use crate::data::Finding;
 use crate::metrics::{History, Phases};
 use crate::optim::{GradientScaler, Plateau};
@@ -46,6 +47,9 @@ pub(super) struct Position {
     pub(super) patience: Patience,
     /// Digest of the list of training images.
     pub(super) data_digest: String,
+    /// What it is trained by; none in a checkpoint of an older version.
+    #[serde(default)]
+    pub(super) basis: Option<Basis>,
     /// What was found in the data before the first epoch; on rank 0 alone.
     #[serde(default)]
     pub(super) findings: Vec<Finding>,

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::gpu_use::GpuUse;
 use super::parent::{self, Parent};
-use super::recipe;
+use super::recipe::{self, Basis};
 use super::replica::StepSettings;
 use crate::data::{Augmentation, Dataset, Finding, Images, Labels, Preprocessing, Sampler, Source, View, check, open};
 use crate::ddp::DdpOptions;
@@ -117,6 +117,12 @@ impl Setup {
             device,
             gpu_use: if place.is_first() { GpuUse::of(gpus) } else { None },
         })
+    }
+
+    /// What a checkpoint has to be of for this training to go on from it.
+    pub(super) fn basis(&self) -> Basis {
+        let retrain_from = self.parent.as_ref().map(|parent| parent.digest.clone());
+        Basis { recipe: self.recipe.clone(), retrain_from }
     }
 
     /// What a person should know about the data before it is trained on.

@@ -59,6 +59,7 @@ pub(crate) fn launch_with(kind: &str, name: &str, spec: &Value, variables: &[(&s
         name: name.into(),
         namespace: "default".into(),
         uid: format!("uid-{name}"),
+        created: None,
         attempt: 1,
         member: 0,
         members: 1,

@@ -100,6 +100,7 @@ impl Bench {
             name: name.into(),
             namespace: "default".into(),
             uid: format!("uid-{name}"),
+            created: None,
             attempt,
             member,
             members,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crds::contract::Cause;
+use crds::contract::{CONTRACT_VERSION, Cause, env};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
@@ -51,6 +51,40 @@ fn a_training_goes_on_with_another_number_of_processes() {
             metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["steps"].as_u64().unwrap()).collect();
         assert_eq!(steps, [4, 8, 12], "{name}");
     }
+}
+
+#[test]
+fn a_job_that_was_deleted_and_is_created_anew_goes_on_to_the_same_bits() {
+    let bench = Bench::new(20);
+    bench.start("TrainingJob", "calm", &bench.training("calm"), 1).succeed();
+    let start = |spec: &Value, created: i64| {
+        let assignment = json!({
+            "contractVersion": CONTRACT_VERSION, "kind": "TrainingJob", "name": "anew", "namespace": "default",
+            "uid": format!("created-{created}"), "created": created, "attempt": 1, "member": 0, "members": 1, "spec": spec,
+        });
+        bench.start_with("TrainingJob", "anew", spec, 1, &[(env::ASSIGNMENT, &assignment.to_string())])
+    };
+    let refused = |spec: &Value, created: i64, said: &str| {
+        let (code, message) = start(spec, created).end();
+        assert_eq!(code, 64, "{message:?}");
+        assert!(message.message.contains(said), "{message:?}");
+    };
+    let spec = bench.training("anew");
+    let pod = start(&spec, 10);
+    wait_until("checkpoint", || !bench.checkpoints("anew").is_empty());
+    pod.kill();
+    // However far it came.
+    let _ = fs::remove_file(bench.path("anew/model.json"));
+    let mut other = spec.clone();
+    other["training"]["optimizer"]["learningRate"] = json!(0.002);
+    refused(&other, 20, "made with another training.optimizer.learningRate");
+    refused(&spec, 10, "taken over by TrainingJob default/anew (UID created-20)");
+    let done = start(&spec, 30);
+    let log = done.log.clone();
+    done.succeed();
+    assert!(fs::read_to_string(log).unwrap().contains("resumed from a checkpoint"));
+    assert!(bench.weights("calm") == bench.weights("anew"), "the weights differ");
+    refused(&spec, 40, "belongs to TrainingJob default/anew (UID created-30)");
 }
 
 /// A recipe with everything that has a state or draws numbers, beside what [`Bench::training`] has.

@@ -188,6 +188,7 @@ impl Template<'_> {
             name: name_of(self.endpoint).to_owned(),
             namespace: metadata.namespace.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
+            created: None,
             attempt: self.record.number,
             member: 0,
             members: 1,

@@ -36,6 +36,7 @@ fn world(kind: &str, gangs: u32, gang_size: u32, parallelism: u32) -> World {
             namespace: "n".to_owned(),
             name: "a".to_owned(),
             uid: "u".to_owned(),
+            created: None,
             generation: 1,
             spec: 1,
             gangs,

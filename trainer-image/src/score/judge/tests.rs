@@ -54,7 +54,7 @@ fn judge(root: &Path) -> Judge {
 }
 
 fn owner() -> Owner {
-    Owner { uid: "u".to_owned(), name: "ScoringJob default/a".to_owned(), attempt: 1 }
+    Owner { uid: "u".to_owned(), name: "ScoringJob default/a".to_owned(), attempt: 1, created: None }
 }
 
 fn manifest() -> Manifest {

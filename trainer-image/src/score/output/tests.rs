@@ -157,7 +157,7 @@ impl Job {
 }
 
 fn owner(uid: &str, attempt: u32) -> Owner {
-    Owner { uid: uid.into(), name: format!("ScoringJob default/{uid}"), attempt }
+    Owner { uid: uid.into(), name: format!("ScoringJob default/{uid}"), attempt, created: None }
 }
 
 /// What the "model" says of an input depends on its index alone; every tenth is an error.
