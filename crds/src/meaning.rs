@@ -1,10 +1,12 @@
 //! What a spec means beyond what schema and CEL can say: what contradicts itself, what has no effect, and what this version
 //! can't do yet. Used before anything runs, and by the trainer at its start, so that no field is ignored in silence.
 
+use crate::contract::env;
 use crate::data::{Augmentation, Crop, Data, DataFormat, RandomResizedCrop};
 use crate::fault::Fault;
 use crate::infrastructure::{Device, Infrastructure};
 use crate::model::{FineTuningStrategy, Model, ModelRef};
+use crate::model_endpoint::{Batching, RequestLimits};
 use crate::optimizer::{Optimizer, OptimizerName};
 use crate::run_policy::{RunPolicy, Scheduling};
 use crate::schedule::{Schedule, ScheduleName};
@@ -74,6 +76,7 @@ impl ModelEndpointSpec {
     pub fn meaning(&self) -> Vec<Fault> {
         let mut faults = infrastructure(&self.infrastructure);
         if self.infrastructure.image.is_some() {
+            faults.extend(self.left_to_the_image());
             return faults;
         }
         faults.extend(model_ref("spec.model", &self.model));
@@ -91,6 +94,24 @@ impl ModelEndpointSpec {
             faults.push(Fault::warning("spec.batching.maxQueue", message, "Give at least maxBatchSize"));
         }
         faults
+    }
+}
+
+impl ModelEndpointSpec {
+    /// What only an image that reads it carries out.
+    fn left_to_the_image(&self) -> impl Iterator<Item = Fault> {
+        let fields = [
+            ("authentication", self.authentication.is_some(), env::TOKEN_FILE),
+            ("limits", self.limits != RequestLimits::default(), env::ASSIGNMENT),
+            ("batching", self.batching != Batching::default(), env::ASSIGNMENT),
+            ("explain", self.explain, env::ASSIGNMENT),
+            ("precision", self.precision != Precision::default(), env::ASSIGNMENT),
+        ];
+        fields.into_iter().filter(|(_, given, _)| *given).map(|(field, _, variable)| {
+            let message = "is left to the image: nothing else carries it out";
+            let hint = format!("Have the image read it, by the environment variable {variable}");
+            Fault::warning(format!("spec.{field}"), message, hint)
+        })
     }
 }
 
@@ -129,6 +150,7 @@ fn infrastructure(given: &Infrastructure) -> Vec<Fault> {
         let message = format!("uses the claim {:?}, which is not in pod.resourceClaims", claim.name);
         faults.push(Fault::error(path, message, "Add it to resourceClaims, or correct the name"));
     }
+    faults.extend(gpus_among_resources(given));
     for mount in &given.pod.volume_mounts {
         if !given.pod.volumes.iter().any(|volume| volume.get().is_none_or(|volume| volume.name == mount.name)) {
             let path = "spec.infrastructure.pod.volumeMounts";
@@ -137,6 +159,26 @@ fn infrastructure(given: &Infrastructure) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// GPUs written as a pod of one's own has them: they would be overwritten, or taken where the job was placed on CPUs.
+fn gpus_among_resources(given: &Infrastructure) -> Vec<Fault> {
+    let Some(resources) = &given.pod.resources else { return Vec::new() };
+    // Other resources of this domain are network adapters.
+    let is_gpu = |name: &str| {
+        name == given.gpu.resource_name || name.starts_with("nvidia.com/gpu") || name.starts_with("nvidia.com/mig-")
+    };
+    [("limits", &resources.limits), ("requests", &resources.requests)]
+        .into_iter()
+        .flat_map(|(field, amounts)| amounts.iter().flatten().map(move |(name, _)| (field, name)))
+        .filter(|(_, name)| is_gpu(name))
+        .map(|(field, name)| {
+            let path = format!("spec.infrastructure.pod.resources.{field}");
+            let message = format!("has {name}: GPUs are not asked for here");
+            let hint = "Give infrastructure.gpusPerNode, and gpu.resourceName where it is not nvidia.com/gpu";
+            Fault::error(path, message, hint)
+        })
+        .collect()
 }
 
 fn model(given: &Model, retrains: bool) -> Vec<Fault> {

@@ -65,6 +65,25 @@ fn a_replica_of_an_endpoint_is_one_process_with_one_gpu() {
 }
 
 #[test]
+fn gpus_are_not_asked_for_among_the_resources_of_a_pod() {
+    let resources = |resources: Value| json!({"infrastructure": {"pod": {"resources": resources}}});
+    let path = |field: &str| format!("spec.infrastructure.pod.resources.{field}");
+    for kind in ["TrainingJob", "ScoringJob", "ModelEndpoint"] {
+        for name in ["nvidia.com/gpu", "nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared"] {
+            let said = format!("has {name}:");
+            let both = resources(json!({"limits": {name: 8}, "requests": {name: 8}}));
+            assert_meaning(kind, &both, &[(Error, &path("limits"), &said), (Error, &path("requests"), &said)]);
+        }
+        let others = json!({"limits": {"memory": "8Gi", "nvidia.com/hostdev": 1}, "requests": {"cpu": 4}});
+        assert_meaning(kind, &resources(others), &[]);
+        let own = json!({"infrastructure": {
+            "gpu": {"resourceName": "example.com/gpu"}, "pod": {"resources": {"limits": {"example.com/gpu": 1}}},
+        }});
+        assert_meaning(kind, &own, &[(Error, &path("limits"), "has example.com/gpu:")]);
+    }
+}
+
+#[test]
 fn every_architecture_is_supported() {
     for architecture in Architecture::ALL {
         assert_meaning("TrainingJob", &json!({"model": {"architecture": architecture}}), &[]);
@@ -99,6 +118,24 @@ fn a_custom_image_reads_the_spec_by_its_own_lights() {
     let infrastructure = json!({"image": "registry.example/own:1"});
     let spec = json!({"data": {"format": "Parquet"}, "infrastructure": infrastructure});
     assert_meaning("TrainingJob", &spec, &[]);
+}
+
+#[test]
+fn what_only_an_endpoint_s_own_image_can_carry_out_is_told() {
+    let token = json!({"bearerToken": {"name": "token", "key": "token"}});
+    for (field, value) in [
+        ("authentication", token),
+        ("limits", json!({"timeoutSeconds": 60})),
+        ("batching", json!({"maxBatchSize": 4})),
+        ("explain", json!(true)),
+        ("precision", json!("BFloat16")),
+    ] {
+        let own = json!({field: value, "infrastructure": {"image": "registry.example/own:1"}});
+        let path = format!("spec.{field}");
+        assert_meaning("ModelEndpoint", &own, &[(Warning, &path, "is left to the image")]);
+        assert_meaning("ModelEndpoint", &json!({field: value}), &[]);
+    }
+    assert_meaning("ModelEndpoint", &json!({"infrastructure": {"image": "registry.example/own:1"}}), &[]);
 }
 
 #[test]
