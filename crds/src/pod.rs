@@ -48,7 +48,7 @@ pub struct Pod {
     #[schemars(schema_with = "crate::schema::topology_spread_constraints")]
     pub topology_spread_constraints: Vec<Open<TopologySpreadConstraint>>,
     /// Containers that run before the trainer's, as in a pod: to fetch data, say. One with restartPolicy Always runs beside it. One
-    /// without a securityContext gets one that passes Pod Security restricted.
+    /// without a securityContext gets one that passes Pod Security restricted if the pod runs as a user other than root.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::init_containers")]
     pub init_containers: Vec<Open<Container>>,
@@ -82,7 +82,8 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::quantity")]
     pub shared_memory: Option<Quantity>,
-    /// Seconds that a pod has to commit a checkpoint after it was told to end.
+    /// Seconds that a pod has to commit a checkpoint after it was told to end. A pod of an endpoint, which answers what it took in,
+    /// has limits.timeoutSeconds and 15 more at least.
     #[schemars(range(min = 1, max = 86_400))]
     pub termination_grace_period_seconds: u32,
     /// Service account of the pods. No token of it is mounted.
@@ -108,12 +109,13 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::resource_name")]
     pub runtime_class_name: Option<String>,
-    /// Security context of the container, over Trainyard's own, which passes Pod Security restricted. RDMA needs the
-    /// capability IPC_LOCK here.
+    /// Security context of the container, over Trainyard's own, which passes Pod Security restricted; for a custom image give
+    /// podSecurityContext.runAsNonRoot too. All capabilities are dropped but those that are added: RDMA needs IPC_LOCK here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
     pub security_context: Option<Open<SecurityContext>>,
-    /// Security context of the pod, over Trainyard's own: fsGroup, supplementalGroups and such.
+    /// Security context of the pod, over Trainyard's own: fsGroup, supplementalGroups and such. A custom image runs as the user that
+    /// it names: to pass Pod Security restricted set runAsNonRoot to true for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::open_object")]
     pub pod_security_context: Option<Open<PodSecurityContext>>,

@@ -148,6 +148,8 @@ pub const SERVE_PORT: u16 = 8080;
 pub const SERVE_GRPC_PORT: u16 = 8081;
 /// Argument with which a pod of an endpoint starts the trainer.
 pub const SERVE_COMMAND: &str = "serve";
+/// Seconds for which a pod of an endpoint that is told to stop still takes requests in: until then, others may not know of it.
+pub const SERVE_DRAIN_SECONDS: u32 = 5;
 /// Seconds from SIGTERM until the launcher of a pod kills its processes, unless told otherwise.
 pub const STOP_SECONDS: u64 = 30;
 /// Kubernetes' default path of a container's termination message.

@@ -6,7 +6,7 @@
 use crate::observe::{Job, MemberId};
 
 /// The kind of an endpoint.
-pub(super) const ENDPOINT: &str = "ModelEndpoint";
+pub(crate) const ENDPOINT: &str = "ModelEndpoint";
 
 /// The letter of a kind: a TrainingJob and a ScoringJob of one name don't meet.
 fn letter(kind: &str) -> char {

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReferen
 use kube::core::ObjectMeta;
 use serde_json::Value;
 
-pub(super) use self::common::Common;
+pub(super) use self::common::{Common, LAST_WORDS_SECONDS};
 pub use self::volumes::{Claim, MOUNTS, mounts};
 use super::member::{COMMAND, Rendezvous, alone, environment};
 use super::{fingerprint, names};

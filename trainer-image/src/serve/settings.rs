@@ -18,9 +18,6 @@ use crate::fault::Fault;
 use crate::storage::path_of;
 use crate::work;
 
-/// Seconds for which a pod that is told to stop still takes requests in: until then, others may not know of it.
-const POD_DRAIN_SECONDS: u32 = 5;
-
 /// The command line of `trainer serve`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -167,7 +164,7 @@ impl Settings {
                 Fault::new(Cause::BadSpec, "there is no model to serve")
                     .hint("name a model folder: trainer serve DIR, or trainer serve NAME=URI")
             })?;
-            let drain = seconds(options.drain_seconds.unwrap_or(POD_DRAIN_SECONDS));
+            let drain = seconds(options.drain_seconds.unwrap_or(contract::SERVE_DRAIN_SECONDS));
             return Settings { drain, ..settings }.assigned(work::parse(&text)?, lookup(env::MODEL_DIGEST));
         }
         let models = options.models.iter().map(|text| source(text)).collect::<Result<Vec<_>, _>>()?;

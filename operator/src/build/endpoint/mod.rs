@@ -7,7 +7,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crds::contract::{
-    Assignment, CONTRACT_VERSION, SERVE_COMMAND, SERVE_GRPC_PORT, SERVE_PORT, annotations, env, labels, paths,
+    Assignment, CONTRACT_VERSION, SERVE_COMMAND, SERVE_DRAIN_SECONDS, SERVE_GRPC_PORT, SERVE_PORT, annotations, env,
+    labels, paths,
 };
 use crds::infrastructure::Device;
 use crds::{ModelEndpoint, ModelEndpointSpec};
@@ -23,7 +24,7 @@ use serde_json::Value;
 
 pub use self::parts::{autoscaler, budget, service};
 use super::names::ENDPOINT;
-use super::pod::{Claim, Common, MANAGED_BY, labels_of, mounts};
+use super::pod::{Claim, Common, LAST_WORDS_SECONDS, MANAGED_BY, labels_of, mounts};
 use super::{assignment, names};
 use crate::observe::endpoint::{Record, for_pods};
 use crate::placement::Placed;
@@ -117,17 +118,23 @@ impl Template<'_> {
         let spec = &self.endpoint.spec;
         // A server writes nothing into its model.
         let claims: Vec<Claim> = Claim::of_model(&self.record.model.uri, &Value::Null).into_iter().collect();
-        let common = Common { infrastructure: &spec.infrastructure, placed: self.placed, claims: &claims };
+        let mut infrastructure = spec.infrastructure.clone();
+        let grace = &mut infrastructure.pod.termination_grace_period_seconds;
+        // What it took in until others knew of its end is answered.
+        *grace = spec.limits.timeout_seconds.saturating_add(SERVE_DRAIN_SECONDS + LAST_WORDS_SECONDS).max(*grace);
+        let common = Common { infrastructure: &infrastructure, placed: self.placed, claims: &claims };
         let mut pod = common.spec(self.container(&common));
-        // On different nodes, if there are such: the loss of one takes few.
-        pod.topology_spread_constraints = Some(vec![TopologySpreadConstraint {
-            label_selector: Some(pods_of(self.endpoint)),
-            match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
-            max_skew: 1,
-            topology_key: "kubernetes.io/hostname".to_owned(),
-            when_unsatisfiable: "ScheduleAnyway".to_owned(),
-            ..TopologySpreadConstraint::default()
-        }]);
+        // Unless asked for otherwise on different nodes, if there are such: the loss of one takes few.
+        pod.topology_spread_constraints.get_or_insert_with(|| {
+            vec![TopologySpreadConstraint {
+                label_selector: Some(pods_of(self.endpoint)),
+                match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
+                max_skew: 1,
+                topology_key: "kubernetes.io/hostname".to_owned(),
+                when_unsatisfiable: "ScheduleAnyway".to_owned(),
+                ..TopologySpreadConstraint::default()
+            }]
+        });
         if let Some(secret) = spec.authentication.as_ref().map(|given| &given.bearer_token) {
             let key = KeyToPath { key: secret.key.clone(), path: TOKEN.1.to_owned(), mode: None };
             pod.volumes.get_or_insert_default().push(Volume {

@@ -9,7 +9,17 @@ const ON_A_GPU: &str = include_str!("../../../../crds/tests/endpoint-on-a-gpu.js
 
 /// The variables of the pods of an endpoint that wishes a device and was placed on one.
 fn variables(wished: Device, placed: Device, digest: Option<&str>) -> BTreeMap<String, String> {
-    let spec = json!({"model": {"trainingJob": "digits"}, "infrastructure": {"device": wished}});
+    variables_of(&pod(json!({"infrastructure": {"device": wished}}), placed, digest))
+}
+
+fn variables_of(pod: &PodSpec) -> BTreeMap<String, String> {
+    let variables = pod.containers[0].env.iter().flatten();
+    variables.filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?))).collect()
+}
+
+/// The pods of an endpoint with this in its spec that was placed on a device.
+fn pod(mut spec: Value, placed: Device, digest: Option<&str>) -> PodSpec {
+    spec["model"] = json!({"trainingJob": "digits"});
     let mut endpoint = ModelEndpoint::new("digits", serde_json::from_value(spec).unwrap());
     endpoint.metadata.namespace = Some("a".to_owned());
     endpoint.metadata.uid = Some("u".to_owned());
@@ -29,9 +39,31 @@ fn variables(wished: Device, placed: Device, digest: Option<&str>) -> BTreeMap<S
     };
     let owner = OwnerReference::default();
     let template = Template { endpoint: &endpoint, record: &record, placed: &placed, owner: &owner };
-    let pod = template.deployment(1).spec.unwrap().template.spec.unwrap();
-    let variables = pod.containers[0].env.clone().unwrap();
-    variables.into_iter().filter_map(|variable| Some((variable.name, variable.value?))).collect()
+    template.deployment(1).spec.unwrap().template.spec.unwrap()
+}
+
+#[test]
+fn pods_are_spread_over_nodes_unless_it_is_asked_for_otherwise() {
+    let spread = |constraints: Value| {
+        let wished = json!({"infrastructure": {"pod": {"topologySpreadConstraints": constraints}}});
+        json!(pod(wished, Device::Cpu, None).topology_spread_constraints)
+    };
+    let asked = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]);
+    assert_eq!(spread(asked.clone()), asked);
+    assert_eq!(spread(json!([]))[0]["topologyKey"], "kubernetes.io/hostname");
+}
+
+#[test]
+fn a_pod_that_ends_has_the_time_of_a_request_that_it_just_took_in() {
+    for (timeout, wished, grace) in [(30, None, 60), (600, None, 615), (600, Some(900), 900)] {
+        let mut spec = json!({"limits": {"timeoutSeconds": timeout}});
+        if let Some(wished) = wished {
+            spec["infrastructure"] = json!({"pod": {"terminationGracePeriodSeconds": wished}});
+        }
+        let pod = pod(spec, Device::Cpu, None);
+        let told = variables_of(&pod).remove(env::STOP_SECONDS);
+        assert_eq!((pod.termination_grace_period_seconds, told), (Some(grace), Some((grace - 10).to_string())));
+    }
 }
 
 #[test]

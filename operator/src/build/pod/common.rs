@@ -18,7 +18,7 @@ use crate::placement::Placed;
 /// User and group of the trainer's image, as distroless images have them.
 const NONROOT: i64 = 65_532;
 /// Seconds between the end of the trainer's patience and that of the kubelet: the reason is still told.
-const LAST_WORDS_SECONDS: u32 = 10;
+pub(in crate::build) const LAST_WORDS_SECONDS: u32 = 10;
 /// What tells NVIDIA's container toolkit which GPUs to show.
 const NVIDIA_VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
 
@@ -156,7 +156,13 @@ impl Common<'_> {
         let asked = self.infrastructure.pod.security_context.as_ref().and_then(Open::get).cloned().unwrap_or_default();
         SecurityContext {
             allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),
-            capabilities: asked.capabilities.or_else(|| Some(none())),
+            // Who adds one still drops the others.
+            capabilities: Some(
+                asked.capabilities.map_or_else(none, |asked| Capabilities {
+                    drop: asked.drop.or_else(|| none().drop),
+                    add: asked.add,
+                }),
+            ),
             read_only_root_filesystem: asked.read_only_root_filesystem.or((!custom).then_some(true)),
             ..asked
         }
@@ -181,6 +187,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_capability_that_is_added_gives_back_no_other() {
+        let dropped = |asked: serde_json::Value| {
+            let wished = json!({"pod": {"securityContext": {"capabilities": asked}}});
+            let infrastructure: Infrastructure = serde_json::from_value(wished).expect("an infrastructure");
+            let placed = Placed::on_cpus();
+            let common = Common { infrastructure: &infrastructure, placed: &placed, claims: &[] };
+            json!(common.container_security().capabilities)
+        };
+        assert_eq!(dropped(json!({"add": ["IPC_LOCK"]})), json!({"add": ["IPC_LOCK"], "drop": ["ALL"]}));
+        assert_eq!(dropped(json!({"drop": ["NET_RAW"]})), json!({"drop": ["NET_RAW"]}), "as it was asked for");
+        assert_eq!(dropped(json!({})), json!({"drop": ["ALL"]}));
+    }
 
     #[test]
     fn what_is_asked_for_besides_is_in_the_pod() {
