@@ -12,6 +12,7 @@ use crate::pod::Pod;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", default = "Infrastructure::default")]
 #[x_kube(
+    validation = crate::rules::free_launcher(),
     validation = Rule::new("has(self.image) || (!has(self.command) && !has(self.args))")
         .message("command and args are those of a custom image: give image too, or leave them out").field_path(".image"),
 )]
@@ -19,7 +20,7 @@ pub struct Infrastructure {
     /// Gpu: GPUs, or nothing. Cpu: no GPU, even if there is one. Auto: GPUs if a node that the job may use can ever give
     /// them, otherwise CPUs; the status says which.
     pub device: Device,
-    /// Number of pods, each on a node of its own choosing.
+    /// Number of pods. Several may share a node: pod.topologySpreadConstraints keeps them apart.
     #[schemars(range(min = 1, max = 4096))]
     pub nodes: u32,
     /// Processes of each pod on GPUs, one GPU each.
@@ -36,7 +37,8 @@ pub struct Infrastructure {
     pub runtime: Option<String>,
     /// Container image of a trainer of your own. It finds what torchrun reads (PET_NNODES, PET_NODE_RANK and so on), MASTER_ADDR
     /// and MASTER_PORT, and where each pod has one process also RANK, WORLD_SIZE and the like, for a program that is started
-    /// without torchrun. If absent: Trainyard's trainer.
+    /// without torchrun. An endpoint's has to answer GET /v2/health/live and /v2/health/ready at port 8080. If absent: Trainyard's
+    /// trainer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::image")]
     pub image: Option<String>,

@@ -53,6 +53,16 @@ pub(crate) fn free_variables() -> Rule {
         .field_path(".env")
 }
 
+/// Variables that the launcher of Trainyard's own trainer reads can't be given in `env`. A custom image's torchrun may be told.
+pub(crate) fn free_launcher() -> Rule {
+    let free = "!e.name.startsWith('PET_') && !e.name.startsWith('TORCHELASTIC_')";
+    Rule::new(format!("has(self.image) || !has(self.pod) || !has(self.pod.env) || self.pod.env.all(e, {free})"))
+        .message(
+            "what starts with PET_ or TORCHELASTIC_ is set by Trainyard: leave it out, and give nodes and gpusPerNode",
+        )
+        .field_path(".pod.env")
+}
+
 fn frozen(field: &str, unchanged: &str) -> Rule {
     let not_started = "!has(oldSelf.status) || !has(oldSelf.status.attempt) || oldSelf.status.attempt == 0";
     Rule::new(format!("{not_started} || ({unchanged})"))

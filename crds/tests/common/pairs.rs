@@ -49,6 +49,16 @@ pub(crate) fn pairs() -> Vec<Pair> {
             ),
             pair(
                 kind,
+                "spec.infrastructure",
+                "what starts with PET_",
+                &spec(
+                    "infrastructure",
+                    json!({"image": "r.example/a/b:1", "pod": {"env": [{"name": "PET_MAX_RESTARTS"}]}}),
+                ),
+                &spec("infrastructure", json!({"pod": {"env": [{"name": "PET_NPROC_PER_NODE", "value": "2"}]}})),
+            ),
+            pair(
+                kind,
                 pod,
                 "labels that start with",
                 &in_pod("labels", json!({"team": "a"})),
