@@ -9,7 +9,7 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub(crate) enum Device {
-    /// GPUs if this machine has enough of them, otherwise CPUs.
+    /// GPUs if there are enough of them, otherwise CPUs.
     Auto,
     /// GPUs, or nothing.
     Gpu,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use super::log::Log;
 use crate::cluster::{self, Leadership, Settings};
@@ -20,11 +21,12 @@ pub(super) struct Operator {
     /// Work in this namespace alone; in all of them if absent.
     #[arg(short, long, value_name = "NAMESPACE", env = "TRAINYARD_NAMESPACE")]
     namespace: Option<String>,
-    /// Read no nodes, as a Role without a ClusterRole allows: pods check driver and GPU themselves.
-    #[arg(long, env = "TRAINYARD_NO_NODES")]
+    /// Read no nodes, as a Role without a ClusterRole allows: pods check driver and GPU themselves. A job with device Auto takes
+    /// CPUs then.
+    #[arg(long, env = "TRAINYARD_NO_NODES", value_parser = BoolishValueParser::new())]
     no_nodes: bool,
-    /// An autoscaler adds nodes for pods that wait: where no node fits a job for GPUs, make its pods all the same.
-    #[arg(long, env = "TRAINYARD_AUTOSCALED")]
+    /// An autoscaler adds nodes for pods that wait: where no node fits a job with device Gpu, make its pods all the same.
+    #[arg(long, env = "TRAINYARD_AUTOSCALED", value_parser = BoolishValueParser::new())]
     autoscaled: bool,
     #[command(flatten)]
     catalogue: CatalogueFile,

@@ -112,7 +112,7 @@ pub enum OperatorError {
         namespace: String,
     },
     /// The figures can't be served.
-    #[error("can't serve on {address}: {source}")]
+    #[error("can't serve on {address}: {source}. Give another address, such as TRAINYARD_LISTEN=0.0.0.0:8080")]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -2,7 +2,8 @@
 //! pod's name.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use tokio::net::TcpListener;
 
 use super::context::lock;
 use crate::observe::Attempt;
@@ -268,7 +270,7 @@ pub(super) async fn serve(
     figures: impl Fn() -> String + Clone + Send + Sync + 'static,
     liveness: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
     readiness: impl Fn() -> Result<&'static str, String> + Clone + Send + Sync + 'static,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let metrics = move || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (kind, figures()).into_response()
@@ -281,8 +283,19 @@ pub(super) async fn serve(
     let readyz = move || async move { answer(readiness()) };
     let router =
         Router::new().route("/metrics", get(metrics)).route("/livez", get(livez)).route("/readyz", get(readyz));
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let listener = listen(address, TcpListener::bind::<SocketAddr>).await?;
     axum::serve(listener, router).await
+}
+
+/// Listens at an address; where that is every one of IPv6, which takes IPv4 in as well, and the machine has no IPv6, at every one
+/// of IPv4.
+async fn listen<T>(address: SocketAddr, bind: impl AsyncFn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +305,21 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_ipv6_is_listened_at_by_ipv4() {
+        use io::ErrorKind::{AddrInUse, Unsupported};
+        let listens = async |address: &str, refusal: io::ErrorKind| {
+            let bind = async |address: SocketAddr| match address.is_ipv6() {
+                true => Err(io::Error::from(refusal)),
+                false => Ok(address.to_string()),
+            };
+            listen(address.parse().unwrap(), bind).await.map_err(|error| error.kind())
+        };
+        assert_eq!(listens("[::]:8080", Unsupported).await, Ok("0.0.0.0:8080".to_owned()));
+        assert_eq!(listens("[::]:8080", AddrInUse).await, Err(AddrInUse));
+        assert_eq!(listens("[::1]:8080", Unsupported).await, Err(Unsupported), "that one was asked for");
     }
 
     #[test]

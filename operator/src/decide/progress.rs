@@ -1,6 +1,6 @@
 //! How far a job and each of its gangs is, and which of them stand still.
 
-use crds::contract::{Cause, Progress};
+use crds::contract::{Cause, PROGRESS_PORT, Progress};
 use crds::reasons::reason;
 use crds::status::Phase;
 use jiff::Timestamp;
@@ -103,7 +103,8 @@ impl Draft<'_> {
                 member: number * self.world.job.gang_size,
                 step: Some(step),
                 message: format!(
-                    "no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds)"
+                    "no progress since step {step} for {deadline} s (spec.runPolicy.stallDeadlineSeconds), or port \
+                     {PROGRESS_PORT} of the leader could not be reached"
                 ),
                 ..Failure::of_job()
             };

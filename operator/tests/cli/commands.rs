@@ -119,3 +119,15 @@ fn a_job_of_this_machine_that_a_cluster_is_asked_for_is_pointed_at() {
         assert!(told.err.contains(place), "{typed:?}: {told:?}");
     }
 }
+
+#[test]
+fn switches_of_the_operator_may_be_1_in_the_environment() {
+    let yard = Yard::training(&[]);
+    for (value, taken) in [("1", true), ("false", true), ("perhaps", false)] {
+        let mut command = yard.command(&["operator", "--catalogue", "nowhere.yaml"]);
+        command.envs([("TRAINYARD_NO_NODES", value), ("TRAINYARD_AUTOSCALED", value)]);
+        let ended = command.output().expect("trainyard starts");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(said.contains("can't read nowhere.yaml"), taken, "{value}: {said}");
+    }
+}
