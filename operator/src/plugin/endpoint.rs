@@ -29,8 +29,11 @@ pub(crate) struct Endpoint {
     pub(crate) status: ModelEndpointStatus,
     /// The whole object.
     pub(crate) value: Value,
+    /// Name of its GPUs.
+    pub(crate) resource: String,
+    /// Pods that it is to have.
+    pub(crate) wished: u32,
     created: Option<Timestamp>,
-    wished: u32,
 }
 
 impl From<ModelEndpoint> for Endpoint {
@@ -47,6 +50,7 @@ impl From<ModelEndpoint> for Endpoint {
             name: endpoint.name_any(),
             created: endpoint.metadata.creation_timestamp.map(|time| time.0),
             suspended: endpoint.spec.suspend,
+            resource: endpoint.spec.infrastructure.gpu.resource_name,
             wished: if endpoint.spec.suspend { 0 } else { endpoint.spec.replicas },
             status: endpoint.status.unwrap_or_default(),
         }

@@ -55,10 +55,10 @@ impl Member {
         })
     }
 
-    /// A pod of an endpoint; `None` if its labels don't say which revision it is of.
-    pub(crate) fn of_endpoint(pod: &Pod) -> Option<Member> {
+    /// A pod of an endpoint; `None` if its labels don't say which revision it is of. `resource` is the name of its GPUs.
+    pub(crate) fn of_endpoint(pod: &Pod, resource: &str) -> Option<Member> {
         let revision = pod.metadata.labels.as_ref()?.get(labels::ATTEMPT)?.parse().ok()?;
-        let member = Member::seen(pod, revision, "")?;
+        let member = Member::seen(pod, revision, resource)?;
         let end = member.pod.rsplit('-').next().unwrap_or_default();
         Some(Member { mark: format!("{revision}-{end}"), ..member })
     }

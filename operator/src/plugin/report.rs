@@ -1,4 +1,4 @@
-//! `trainyard report`: where a training's report is, and how to get at it.
+//! `trainyard report`: where the report of a training or an evaluation is, and how to get at it.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 
 use super::access::{Access, Format};
 use super::error::PluginError;
-use super::job::Job;
+use super::job::{Job, Kind};
 
 /// The report in the model folder.
 const REPORT: &str = "report.html";
 /// The image of a pod that reads a claim.
-const IMAGE: &str = "busybox";
+const IMAGE: &str = "busybox:1.37";
 /// The user that wrote it, which the trainer's pods run as.
 const USER: i64 = 65_532;
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// The TrainingJob, such as flowers or tj/flowers.
+    /// The TrainingJob, such as flowers or tj/flowers, or a ScoringJob that evaluates, such as sj/flowers-new.
     job: String,
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t)]
@@ -35,7 +35,11 @@ impl Report {
     /// Says where it is, and opens it if it can; the exit code: 1 if there is none yet.
     pub(crate) fn run(&self) -> u8 {
         self.access.with_job(&self.job, async |cluster| {
-            let job = cluster.find_training(&self.job).await?;
+            let job = cluster.find(&named(&self.job)).await?;
+            if is_without(&job) {
+                let text = format!("{} writes no report: its spec.evaluate is false", job.title());
+                return Err(PluginError::Refused(text));
+            }
             if job.status.phase != Phase::Succeeded {
                 let text = format!("{} has no report yet ({}): it is written at the end", job.title(), job.phase());
                 return Err(PluginError::Refused(text));
@@ -50,6 +54,16 @@ impl Report {
             Ok(code)
         })
     }
+}
+
+/// What is typed, as one of a kind: names of TrainingJobs go without it.
+fn named(typed: &str) -> String {
+    if typed.contains('/') { typed.to_owned() } else { format!("tj/{typed}") }
+}
+
+/// Whether a job never writes a report.
+fn is_without(job: &Job) -> bool {
+    job.kind == Kind::Scoring && job.value.pointer("/spec/evaluate") != Some(&Value::Bool(true))
 }
 
 /// How to get at it, by where it is.
@@ -137,6 +151,23 @@ mod tests {
             let how = how(&job, &Uri::parse(uri).expect(uri));
             assert!(how.contains(text), "{uri}: {how}");
         }
+    }
+
+    #[test]
+    fn a_scoring_has_a_report_if_it_evaluates() {
+        let scoring = |evaluate: bool| -> Job {
+            let job = json!({
+                "apiVersion": "trainyard.dev/v1alpha1", "kind": "ScoringJob", "metadata": {"name": "new"},
+                "spec": {
+                    "model": {"trainingJob": "flowers"}, "data": {"uri": "pvc://data/new"},
+                    "output": {"uri": "pvc://models/new"}, "evaluate": evaluate,
+                },
+            });
+            serde_json::from_value::<crds::ScoringJob>(job).expect("a job").into()
+        };
+        assert_eq!([true, false].map(|evaluate| is_without(&scoring(evaluate))), [false, true]);
+        assert!(!is_without(&job(json!({}))));
+        assert_eq!(["flowers", "sj/new"].map(named), ["tj/flowers", "sj/new"]);
     }
 
     #[test]

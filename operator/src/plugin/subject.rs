@@ -79,7 +79,8 @@ impl Subject {
             Subject::Endpoint(endpoint) => {
                 let labels = ListParams::default().labels(&selector(&endpoint.name));
                 let pods = cluster.api::<Pod>().list(&labels).await?.items;
-                let mut members: Vec<Member> = pods.iter().filter_map(Member::of_endpoint).collect();
+                let mut members: Vec<Member> =
+                    pods.iter().filter_map(|pod| Member::of_endpoint(pod, &endpoint.resource)).collect();
                 members.sort_by(|a, b| (a.attempt, &a.pod).cmp(&(b.attempt, &b.pod)));
                 Ok(members)
             }

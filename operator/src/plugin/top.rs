@@ -1,6 +1,7 @@
-//! `trainyard top`: GPUs that jobs ask for and have, by namespace and job.
+//! `trainyard top`: GPUs that jobs and endpoints ask for and have, by namespace and job.
 
 use clap::Args;
+use crds::contract::labels;
 use crds::infrastructure::Device;
 use crds::status::{ATTEMPTS_KEPT, Phase};
 use jiff::Timestamp;
@@ -8,13 +9,15 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::access::{Access, Format};
+use super::endpoint::Endpoint;
 use super::job::{Job, Kind};
 use super::member::{Health, Member};
+use crate::build::names::ENDPOINT;
 use crate::placement::Table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Jobs of all namespaces.
+    /// Jobs and endpoints of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
     /// Jobs that have ended as well.
@@ -27,7 +30,7 @@ pub(crate) struct Top {
     access: Access,
 }
 
-/// GPUs of a job.
+/// GPUs of a job or an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 struct Use {
     namespace: String,
@@ -39,9 +42,10 @@ struct Use {
     running: u32,
     /// Nodes that these are on.
     nodes: Vec<String>,
-    /// GPUs times the hours that its attempts held them, as far as its status remembers attempts.
+    /// GPUs times the hours that its attempts held them, as far as its status remembers attempts; of an endpoint those of the pods
+    /// that it has.
     gpu_hours: f64,
-    /// Whether the status has forgotten attempts.
+    /// Whether there were more.
     is_at_least: bool,
 }
 
@@ -51,12 +55,15 @@ impl Top {
         self.access.with(async |cluster| {
             let mut jobs = cluster.jobs(self.all_namespaces).await?;
             jobs.retain(|job| self.ended || !job.status.phase.is_terminal());
-            let pods = cluster.list::<Pod>(self.all_namespaces, crds::contract::labels::JOB).await?;
+            let pods = cluster.list::<Pod>(self.all_namespaces, labels::JOB).await?;
             let now = Timestamp::now();
-            let uses: Vec<Use> = jobs.iter().map(|job| of(job, &members(job, &pods), now)).collect();
+            let mut uses: Vec<Use> = jobs.iter().map(|job| of(job, &members(job, &pods), now)).collect();
+            for endpoint in cluster.endpoints(self.all_namespaces).await? {
+                uses.push(of_endpoint(&endpoint, &servers(&endpoint, &pods), now));
+            }
             let rows: Vec<Value> = uses.iter().map(value).collect();
             Ok(self.output.print(&json!(rows), || match uses.is_empty() {
-                true => "No job is under way\n".to_owned(),
+                true => "No job is under way, and there is no endpoint\n".to_owned(),
                 false => table(&uses).to_string(),
             }))
         })
@@ -65,23 +72,58 @@ impl Top {
 
 /// The members among all pods that are the job's.
 fn members(job: &Job, pods: &[Pod]) -> Vec<Member> {
-    use crds::contract::labels;
+    let its = belonging(pods, &job.namespace, job.kind.name(), &job.name);
+    its.filter_map(|pod| Member::of(pod, &job.infrastructure.gpu.resource_name)).collect()
+}
+
+/// The pods among all that are the endpoint's.
+fn servers(endpoint: &Endpoint, pods: &[Pod]) -> Vec<Member> {
+    let its = belonging(pods, &endpoint.namespace, ENDPOINT, &endpoint.name);
+    its.filter_map(|pod| Member::of_endpoint(pod, &endpoint.resource)).collect()
+}
+
+fn belonging<'a>(pods: &'a [Pod], namespace: &str, kind: &str, name: &str) -> impl Iterator<Item = &'a Pod> {
     let label = |pod: &Pod, name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name).cloned());
-    let is_its = |pod: &&Pod| {
-        pod.metadata.namespace.as_deref() == Some(job.namespace.as_str())
-            && label(pod, labels::JOB).as_deref() == Some(job.name.as_str())
-            && label(pod, labels::KIND).as_deref() == Some(job.kind.name())
-    };
-    pods.iter().filter(is_its).filter_map(|pod| Member::of(pod, &job.infrastructure.gpu.resource_name)).collect()
+    pods.iter().filter(move |pod| {
+        pod.metadata.namespace.as_deref() == Some(namespace)
+            && label(pod, labels::JOB).as_deref() == Some(name)
+            && label(pod, labels::KIND).as_deref() == Some(kind)
+    })
+}
+
+/// GPUs of pods that run, and their nodes.
+fn held(members: &[Member]) -> (u32, Vec<String>) {
+    let running = || members.iter().filter(|member| member.health == Health::Running && member.gpus > 0);
+    let mut nodes: Vec<String> = running().filter_map(|member| member.node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    (running().map(|member| member.gpus).sum(), nodes)
+}
+
+/// One GPU for each replica. Pods that it had before are nobody's to remember.
+#[expect(clippy::cast_precision_loss, reason = "seconds of pods stay far below 2^52")]
+fn of_endpoint(endpoint: &Endpoint, servers: &[Member], now: Timestamp) -> Use {
+    let is_on_gpus = endpoint.status.placement.as_ref().is_some_and(|placement| placement.device == Device::Gpu);
+    let (running, nodes) = held(servers);
+    let held = servers
+        .iter()
+        .filter(|server| server.health == Health::Running)
+        .filter_map(|server| Some(i64::from(server.gpus) * (now.as_second() - server.started?.as_second()).max(0)));
+    Use {
+        namespace: endpoint.namespace.clone(),
+        job: endpoint.title(),
+        phase: endpoint.phase(),
+        asked: if is_on_gpus { endpoint.wished } else { 0 },
+        running,
+        nodes,
+        gpu_hours: held.sum::<i64>() as f64 / 3600.0,
+        is_at_least: is_on_gpus,
+    }
 }
 
 fn of(job: &Job, members: &[Member], now: Timestamp) -> Use {
     let status = &job.status;
-    let running: Vec<&Member> =
-        members.iter().filter(|member| member.health == Health::Running && member.gpus > 0).collect();
-    let mut nodes: Vec<String> = running.iter().filter_map(|member| member.node.clone()).collect();
-    nodes.sort();
-    nodes.dedup();
+    let (running, nodes) = held(members);
     let idle = status.phase.is_terminal() || status.phase == Phase::Suspended;
     let asked = match &status.placement {
         _ if idle => 0,
@@ -95,7 +137,7 @@ fn of(job: &Job, members: &[Member], now: Timestamp) -> Use {
         job: job.title(),
         phase: job.phase(),
         asked,
-        running: running.iter().map(|member| member.gpus).sum(),
+        running,
         nodes,
         gpu_hours,
         is_at_least,
@@ -168,6 +210,7 @@ fn table(uses: &[Use]) -> Table {
 mod tests {
     use super::super::tree::tests::job;
     use super::*;
+    use crate::build::pod::CONTAINER;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-01-01T{text}Z").parse().expect("a time")
@@ -198,6 +241,41 @@ mod tests {
         let text = table(&[one]).to_string();
         assert!(text.contains("a           tj/flowers   Running   4       2         n0      6.00"), "{text}");
         assert!(text.contains("total       -            -         4       2         -       6.00"), "{text}");
+    }
+
+    #[test]
+    fn an_endpoint_has_a_gpu_for_each_replica_and_the_hours_of_the_pods_that_it_has() {
+        let endpoint = |device: &str| -> Endpoint {
+            let endpoint = json!({
+                "apiVersion": "trainyard.dev/v1alpha1", "kind": "ModelEndpoint",
+                "metadata": {"name": "flowers", "namespace": "a"},
+                "spec": {"model": {"trainingJob": "flowers"}, "replicas": 3},
+                "status": {"phase": "Progressing", "placement": {"device": device, "gpus": 1}},
+            });
+            serde_json::from_value::<crds::ModelEndpoint>(endpoint).expect("an endpoint").into()
+        };
+        let pod = |name: &str, node: &str, state: Value| -> Pod {
+            let labels = json!({labels::JOB: "flowers", labels::KIND: "ModelEndpoint", labels::ATTEMPT: "2"});
+            let limits = json!({"nvidia.com/gpu": "1"});
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": "a", "labels": labels},
+                "spec": {"nodeName": node, "containers": [{"name": CONTAINER, "resources": {"limits": limits}}]},
+                "status": {"phase": "Running", "containerStatuses": [{
+                    "name": CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state,
+                }]},
+            }))
+            .expect("a pod")
+        };
+        let runs = json!({"running": {"startedAt": "2026-01-01T01:00:00Z"}});
+        let mut stranger = pod("flowers-x", "n3", runs.clone());
+        stranger.metadata.namespace = Some("b".to_owned());
+        let pods = [pod("flowers-a", "n1", runs.clone()), pod("flowers-b", "n0", runs), stranger];
+        let on_gpus = endpoint("Gpu");
+        let one = of_endpoint(&on_gpus, &servers(&on_gpus, &pods), at("03:00:00"));
+        assert_eq!((one.job.as_str(), one.asked, one.running), ("me/flowers", 3, 2));
+        assert_eq!(one.nodes, ["n0", "n1"]);
+        assert!((one.gpu_hours - 4.0).abs() < 1e-9 && one.is_at_least, "{one:?}");
+        assert_eq!(of_endpoint(&endpoint("Cpu"), &[], at("03:00:00")).asked, 0);
     }
 
     #[test]
