@@ -1,6 +1,6 @@
 //! Exit codes, statuses and URIs.
 
-use crds::contract::{Cause, DIAGNOSTIC_BYTES, Diagnostic};
+use crds::contract::{Cause, DIAGNOSTIC_BYTES, Diagnostic, Progress, TerminationMessage};
 use crds::status::{ATTEMPTS_KEPT, AttemptRecord, MESSAGE_BYTES, bounded, push_attempt};
 use crds::uri::{Scheme, Uri};
 
@@ -129,6 +129,20 @@ fn what_is_no_uri_says_why() {
 
 /// The pattern in the schema and the parser are two statements of one thing.
 #[cfg(feature = "kube")]
+#[test]
+fn the_documents_of_an_image_of_one_s_own_are_as_the_guide_shows_them() {
+    let guide = include_str!("../GUIDE.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = |before: &str| -> String {
+        let (_, rest) = guide.split_once(before).expect(before);
+        let (document, _) = rest.split_once("}`").expect("its end");
+        format!("{document}}}")
+    };
+    let ended: TerminationMessage = serde_json::from_str(&shown("its cause if it is `")).unwrap();
+    assert_eq!((ended.cause, ended.message.as_str(), ended.step), (Cause::BadData, "no labels", Some(7)));
+    let progress: Progress = serde_json::from_str(&shown("/progress` with `")).unwrap();
+    assert_eq!((progress.step, progress.total_steps, progress.loss), (7, 900, Some(0.7)));
+}
+
 #[test]
 fn the_schema_and_the_parser_agree_on_uris() {
     let schema = crds::manifest::schema::<crds::TrainingJob>();

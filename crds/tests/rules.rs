@@ -56,22 +56,24 @@ fn every_rule_has_a_pair_and_every_pair_a_rule() {
     assert!(bare.is_empty() && stray.is_empty(), "rules without a pair: {bare:#?}\npairs without a rule: {stray:#?}");
 }
 
-/// What the pages for people name is what may be set, and nothing else of ours.
+/// What the pages for people name is what may be set, and what an image of one's own reads, and nothing else of ours.
 #[test]
 fn variables_that_the_pages_name_may_stand_in_a_manifest() {
     let pages = concat!(include_str!("../../README.md"), include_str!("../GUIDE.md"), include_str!("../CAUSES.md"));
     let ours = regex::Regex::new("TRAINYARD_[A-Z_]*[A-Z]").unwrap();
     let named: BTreeSet<&str> = ours.find_iter(pages).map(|found| found.as_str()).collect();
-    assert_eq!(named, BTreeSet::from(env::SETTINGS));
+    let settings = BTreeSet::from(env::SETTINGS);
+    let read_by_images = [env::ASSIGNMENT, env::STOP_SECONDS, env::TOKEN_FILE];
+    assert_eq!(named, settings.iter().copied().chain(read_by_images).collect());
     for kind in ["TrainingJob", "ScoringJob", "ModelEndpoint"] {
         let judge = |name: &str| {
             let pod = json!({"env": [{"name": name, "value": "1"}]});
             read(&with(least(kind), &json!({"spec": {"infrastructure": {"pod": pod}}})))
         };
-        for name in &named {
+        for name in &settings {
             assert!(judge(name).is_ok(), "{kind} refuses {name}: {:?}", judge(name));
         }
-        for name in [env::ASSIGNMENT, env::NODE_NAME, "TRAINYARD_EXACTLY"] {
+        for name in read_by_images.into_iter().chain([env::NODE_NAME, "TRAINYARD_EXACTLY"]) {
             assert!(judge(name).is_err(), "{kind} takes {name}");
         }
     }
