@@ -177,6 +177,7 @@ mod tests {
             namespace: "n".to_owned(),
             name: "a".to_owned(),
             uid: "u".to_owned(),
+            created: None,
             generation: 1,
             spec: 1,
             gangs: 1,
