@@ -250,7 +250,7 @@ mod tests {
                 "apiVersion": "trainyard.dev/v1alpha1", "kind": "ModelEndpoint",
                 "metadata": {"name": "flowers", "namespace": "a"},
                 "spec": {"model": {"trainingJob": "flowers"}, "replicas": 3},
-                "status": {"phase": "Progressing", "placement": {"device": device, "gpus": 1}},
+                "status": {"phase": "Updating", "placement": {"device": device, "gpus": 1}},
             });
             serde_json::from_value::<crds::ModelEndpoint>(endpoint).expect("an endpoint").into()
         };
