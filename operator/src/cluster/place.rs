@@ -44,9 +44,10 @@ impl Told {
         }
     }
 
-    /// What is asked by to learn whether an attempt could ever go elsewhere than to these nodes.
-    pub(super) fn ever_without(ledger: &Ledger, nodes: impl IntoIterator<Item = String>) -> Told {
-        let unfit: Vec<String> = Told::by(ledger).unfit.into_iter().chain(nodes).collect();
+    /// What is asked by to learn whether an attempt could go elsewhere than to these nodes: nothing is waited for, so that a job that
+    /// may use CPUs has them to go to, and one that may not fails where the last node with GPUs does not fit.
+    pub(super) fn without(ledger: &Ledger, nodes: impl IntoIterator<Item = String>) -> Told {
+        let unfit: Vec<String> = Told::by(ledger).excluded.into_iter().chain(nodes).collect();
         Told { excluded: unfit.clone(), unfit, had_gpus: false }
     }
 }
@@ -180,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_left_out_for_a_while_is_one_to_go_to_some_day() {
-        let told = Told::ever_without(&ledger(Device::Gpu, Cause::NodeFault), ["this".to_owned()]);
-        let both = ["for-good", "this"].map(str::to_owned).to_vec();
-        assert_eq!(told, Told { excluded: both.clone(), unfit: both, had_gpus: false });
+    fn no_node_that_is_left_out_is_one_to_go_to_and_none_is_waited_for() {
+        let told = Told::without(&ledger(Device::Gpu, Cause::NodeFault), ["this".to_owned()]);
+        let all = ["for-good", "for-now", "this"].map(str::to_owned).to_vec();
+        assert_eq!(told, Told { excluded: all.clone(), unfit: all, had_gpus: false });
     }
 }

@@ -194,10 +194,10 @@ fn see<K: Kind>(
         .filter_map(|member| member.node.clone())
         .collect();
     let elsewhere = unfit.is_empty() || {
-        let ever = Told::ever_without(&known.ledger, unfit);
+        let told = Told::without(&known.ledger, unfit);
         // The next attempt is pinned to nothing: where the device is Auto it may compute on CPUs. What waits for something
         // else than a node has not been told that there is none.
-        let found = find_place(job, context, known, job.infrastructure(), &ever);
+        let found = find_place(job, context, known, job.infrastructure(), &told);
         found.err().is_none_or(|obstacle| obstacle.reason != reason::NO_FITTING_NODE)
     };
     let setting = Setting { elsewhere, backoff: context.settings.backoff, grace_seconds: None };
