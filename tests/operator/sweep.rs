@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::contract::env;
 use crds::status::{EndpointPhase, ModelEndpointStatus};
 use crds::{ModelEndpoint, ScoringJob, TrainingJob};
 use futures::stream::{self, StreamExt};
@@ -107,6 +108,14 @@ async fn end(yard: &Yard, kind: &str, name: &str) -> String {
             let mut spec = json!({"spec": pod.spec, "labels": pod.metadata.labels, "notes": pod.metadata.annotations});
             for late in ["nodeName", "hostname"] {
                 spec["spec"].as_object_mut().expect("a spec").remove(late);
+            }
+            for variable in spec["spec"]["containers"][0]["env"].as_array_mut().expect("an environment") {
+                if variable["name"] == env::ASSIGNMENT {
+                    let text = variable["value"].as_str().expect("a text");
+                    let mut assignment: Value = serde_json::from_str(text).expect("an assignment");
+                    assert!(assignment.as_object_mut().expect("an object").remove("created").is_some());
+                    variable["value"] = assignment.to_string().into();
+                }
             }
             return anonymous(&spec, name, pod.metadata.owner_references.unwrap_or_default().first().map(|o| &o.uid));
         }
