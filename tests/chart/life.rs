@@ -121,7 +121,9 @@ async fn start_jobs(release: &Release<'_>) {
     let device = json!({"device": "Cpu"});
     for number in 0..TRAININGS {
         let output = json!({"uri": format!("file:///data/{number}")});
-        let spec = json!({"data": {"uri": "file:///data/images"}, "infrastructure": device, "output": output});
+        // One has a GPU, whose time is counted.
+        let infrastructure = if number == 0 { json!({"device": "Gpu"}) } else { device.clone() };
+        let spec = json!({"data": {"uri": "file:///data/images"}, "infrastructure": infrastructure, "output": output});
         namespace.create::<TrainingJob>(json!({"metadata": {"name": format!("job-{number}")}, "spec": spec})).await;
     }
     let model = json!({"uri": "file:///data/model"});
@@ -182,7 +184,7 @@ async fn may(release: &Release<'_>, role: &str, verb: &str) -> bool {
 async fn an_upgrade_restarts_no_pod_and_what_is_uninstalled_leaves_jobs_behind() {
     let cluster = Cluster::start().await.unwrap_or_else(|fault| panic!("no control plane: {fault}"));
     let namespace = restricted(&cluster, "yard").await;
-    namespace.nodes(&["cpu"; 2]).await;
+    namespace.nodes(&["cpu", "cpu", "h200-580"]).await;
     let release = Release { cluster: &cluster, namespace: &namespace };
     let folder = tempfile::tempdir().expect("a folder");
     let source = chart::folder().display().to_string();

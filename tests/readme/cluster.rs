@@ -36,7 +36,7 @@ pub(crate) const COMMANDS: [&str; 23] = [
     "trainyard support-bundle",
     "trainyard evaluations tj/flowers",
     "trainyard doctor",
-    "helm upgrade trainyard charts/trainyard -n trainyard --reuse-values --set metrics.serviceMonitor.enabled=true \
+    "helm upgrade trainyard charts/trainyard -n trainyard --reset-then-reuse-values --set metrics.serviceMonitor.enabled=true \
      --set metrics.podMonitor.enabled=true --set metrics.prometheusRule.enabled=true --set metrics.dashboard.enabled=true",
 ];
 
