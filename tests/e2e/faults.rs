@@ -111,15 +111,32 @@ fn the_operator_is_killed(yard: &mut Yard, at: i64) -> TrainingJob {
     let node = ["a", "b"].into_iter().find(|node| !yard.rig.node(node).processes("trainyard operator").is_empty());
     kill(yard, node.unwrap_or_else(|| panic!("no node has the operator")), "trainyard operator");
     yard.until_true("the operator's container is started again", || restarts(yard) > before);
-    let deployments = Api::<Deployment>::namespaced(yard.client.clone(), RELEASE);
-    yard.until_true("the operator is ready", || {
-        let found = yard.wait(deployments.get("trainyard")).ok().and_then(|found| found.status);
-        found.and_then(|status| status.available_replicas) == Some(1)
-    });
+    yard.until_true("the operator is ready", || operator_is_ready(yard));
     // The job has not noticed.
     let job = works(yard, 3, at);
     yard.figure("the operator is killed, to the job's progress told again", began.elapsed());
     job
+}
+
+fn operator_is_ready(yard: &Yard) -> bool {
+    let deployments = Api::<Deployment>::namespaced(yard.client.clone(), RELEASE);
+    let found = yard.wait(deployments.get("trainyard")).ok().and_then(|found| found.status);
+    found.and_then(|status| status.available_replicas) == Some(1)
+}
+
+/// Moves the operator off a node: of one that is lost with its node Kubernetes makes another one after five minutes.
+fn the_operator_leaves(yard: &Yard, node: &str) {
+    let is_there = |yard: &Yard| {
+        let pods = Api::<Pod>::namespaced(yard.client.clone(), RELEASE);
+        let pods = yard.wait(pods.list(&Default::default())).map(|pods| pods.items).unwrap_or_default();
+        pods.into_iter().filter_map(|pod| pod.spec?.node_name).any(|of_pod| of_pod == node)
+    };
+    if is_there(yard) {
+        yard.kubectl(["cordon", node]);
+        yard.kubectl(["delete", "pod", "-n", RELEASE, "-l", "app.kubernetes.io/name=trainyard"]);
+        yard.until_true("the operator is ready elsewhere", || !is_there(yard) && operator_is_ready(yard));
+        yard.kubectl(["uncordon", node]);
+    }
 }
 
 fn a_kubelet_is_away(yard: &mut Yard, at: i64) -> TrainingJob {
@@ -151,6 +168,7 @@ fn it_is_suspended(yard: &mut Yard, at: i64) -> TrainingJob {
 
 fn a_node_loses_power(yard: &mut Yard, at: i64) {
     let (name, node) = pod(yard, 4, 1);
+    the_operator_leaves(yard, &node);
     let began = Instant::now();
     yard.rig.node(&node).cut_power();
     works(yard, 5, at);
