@@ -64,7 +64,7 @@ impl Actor<'_> {
     ) -> Result<(), ActError> {
         if let (Some(template), false) = (template, plan.start.is_empty()) {
             // The first one alone: if it is refused, so will the others be. Those of a later attempt have been taken before.
-            let alone = plan.start.first().filter(|first| first.attempt == 1).map_or(0, |_| 1);
+            let alone = usize::from(plan.start.first().is_some_and(|first| first.attempt == 1));
             for (ids, at_once) in [(&plan.start[..alone], 1), (&plan.start[alone..], PODS)] {
                 let made = stream::iter(ids.iter().map(Ok))
                     .try_for_each_concurrent(at_once, |id| self.create(template, *id))

@@ -165,48 +165,15 @@ pub(super) async fn absent_nodes(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::observe::{Backoff, Gang, Job, Ledger};
+    use crate::decide::tests::builders::training;
+    use crate::observe::Gang;
 
     /// A job of one gang of two, of which this is written down.
     fn world(gang: Option<Gang>) -> World {
-        let job = Job {
-            kind: "TrainingJob".to_owned(),
-            namespace: "n".to_owned(),
-            name: "a".to_owned(),
-            uid: "u".to_owned(),
-            created: None,
-            generation: 1,
-            spec: 1,
-            gangs: 1,
-            gang_size: 2,
-            parallelism: 1,
-            is_auto: false,
-            output: String::new(),
-            suspend: false,
-            elsewhere: true,
-            backoff_limit: 3,
-            exit_codes: None,
-            active_deadline_seconds: None,
-            stall_deadline_seconds: None,
-            backoff: Backoff { first_seconds: 1, most_seconds: 1 },
-            grace_seconds: None,
-        };
-        World {
-            job,
-            ledger: Ledger { gangs: gang.into_iter().map(|gang| (0, gang)).collect(), ..Ledger::default() },
-            members: Vec::new(),
-            progress: None,
-            heard: BTreeMap::new(),
-            since: Timestamp::UNIX_EPOCH,
-            warnings: String::new(),
-            model: None,
-            place: None,
-            gate: None,
-            connected: None,
-        }
+        let mut world = training(2);
+        world.ledger.gangs = gang.into_iter().map(|gang| (0, gang)).collect();
+        world
     }
 
     #[test]

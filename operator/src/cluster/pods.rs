@@ -294,6 +294,14 @@ mod tests {
         serde_json::from_value(value).expect("a pod")
     }
 
+    /// A pod of one job at a version, in a phase.
+    fn at(index: u32, version: u32, phase: &str) -> Pod {
+        let mut pod = pod("n", "a", index);
+        pod.metadata.resource_version = Some(version.to_string());
+        pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+        pod
+    }
+
     fn count(pods: &Pods, owner: &Owner) -> usize {
         pods.members(owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH).len()
     }
@@ -328,12 +336,6 @@ mod tests {
     #[test]
     fn a_list_that_was_asked_for_is_the_truth_of_its_time_whatever_an_old_watch_tells_afterwards() {
         let pods = Pods::default();
-        let at = |index: u32, version: u32, phase: &str| {
-            let mut pod = pod("n", "a", index);
-            pod.metadata.resource_version = Some(version.to_string());
-            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-            pod
-        };
         let owner = Owner::of(&at(0, 1, "")).expect("an owner");
         let live = || {
             let members = pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH);
@@ -399,12 +401,7 @@ mod tests {
     #[test]
     fn what_is_known_of_a_pod_never_goes_back() {
         let pods = Pods::default();
-        let at = |version: u32, phase: &str| {
-            let mut pod = pod("n", "a", 0);
-            pod.metadata.resource_version = Some(version.to_string());
-            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-            pod
-        };
+        let at = |version: u32, phase: &str| at(0, version, phase);
         let owner = Owner::of(&at(1, "")).expect("an owner");
         let live = || pods.members(&owner, |_| NodeState::default(), Timestamp::UNIX_EPOCH).iter().any(Member::is_live);
         pods.hear(Event::Apply(at(10, "Pending")));
@@ -422,12 +419,7 @@ mod tests {
     #[test]
     fn the_answer_to_a_deletion_is_known_at_once_and_hides_nothing_that_the_watch_tells_later() {
         let pods = Pods::default();
-        let at = |version: u32, phase: &str| {
-            let mut pod = pod("n", "a", 0);
-            pod.metadata.resource_version = Some(version.to_string());
-            pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
-            pod
-        };
+        let at = |version: u32, phase: &str| at(0, version, phase);
         let deleted = |version: u32, phase: &str| {
             let mut pod = at(version, phase);
             pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));

@@ -32,7 +32,7 @@ mod policy;
 mod progress;
 mod room;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod words;
 
 pub use plan::{Event, How, Plan, Stop};

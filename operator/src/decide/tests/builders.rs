@@ -20,7 +20,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
 }
 
 /// A TrainingJob of that many nodes.
-pub(super) fn training(nodes: u32) -> World {
+pub(crate) fn training(nodes: u32) -> World {
     world("TrainingJob", 1, nodes, 1)
 }
 

@@ -1,7 +1,7 @@
 //! Decisions: tables that read as sentences, and properties of whole histories.
 
 mod absence;
-mod builders;
+pub(crate) mod builders;
 mod failures;
 mod histories;
 mod interleavings;
